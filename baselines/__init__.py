@@ -1,0 +1,1 @@
+"""Baselines: other systems behind the same protocol as the cascade."""

@@ -1,0 +1,250 @@
+"""Schema of the configuration: dataclasses behind every file of `conf/`. Checks only, no side effects, no torch.
+
+`register()` hands the dataclasses to Hydra; `from_dict_config` turns the composed config into one `Config` object, once,
+at the door. Each group has a base class and, where a member has its own options, a class of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+# --- task -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class HubConfig:
+    """Where the Hugging Face hub keeps a task."""
+
+    path: str | None = None
+    name: str | None = None  # the data set's configuration
+    revision: str | None = None  # a pinned commit
+    label: str | None = None  # label column there, if it differs
+
+
+@dataclass
+class TaskConfig:
+    """A task: its columns, labels, metric, the slack of its target, and where it lies."""
+
+    name: str = MISSING
+    family: str = MISSING  # generator family: sentence | pair | intent
+    texts: list[str] = MISSING  # one or two text columns
+    label: str = "label"
+    labels: list[str] = field(default_factory=list)  # names in order; empty: regression
+    metric: str = "accuracy"  # accuracy | matthews | pearson
+    also: list[str] = field(default_factory=list)  # reported beside: f1, spearman
+    slack: float = 0.01  # of the relative target: the paper's INFaaS score minus its target
+    paper_target: float | None = None
+    hard_share: float = 0.4  # generated: share of queries that need structure
+    split: str = "validation"
+    train_split: str = "train"
+    official_rows: dict[str, int] = field(default_factory=dict)  # of the splits, as published
+    hub: HubConfig = field(default_factory=HubConfig)
+
+
+# --- source -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SourceConfig:
+    """generated | local | hub."""
+
+    name: str = MISSING
+    dir: str | None = None  # local: one folder per task
+    train_rows: int | None = None  # generated: rows of train; others: at most so many (None: all)
+    validation_rows: int | None = None
+
+
+# --- zoo --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainConfig:
+    """Fine-tuning: one loop for every zoo (tabi_bench/zoo/training.py)."""
+
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    word_dropout: float = 0.0  # share of words dropped from a training text, drawn per text from 0..2x this
+    distill: float = 0.0  # weight of the teacher's soft targets, 0..1
+    distill_temperature: float = 2.0
+    patience: int = 3  # evaluations without improvement on the early-stop slice of train; 0: no early stop
+    evaluations: int = 10  # on that slice, per training
+
+
+@dataclass
+class ZooConfig:
+    """tiny | minilm | paper | custom."""
+
+    name: str = MISSING
+    path: str | None = None
+    max_length: int = 128
+    models: list[str] = field(default_factory=list)  # subset by name; empty: the whole ladder
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass
+class TinyZooConfig(ZooConfig):
+    """Thin BERT-shaped models, layers x hidden, trained from scratch (shipped for source=generated)."""
+
+    shapes: list[str] = field(default_factory=list)  # "1x64", "4x128", ...
+
+
+@dataclass
+class MinilmZooConfig(ZooConfig):
+    """The pre-trained MiniLM-L6 encoder cut to its first layers and fine-tuned."""
+
+    layers: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6])
+    distill: bool = True
+
+
+@dataclass
+class PaperZooConfig(ZooConfig):
+    """The paper's twelve models: cells[model][task] = {id, revision, ...}; shapes[model] = backbone."""
+
+    cells: dict[str, Any] = field(default_factory=dict)
+    backbones: dict[str, Any] = field(default_factory=dict)
+    random_weights: bool = False  # the shapes alone: latency without accuracy
+
+
+@dataclass
+class CustomZooConfig(ZooConfig):
+    """Your own fine-tuned models: local folders or hub ids, in any order."""
+
+    paths: list[str] = field(default_factory=list)
+
+
+# --- engine, scenario -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class EngineConfig:
+    """eager | graph | compile | onnx."""
+
+    name: str = MISSING
+    device: str = "auto"  # auto: cuda:0 where there is one, else cpu
+    dtype: str = "auto"  # auto: float16 on a GPU, float32 on a CPU
+    threads: int | None = None  # CPU threads of one forward pass; None: torch's own choice
+    buckets: list[int] = field(default_factory=lambda: [8, 12, 16, 24, 32, 48, 64, 96, 128])
+    fuse_qkv: bool = True
+    quantize: bool = False  # onnx: dynamic int8
+
+
+@dataclass
+class ScenarioConfig:
+    """How queries arrive. single_stream: one at a time, the next when the last is answered."""
+
+    name: str = "single_stream"
+    min_queries: int = 1000
+    block: int = 50  # queries that one system serves before the next system's turn
+    warmup: int = 30  # queries per system before the clock counts
+
+
+# --- method -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class MethodConfig:
+    """Base of every method; `name` is its key in the registry."""
+
+    name: str = MISSING
+
+
+@dataclass
+class CascadeConfig(MethodConfig):
+    """Tabi and its variants."""
+
+    levels: int = 2
+    calibrate: bool = True
+    confidence: str = "max"  # max | margin | entropy
+    dispatcher: str = "threshold"  # threshold | sigmoid
+    sigmoid_k: float = 20.0
+    alphas: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    importance: str = "last"  # last | mean (over layers)
+    pruning: str = "importance"  # importance | random | stopwords (controls at the same share of words)
+    ensembles: list[str] = field(default_factory=lambda: ["weighted", "large"])  # searched: weighted | large | log_odds | tuned
+
+
+@dataclass
+class SingleConfig(MethodConfig):
+    """One model of the zoo, by name or by position (0: the smallest, -1: the largest)."""
+
+    model: str = "-1"
+
+
+@dataclass
+class InfaasConfig(MethodConfig):
+    slo_ms: float | None = None
+
+
+@dataclass
+class CocktailConfig(MethodConfig):
+    slo_ms: float | None = None  # default: the slowest model's profiled mean
+    smoothed: bool = True
+    latency: str = "auto"  # which latency the table calls its own: parallel | serial | concurrent | auto
+
+
+@dataclass
+class DeebertConfig(MethodConfig):
+    max_ramps: int = 3  # active ramps at most
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass
+class ControlConfig(MethodConfig):
+    """random, oracle: built on the plan of `tabi`."""
+
+    tabi: CascadeConfig = field(default_factory=CascadeConfig)
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TargetConfig:
+    kind: str = "relative"  # relative (best single model on tune minus slack) | paper | absolute
+    value: float | None = None  # absolute: the score
+    slack: float | None = None  # relative: default is the task's own
+
+
+@dataclass
+class SearchConfig:
+    margin_se: float = 0.5  # standard errors by which the target must be met on tune
+    verify: bool = False  # also search exhaustively and report the regret
+
+
+@dataclass
+class CertifyConfig:
+    delta: float = 0.05
+    epsilon: float = 0.01
+
+
+@dataclass
+class CostConfig:
+    usd_per_hour: float = 2.5  # of the device; a round figure for a rented accelerator, yours to set
+
+
+@dataclass
+class Config:
+    task: TaskConfig = MISSING
+    source: SourceConfig = MISSING
+    zoo: ZooConfig = MISSING
+    method: MethodConfig = MISSING
+    engine: EngineConfig = MISSING
+    scenario: ScenarioConfig = MISSING
+    compare: list[str] | None = None  # systems of the session; default [infaas, method]
+    target: TargetConfig = field(default_factory=TargetConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    certify: CertifyConfig | None = None
+    cost: CostConfig = field(default_factory=CostConfig)
+    seed: int = 0
+    plan: str | None = None  # a saved plan.json for `method`
+    results_dir: str = "outputs"
+    cache_dir: str = "~/.cache/tabi-bench"
+    overwrite: bool = False
+    label: str = "adhoc"  # folder of the records: the experiment's name

@@ -1,0 +1,128 @@
+"""How one model runs one query: the protocol that all engines follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from tokenizers import Encoding as Pieces
+
+from tabi_bench.zoo.base import ModelSpec
+
+
+@dataclass
+class Encoding:
+    """One query, tokenised. Alignment to words is worked out only when someone asks for it.
+
+    Words are the maximal runs of non-whitespace (`str.split`) of each text, numbered through all texts of the query.
+    """
+
+    texts: tuple[str, ...]
+    pieces: Pieces  # ids, type_ids, offsets, sequence_ids, special_tokens_mask of the Rust tokenizer
+    truncated: bool = False
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.pieces)
+
+    @cached_property
+    def words(self) -> tuple[list[str], ...]:
+        """The words of each text."""
+        return tuple(text.split() for text in self.texts)
+
+    @cached_property
+    def word_of_piece(self) -> np.ndarray:
+        """(L,) int64: the word that each piece belongs to, -1 for special tokens."""
+        raise NotImplementedError  # engines room
+
+
+@dataclass
+class Output:
+    """What a model says of one query.
+
+    logits: (K,) float32 in the task's label order (regression: (1,), on the task's scale).
+    importance: (W,) float32, one per word over all texts, NaN for words without a piece; None unless asked for.
+    pooled: (H,) float32, the input of the final linear layer; only when the engine was loaded with `pooled=True`.
+    probabilities: (K,) softmax(logits / temperature) where the engine computed it on the device, else None.
+    """
+
+    logits: np.ndarray
+    importance: np.ndarray | None = None
+    pooled: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+
+
+class Model(Protocol):
+    """A zoo member, loaded on an engine."""
+
+    spec: ModelSpec
+
+    def encode(self, texts: Sequence[str]) -> Encoding: ...
+
+    def forward(self, encoding: Encoding, want_importance: bool = False) -> Output: ...
+
+    def set_temperature(self, temperature: float) -> None: ...
+
+
+class SegmentedModel(Protocol):
+    """A model cut after its active off-ramps (DeeBERT). `start` once per query, then `step` until it returns None-free logits of the last segment."""
+
+    n_segments: int
+
+    def encode(self, texts: Sequence[str]) -> Encoding: ...
+
+    def start(self, encoding: Encoding) -> None: ...
+
+    def step(self) -> np.ndarray:
+        """Runs the next segment; logits (K,) of the ramp at its end (the last: of the model's own head)."""
+        ...
+
+
+class Engine(Protocol):
+    """Loads models on one device in one dtype."""
+
+    name: str
+    device: str  # "cpu" or "cuda:0"
+    dtype: str  # "float32", "float16"
+
+    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> Model:
+        """importance: None, "last" or "mean" (over layers): which attention `want_importance` reads."""
+        ...
+
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> SegmentedModel:
+        """ramps: {layer (1-based, < spec.layers): torch module, hidden states (1, L, H) and mask (1, L) -> (1, K)}."""
+        ...
+
+    def concurrent(self, models: Sequence[Model]) -> Any | None:
+        """An object with forward(encodings) -> list[Output] that runs them at the same time; None: no streams."""
+        ...
+
+    def lengths(self, longest: int) -> list[int]:
+        """Token lengths at which latency is profiled: the buckets, or a grid for engines that do not pad."""
+        ...
+
+    @property
+    def pads(self) -> bool:
+        """True if a query runs at the next bucket's length (latency is a step function of length)."""
+        ...
+
+    def describe(self) -> dict:
+        """For the record: buckets, padding share, capture and compile seconds, recompilations, fallbacks by model."""
+        ...
+
+    def close(self) -> None:
+        """Frees graphs, memory pools and weights."""
+        ...
+
+
+@dataclass
+class Fallback:
+    """A model that could not run under the engine asked for, and why; it runs under eager instead."""
+
+    model: str
+    reason: str
+    engine: str = "eager"
+    details: dict = field(default_factory=dict)

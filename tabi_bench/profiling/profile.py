@@ -1,0 +1,169 @@
+"""What is known offline: every model's outputs on the validation rows, and its latency by length.
+
+Predictions come from the same engine call as serving (batch 1, same bucket) and may be cached; latencies are measured
+anew in every session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LatencyCurve:
+    """Milliseconds from raw text to output on the host, by token length.
+
+    lengths: (B,) ascending; ms, ms_importance: (B,) medians, without and with importance. `step`: a query runs at the
+    next length up (engines that pad); else linear between lengths.
+    """
+
+    lengths: np.ndarray
+    ms: np.ndarray
+    ms_importance: np.ndarray
+    step: bool = False
+
+    def __call__(self, tokens: np.ndarray, importance: bool = False) -> np.ndarray:
+        """(N,) milliseconds for (N,) token counts."""
+        table = self.ms_importance if importance else self.ms
+        if self.step:
+            return table[np.minimum(np.searchsorted(self.lengths, tokens), len(self.lengths) - 1)]
+        return np.interp(tokens, self.lengths, table)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """N arrays of differing lengths, end to end. values: (sum,), offsets: (N + 1,)."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, arrays: list[np.ndarray]) -> Ragged:
+        lengths = [len(a) for a in arrays]
+        values = np.concatenate(arrays) if arrays else np.zeros(0, np.float32)
+        return cls(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        return Ragged.of([self[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """One model's outputs on N rows (full text).
+
+    logits: (N, K) float32, task label order; tokens: (N,) pieces; importance: per word, by option ("last", "mean");
+    pooled: (N, H), regression only; ramps: {layer: (N, K)} logits of DeeBERT's off-ramps, where trained.
+    """
+
+    name: str
+    params: int
+    layers: int
+    logits: np.ndarray
+    tokens: np.ndarray
+    latency: LatencyCurve
+    truncated: np.ndarray
+    importance: dict[str, Ragged] = field(default_factory=dict)
+    pooled: np.ndarray | None = None
+    ramps: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def take(self, rows: np.ndarray) -> ModelProfile:
+        return replace(
+            self,
+            logits=self.logits[rows],
+            tokens=self.tokens[rows],
+            truncated=self.truncated[rows],
+            importance={key: ragged.take(rows) for key, ragged in self.importance.items()},
+            pooled=None if self.pooled is None else self.pooled[rows],
+            ramps={layer: logits[rows] for layer, logits in self.ramps.items()},
+        )
+
+    @property
+    def mean_ms(self) -> float:
+        """Predicted mean latency on these rows, full text."""
+        return float(self.latency(self.tokens).mean())
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A large model's outputs on pruned text, for some rows.
+
+    logits: (n, K); pooled: (n, H) or None; tokens: (n,); kept_share: (n,) share of words kept; borderline: (n,) bool, an
+    importance lies within 1e-3 (relative to the mean) of the pruning threshold.
+    """
+
+    logits: np.ndarray
+    tokens: np.ndarray
+    kept_share: np.ndarray
+    borderline: np.ndarray
+    pooled: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class PruneKey:
+    """What a large-model pass on pruned text depends on."""
+
+    small: str
+    large: str
+    alpha: float
+    importance: str = "last"  # last | mean
+    control: str = "importance"  # importance | random | stopwords
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All models of a zoo on N rows of one task, smallest model first.
+
+    `run_pruned(key, rows)` runs (or recalls) the large model of `key` on the pruned text of those validation rows;
+    the plan search calls it through `pruned`, which counts passes in `passes` (shared by all views).
+    """
+
+    task: str
+    metric: str  # accuracy | matthews | pearson
+    n_outputs: int
+    rows: np.ndarray  # (N,) row numbers in the validation split
+    labels: np.ndarray  # (N,)
+    words: np.ndarray  # (N,) words per query
+    models: dict[str, ModelProfile]
+    run_pruned: Callable[[PruneKey, np.ndarray], Pruned] | None = None
+    overhead_ms: float = 0.0  # dispatcher, pruning and combining, per level beyond the first
+    passes: dict[str, int] = field(default_factory=dict)  # {"run": n}
+    seed: int = 0
+    segment_ms: dict[str, np.ndarray] = field(default_factory=dict)  # DeeBERT: (layers,) ms up to and with each layer
+
+    @property
+    def is_regression(self) -> bool:
+        return self.metric == "pearson"
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.models)
+
+    def view(self, positions: np.ndarray) -> Profile:
+        """The profile of some of its rows (positions in `rows`): all that a System's plan may see."""
+        return replace(
+            self,
+            rows=self.rows[positions],
+            labels=self.labels[positions],
+            words=self.words[positions],
+            models={name: model.take(positions) for name, model in self.models.items()},
+        )
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Positions of validation rows in this profile."""
+        return np.searchsorted(self.rows, rows)
+
+    def pruned(self, key: PruneKey, positions: np.ndarray) -> Pruned:
+        """Outputs of `key.large` on the pruned text of some rows of this profile."""
+        if self.run_pruned is None:
+            raise LookupError(f"this profile has no outputs on pruned text for {key}; it was loaded without models")
+        self.passes["run"] = self.passes.get("run", 0) + len(positions)
+        return self.run_pruned(key, self.rows[positions])

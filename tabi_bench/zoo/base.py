@@ -1,0 +1,43 @@
+"""Who can answer: a Zoo is a ladder of models, each a directory in the Hugging Face layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of the ladder, on disk.
+
+    `path` holds config.json, model.safetensors and tokenizer.json. `label_order[k]` is the model's own output column
+    for the task's label k; `scale` = (a, b) maps a regression head's output y to a*y + b. Both are folded into the
+    head's weights when the model is loaded, so that every engine returns logits in the task's own order.
+    """
+
+    name: str
+    path: Path
+    family: str  # config.json's model_type: bert, distilbert, albert, roberta, deberta, deberta-v2
+    layers: int
+    params: int
+    content_hash: str  # of weights, configuration and tokenizer
+    max_length: int = 128
+    label_order: tuple[int, ...] | None = None
+    scale: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """Models ordered from the smallest to the largest, and what it took to get them."""
+
+    name: str
+    models: tuple[ModelSpec, ...]
+    train_s: float = 0.0  # seconds of fine-tuning behind these weights, as stored beside them
+    notes: dict = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> ModelSpec:
+        return next(model for model in self.models if model.name == name)
+
+    @property
+    def names(self) -> list[str]:
+        return [model.name for model in self.models]
