@@ -1,0 +1,146 @@
+"""From a folder in the Hugging Face layout to a model whose logits come out in the task's own order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.models import MeanPoolBert
+
+FAMILIES = ("bert", "distilbert", "albert", "roberta", "deberta", "deberta-v2")
+
+
+class ModelError(Exception):
+    """A folder that is not a usable model; the message names it and says what to do."""
+
+
+def read_config(path: Path) -> dict:
+    """config.json of a model folder."""
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        raise ModelError(f"{path} has no config.json; give a folder in the Hugging Face layout")
+    return json.loads(file.read_text())
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors files of a model folder (several where sharded); none is a ModelError."""
+    files = sorted(Path(path).glob("model*.safetensors"))
+    if not files:
+        raise ModelError(f"{path} has no model.safetensors; save the model with save_pretrained")
+    return files
+
+
+def count_parameters(path: Path) -> int:
+    """Number of stored weights, from the safetensors headers alone (position ids are no weights)."""
+    total = 0
+    for file in weight_files(path):
+        with safe_open(file, "pt") as tensors:
+            names = (key for key in tensors.keys() if not key.endswith("position_ids"))  # noqa: SIM118 - not a dict
+            shapes = (tensors.get_slice(key).get_shape() for key in names)
+            total += sum(int(torch.Size(shape).numel()) for shape in shapes)
+    return total
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 (16 hex digits) of weights, configuration and tokenizer."""
+    digest = hashlib.sha256()
+    for file in [Path(path) / "config.json", *weight_files(path), Path(path) / "tokenizer.json"]:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def spec_of(
+    path: Path,
+    name: str,
+    max_length: int = 128,
+    label_order: tuple[int, ...] | None = None,
+    scale: tuple[float, float] | None = None,
+) -> ModelSpec:
+    """Describes the model in `path` without loading it. Raises ModelError for a folder that is incomplete or foreign."""
+    config = read_config(path)
+    family = config.get("model_type", "")
+    if family not in FAMILIES:
+        raise ModelError(f"{path}: model_type {family!r} is not supported; there are: {', '.join(FAMILIES)}")
+    if not (Path(path) / "tokenizer.json").is_file():
+        raise ModelError(f"{path} has no tokenizer.json; save its fast tokenizer there with save_pretrained")
+    layers = config["n_layers"] if family == "distilbert" else config["num_hidden_layers"]
+    params, digest = count_parameters(path), content_hash(path)
+    return ModelSpec(name, Path(path), family, layers, params, digest, max_length, label_order, scale)
+
+
+def model_class(path: Path) -> type[PreTrainedModel]:
+    """The *ForSequenceClassification class that the folder's config.json asks for."""
+    if "MeanPoolBert" in (read_config(path).get("architectures") or []):
+        return MeanPoolBert
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    return AutoModelForSequenceClassification._model_mapping[type(config)]
+
+
+def final_linear(model: nn.Module) -> nn.Linear:
+    """The last linear layer: its input is the pooled vector, its outputs are the logits."""
+    head = getattr(model.classifier, "out_proj", model.classifier)
+    if not isinstance(head, nn.Linear):
+        raise ModelError(f"{type(model).__name__}: its head is a {type(head).__name__}, not a linear layer")
+    return head
+
+
+@torch.no_grad()
+def fold_head(model: nn.Module, label_order: tuple[int, ...] | None, scale: tuple[float, float] | None) -> None:
+    """Permutes the head's outputs to the task's labels and maps a regression output y to a*y + b, in its weights."""
+    head = final_linear(model)
+    if label_order is not None:
+        order = torch.tensor(label_order, dtype=torch.int64, device=head.weight.device)
+        head.weight = nn.Parameter(head.weight[order].clone(), requires_grad=head.weight.requires_grad)
+        head.bias = nn.Parameter(head.bias[order].clone(), requires_grad=head.bias.requires_grad)
+        head.out_features = model.config.num_labels = model.num_labels = len(label_order)
+    if scale is not None:
+        head.weight.mul_(scale[0])
+        head.bias.mul_(scale[0]).add_(scale[1])
+
+
+def load_folder(path: Path, dtype: torch.dtype, attention: str = "sdpa") -> PreTrainedModel:
+    """The model in `path`, on the CPU, in eval mode. Weights that are missing are an error, never drawn at random.
+
+    DeBERTa computes its own disentangled attention: there `attention` has no effect.
+    """
+    kind = model_class(path)
+    chosen = attention if kind._supports_sdpa else "eager"
+    model, report = kind.from_pretrained(
+        path,
+        dtype=dtype,
+        attn_implementation=chosen,
+        local_files_only=True,
+        trust_remote_code=False,
+        weights_only=True,
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:4])
+        raise ModelError(
+            f"{path}: weights are missing ({missing}); it is not a fine-tuned classifier: fine-tune it first"
+        )
+    return model.eval()
+
+
+def load_model(spec: ModelSpec, dtype: torch.dtype, device: str, attention: str = "sdpa") -> PreTrainedModel:
+    """A *ForSequenceClassification in eval mode on `device`, its logits in the task's label order and scale."""
+    model = load_folder(spec.path, dtype, attention)
+    fold_head(model, spec.label_order, spec.scale)
+    return model.to(device)
+
+
+def load_tokenizer(path: Path, max_length: int) -> Tokenizer:
+    """The Rust tokenizer of a model folder: truncates the longer text first, never pads."""
+    tokenizer = Tokenizer.from_file(str(Path(path) / "tokenizer.json"))
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    tokenizer.no_padding()
+    return tokenizer

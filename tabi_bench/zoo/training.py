@@ -1,0 +1,428 @@
+"""One fine-tuning loop for every zoo: length-bucketed batches, AdamW, warm-up and decay, word dropout, distillation.
+
+Everything random follows from (seed, step), so a training that was interrupted goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+from sklearn.model_selection import train_test_split
+from tokenizers import Tokenizer
+from torch import nn
+from tqdm import tqdm
+
+from tabi_bench.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 30.0  # least time between two checkpoints: writing one of a small model costs more than it saves
+POOL = 64  # batches whose rows are sorted by length together
+MIN_WORDS = 3  # texts of at most so many words are never shortened, as in pruning
+EVALUATION_BATCH = 256
+
+
+class TrainingError(Exception):
+    """A training that diverged or cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised rows: per row the piece ids, segment ids and (-1: never dropped) the word of each piece.
+
+    labels: (N,) int64, or float for regression; None where only predictions are wanted.
+    """
+
+    ids: list[np.ndarray]
+    type_ids: list[np.ndarray]
+    words: list[np.ndarray]
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: np.ndarray) -> Examples:
+        labels = None if self.labels is None else self.labels[rows]
+        return Examples(*([column[row] for row in rows] for column in (self.ids, self.type_ids, self.words)), labels)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """score: on the early-stop slice (accuracy, MCC, or minus the squared error); NaN where there is no slice.
+
+    seconds: wall time of training, interrupted parts included. history: (step, score, loss) per evaluation.
+    """
+
+    score: float
+    steps: int
+    seconds: float
+    history: list[tuple[int, float, float]] = field(default_factory=list)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], labels: np.ndarray | None = None) -> Examples:
+    """Tokenises rows of one or two texts each."""
+    pieces = tokenizer.encode_batch([tuple(row) if len(row) > 1 else row[0] for row in texts])
+    return Examples(
+        [np.asarray(piece.ids, np.int32) for piece in pieces],
+        [np.asarray(piece.type_ids, np.int32) for piece in pieces],
+        [word_of_pieces(piece, row) for piece, row in zip(pieces, texts, strict=True)],
+        labels,
+    )
+
+
+def word_of_pieces(piece, texts: Sequence[str]) -> np.ndarray:
+    """(L,) word number of each piece, counted through the row's texts; -1: special, or in a text of few words."""
+    spans, first = [], 0
+    for text in texts:
+        starts = np.fromiter((not c.isspace() for c in text), bool, len(text))
+        starts[1:] &= ~starts[:-1]
+        count = int(starts.sum())
+        spans.append(np.cumsum(starts) - 1 + first if count > MIN_WORDS else np.full(len(text), -1))
+        first += count
+    words = [
+        -1 if sequence is None else spans[sequence][offset[0]]
+        for sequence, offset in zip(piece.sequence_ids, piece.offsets, strict=True)
+    ]
+    return np.asarray(words, np.int32)
+
+
+class Table:
+    """Rows as padded tensors on the device, cut into batches of similar length."""
+
+    def __init__(self, examples: Examples, pad_id: int, device: str, teacher: np.ndarray | None = None):
+        self.device = device
+        self.lengths = np.array([len(row) for row in examples.ids])
+        self.ids = self._pad(examples.ids, pad_id)
+        self.type_ids = self._pad(examples.type_ids, 0)
+        self.words = self._pad(examples.words, -1)
+        self.length = torch.tensor(self.lengths, device=device)
+        self.labels = self._vector(examples.labels)
+        self.teacher = self._vector(teacher)
+
+    def _pad(self, rows: list[np.ndarray], value: int) -> torch.Tensor:
+        table = np.full((len(rows), int(self.lengths.max())), value, np.int32)
+        for row, values in enumerate(rows):
+            table[row, : len(values)] = values
+        return torch.from_numpy(table).to(self.device)
+
+    def _vector(self, values: np.ndarray | None) -> torch.Tensor | None:
+        if values is None:
+            return None
+        dtype = torch.int64 if np.issubdtype(values.dtype, np.integer) else torch.float32
+        return torch.tensor(values, dtype=dtype, device=self.device)
+
+    def batch(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Ids, segment ids, mask and words of some rows, (B, longest of them)."""
+        longest = int(self.lengths[rows].max())
+        index = torch.from_numpy(rows).to(self.device)
+        mask = torch.arange(longest, device=self.device) < self.length[index, None]
+        return {
+            "input_ids": self.ids[index, :longest].long(),
+            "token_type_ids": self.type_ids[index, :longest].long(),
+            "attention_mask": mask.long(),
+            "words": self.words[index, :longest].long(),
+        }
+
+
+def batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """One epoch's batches: row numbers, similar lengths together, order drawn from (seed, epoch)."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    pools = np.array_split(order, max(1, math.ceil(len(order) / (POOL * batch_size))))
+    pools = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
+    cut = [pool[i : i + batch_size] for pool in pools for i in range(0, len(pool), batch_size)]
+    return [cut[i] for i in rng.permutation(len(cut))]
+
+
+def drop_words(batch: dict[str, torch.Tensor], rate: float, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Removes words from each row, a share of them drawn from 0..2*rate, and closes the gaps (padding grows instead)."""
+    words, mask = batch["words"], batch["attention_mask"].bool()
+    share = torch.rand(len(words), 1, generator=generator, device=words.device) * 2 * rate
+    # a text has no more words than characters: numbers beyond the row's width come from truncated texts and wrap around
+    draw = torch.rand(words.shape, generator=generator, device=words.device).gather(
+        1, words.clamp(min=0) % words.shape[1]
+    )
+    keep = mask & ((draw >= share) | (words < 0))
+    order = torch.sort(keep.int(), dim=1, descending=True, stable=True).indices
+    moved = {key: batch[key].gather(1, order) for key in ("input_ids", "token_type_ids", "words")}
+    return {**moved, "attention_mask": keep.gather(1, order).long()}
+
+
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
+def _forward(model: nn.Module, batch: dict[str, torch.Tensor], takes_types: bool) -> torch.Tensor:
+    keys = ("input_ids", "attention_mask", "token_type_ids") if takes_types else ("input_ids", "attention_mask")
+    return model(**{key: batch[key] for key in keys}).logits.float()
+
+
+def _takes_types(model: nn.Module) -> bool:
+    return "token_type_ids" in inspect.signature(model.forward).parameters
+
+
+def _pad_id(model: nn.Module) -> int:
+    return getattr(model.config, "pad_token_id", None) or 0
+
+
+def _autocast(device: str) -> torch.autocast:
+    """Mixed precision on a GPU; on a CPU bf16 was 1.6 to 2.7 times slower than fp32."""
+    if not device.startswith("cuda"):
+        return torch.autocast("cpu", enabled=False)
+    return torch.autocast("cuda", dtype=torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, examples: Examples, device: str, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
+    """Logits (N, K) float32 of all rows, in row order; `model` already lies on `device`."""
+    return _predict(model, Table(examples, _pad_id(model), device), batch_size)
+
+
+@torch.no_grad()
+def _predict(model: nn.Module, table: Table, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
+    was_training, takes_types = model.training, _takes_types(model)
+    model.eval()
+    order = np.argsort(table.lengths, kind="stable")
+    chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    with _autocast(table.device):
+        logits = torch.cat([_forward(model, table.batch(rows), takes_types) for rows in chunks]).cpu().numpy()
+    model.train(was_training)
+    result = np.empty_like(logits)
+    result[order] = logits
+    return result
+
+
+def loss_of(
+    logits: torch.Tensor,
+    labels: torch.Tensor | None,
+    teacher: torch.Tensor | None = None,
+    weight: float = 0.0,
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """(1 - weight) * task loss + weight * distillation loss, for logits (B, K).
+
+    Classification: cross entropy, and T^2 KL(teacher/T || student/T) (Hinton et al. 2015). Regression (K = 1): squared
+    error to the label and to the teacher's score.
+    """
+    regression = logits.shape[1] == 1
+    own = F.mse_loss(logits[:, 0], labels.float()) if regression else F.cross_entropy(logits, labels)
+    if teacher is None or weight == 0:
+        return own
+    if regression:
+        soft = F.mse_loss(logits, teacher)
+    else:
+        student, target = F.log_softmax(logits / temperature, 1), F.log_softmax(teacher / temperature, 1)
+        soft = temperature**2 * F.kl_div(student, target, reduction="batchmean", log_target=True)
+    return (1 - weight) * own + weight * soft
+
+
+def score_of(logits: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> float:
+    """What early stopping maximises: accuracy or MCC; minus the mean squared error for regression."""
+    if logits.shape[1] == 1:
+        return -float(np.mean((logits[:, 0] - labels) ** 2))
+    rule = matthews_corrcoef if metric == "matthews" else accuracy_score
+    return float(rule(labels, logits.argmax(1)))
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def split_slice(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to train on, and of the early-stop slice: 5 % of train, 200 to 2,000 rows, at most a fifth."""
+    n = len(labels)
+    size = min(max(n // 20, 200), 2000, n // 5)
+    classes, counts = np.unique(labels, return_counts=True)
+    even = np.issubdtype(labels.dtype, np.integer) and counts.min() >= 2 and len(classes) <= min(size, n - size)
+    train, held = train_test_split(np.arange(n), test_size=size, random_state=seed, stratify=labels if even else None)
+    return np.sort(train), np.sort(held)
+
+
+class _Run:
+    """State of one training: what a checkpoint holds, and the best weights so far."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, steps: int, fingerprint: str, checkpoint: Path | None):
+        self.model, self.config, self.steps = model, config, steps
+        self.fingerprint, self.checkpoint = fingerprint, checkpoint
+        decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+        rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        on_gpu = next(model.parameters()).is_cuda
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=on_gpu)
+        self.scaler = torch.amp.GradScaler(enabled=on_gpu and not torch.cuda.is_bf16_supported(False))
+        self.step, self.stale, self.seconds = 0, 0, 0.0
+        self.best: tuple[float, float] = (-math.inf, math.inf)
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.history: list[tuple[int, float, float]] = []
+        self.saved_at = time.monotonic()
+
+    def set_rate(self) -> None:
+        """Linear warm-up, then linear decay to zero."""
+        warmup = max(1, round(self.config.warmup_share * self.steps))
+        share = min((self.step + 1) / warmup, (self.steps - self.step) / max(1, self.steps - warmup))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * share
+
+    def update(self, loss: torch.Tensor) -> None:
+        self.set_rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+
+    def judge(self, score: float, loss: float) -> None:
+        """Keeps the weights if they are the best on the slice (the lower loss among equals)."""
+        self.history.append((self.step, score, loss))
+        self.stale += 1
+        if (score, -loss) > (self.best[0], -self.best[1]):
+            self.best, self.stale = (score, loss), 0
+            self.best_weights = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.steps or (self.config.patience > 0 and self.stale >= self.config.patience)
+
+    def save(self, seconds: float) -> None:
+        """Writes the checkpoint to a temporary name and moves it into place."""
+        if self.checkpoint is None or time.monotonic() - self.saved_at < CHECKPOINT_SECONDS:
+            return
+        state = {
+            name: getattr(self, name) for name in ("fingerprint", "step", "stale", "best", "best_weights", "history")
+        }
+        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "seconds": seconds}
+        state |= {"scaler": self.scaler.state_dict()}
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.checkpoint.with_name(f"{self.checkpoint.name}.{os.getpid()}")
+        torch.save(state, temporary)
+        temporary.replace(self.checkpoint)
+        self.saved_at = time.monotonic()
+
+    def resume(self, device: str) -> None:
+        """Goes on from the checkpoint if it is this very training's; anything else is said and left alone."""
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        except Exception as error:  # noqa: BLE001 - a damaged file must not stop a training that can start afresh
+            log.warning("%s cannot be read (%s); training starts afresh", self.checkpoint, error)
+            return
+        if state["fingerprint"] != self.fingerprint:
+            log.warning("%s belongs to another training; training starts afresh", self.checkpoint)
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for name in ("step", "stale", "best_weights", "seconds"):
+            setattr(self, name, state[name])
+        self.best, self.history = tuple(state["best"]), [tuple(entry) for entry in state["history"]]
+        log.info("resumed %s at step %d of %d", self.checkpoint, self.step, self.steps)
+
+
+def _schedule(lengths: np.ndarray, config: TrainConfig, seed: int, start: int, steps: int) -> Iterator[np.ndarray]:
+    """Row numbers of each step's batch from step `start` on."""
+    per_epoch = len(batches(lengths, config.batch_size, seed, 0))
+    for epoch in range(start // per_epoch, math.ceil(steps / per_epoch)):
+        skip = max(0, start - epoch * per_epoch)
+        yield from batches(lengths, config.batch_size, seed, epoch)[skip:]
+
+
+def _step_loss(
+    model: nn.Module, table: Table, rows: np.ndarray, config: TrainConfig, types: bool, seed: int
+) -> torch.Tensor:
+    """Loss of one batch; dropout and word dropout are drawn from `seed`."""
+    torch.manual_seed(seed)
+    batch = table.batch(rows)
+    if config.word_dropout > 0:
+        generator = torch.Generator(table.device).manual_seed(seed)
+        batch = drop_words(batch, config.word_dropout, generator)
+    with _autocast(table.device):
+        logits = _forward(model, batch, types)
+    index = torch.from_numpy(rows).to(table.device)
+    teacher = None if table.teacher is None else table.teacher[index]
+    return loss_of(logits, table.labels[index], teacher, config.distill, config.distill_temperature)
+
+
+def _evaluate(run: _Run, held: Table, labels: np.ndarray, metric: str) -> None:
+    logits = _predict(run.model, held)
+    with torch.no_grad():
+        loss = float(loss_of(torch.from_numpy(logits), torch.from_numpy(labels)))
+    if not math.isfinite(loss):
+        raise TrainingError(f"training diverged at step {run.step} (loss {loss}); lower zoo.train.learning_rate")
+    run.judge(score_of(logits, labels, metric), loss)
+
+
+def _loop(
+    run: _Run, table: Table, held: Table | None, labels: np.ndarray | None, metric: str, seed: int, title: str
+) -> float:
+    """Steps until done; returns the seconds spent, earlier parts included."""
+    config, types, started = run.config, _takes_types(run.model), time.monotonic() - run.seconds
+    marks = {max(1, round(run.steps * (i + 1) / config.evaluations)) for i in range(config.evaluations)} | {run.steps}
+    with tqdm(total=run.steps, initial=run.step, desc=title, unit="step", mininterval=2.0, disable=not title) as bar:
+        for rows in _schedule(table.lengths, config, seed, run.step, run.steps):
+            if run.done:
+                break
+            run.update(_step_loss(run.model, table, rows, config, types, (seed * 1_000_003 + run.step) % 2**31))
+            bar.update()
+            if run.step in marks:
+                if held is not None:
+                    _evaluate(run, held, labels, metric)
+                    bar.set_postfix(score=f"{run.history[-1][1]:.3f}")
+                run.save(time.monotonic() - started)
+    return time.monotonic() - started
+
+
+def train(
+    model: nn.Module,
+    examples: Examples,
+    config: TrainConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    teacher_logits: np.ndarray | None = None,
+    metric: str = "accuracy",
+    checkpoint: Path | None = None,
+    progress: str = "",
+) -> TrainResult:
+    """Fine-tunes `model` in place on labelled rows and leaves it in eval mode on `device` with its best weights.
+
+    teacher_logits (N, K): soft targets, used with weight `config.distill`. With `config.patience > 0` a slice of the
+    rows is held out, the weights that scored best on it are kept, and training ends after so many evaluations without
+    improvement; with 0 every row is trained on and the last weights are kept. `checkpoint`: file to resume from; it
+    is removed at the end. `progress`: title of the bar; empty: no bar. Raises TrainingError if the loss is not finite.
+    """
+    labels = examples.labels
+    if labels is None or len(examples) < 10:
+        raise TrainingError(f"{progress or 'training'}: needs at least 10 labelled rows, got {len(examples)}")
+    rows, slice_rows = split_slice(labels, seed) if config.patience > 0 else (np.arange(len(labels)), None)
+    model.to(device).train()
+    table = Table(examples.take(rows), _pad_id(model), device, None if teacher_logits is None else teacher_logits[rows])
+    held = None if slice_rows is None else Table(examples.take(slice_rows), _pad_id(model), device)
+    steps = math.ceil(config.epochs * len(batches(table.lengths, config.batch_size, seed, 0)))
+    steps = min(steps, config.max_steps or steps)
+    run = _Run(model, config, steps, f"{asdict(config)} {seed} {len(examples)} {int(table.lengths.sum())}", checkpoint)
+    with torch.random.fork_rng(enabled=True):
+        run.resume(device)
+        seconds = _loop(run, table, held, None if held is None else labels[slice_rows], metric, seed, progress)
+    if run.best_weights:
+        model.load_state_dict(run.best_weights)
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise TrainingError(f"{progress or 'training'}: weights are not finite; lower zoo.train.learning_rate")
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    model.eval()
+    return TrainResult(run.best[0] if held is not None else math.nan, run.step, seconds, run.history)
