@@ -1,15 +1,17 @@
 """Schema of the configuration: dataclasses behind every file of `conf/`. Checks only, no side effects, no torch.
 
-`register()` hands the dataclasses to Hydra; `from_dict_config` turns the composed config into one `Config` object, once,
-at the door. Each group has a base class and, where a member has its own options, a class of its own.
+`register()` hands the dataclasses to Hydra; `from_dict_config` turns the composed config into one `Config`, once, at
+the door. Each group has a base class and, where a member has its own options, a class of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 # --- task -------------------------------------------------------------------------------------------------------------
 
@@ -21,7 +23,7 @@ class HubConfig:
     path: str | None = None
     name: str | None = None  # the data set's configuration
     revision: str | None = None  # a pinned commit
-    label: str | None = None  # label column there, if it differs
+    label: str | None = None  # label column there (and in local copies), if it differs
 
 
 @dataclass
@@ -32,7 +34,9 @@ class TaskConfig:
     family: str = MISSING  # generator family: sentence | pair | intent
     texts: list[str] = MISSING  # one or two text columns
     label: str = "label"
-    labels: list[str] = field(default_factory=list)  # names in order; empty: regression
+    labels: list[str] = field(
+        default_factory=list
+    )  # names in order; empty: a score, or for other metrics those of train
     metric: str = "accuracy"  # accuracy | matthews | pearson
     also: list[str] = field(default_factory=list)  # reported beside: f1, spearman
     slack: float = 0.01  # of the relative target: the paper's INFaaS score minus its target
@@ -42,6 +46,7 @@ class TaskConfig:
     train_split: str = "train"
     official_rows: dict[str, int] = field(default_factory=dict)  # of the splits, as published
     hub: HubConfig = field(default_factory=HubConfig)
+    files: dict[str, str] = field(default_factory=dict)  # your own: paths of train and validation
 
 
 # --- source -----------------------------------------------------------------------------------------------------------
@@ -167,7 +172,9 @@ class CascadeConfig(MethodConfig):
     alphas: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     importance: str = "last"  # last | mean (over layers)
     pruning: str = "importance"  # importance | random | stopwords (controls at the same share of words)
-    ensembles: list[str] = field(default_factory=lambda: ["weighted", "large"])  # searched: weighted | large | log_odds | tuned
+    ensembles: list[str] = field(
+        default_factory=lambda: ["weighted", "large"]
+    )  # searched: weighted | large | log_odds | tuned
 
 
 @dataclass
@@ -247,4 +254,108 @@ class Config:
     results_dir: str = "outputs"
     cache_dir: str = "~/.cache/tabi-bench"
     overwrite: bool = False
+    derive: str | None = None  # a derived preset: what to draw from the records and profiles of results_dir
     label: str = "adhoc"  # folder of the records: the experiment's name
+
+
+# --- Hydra ------------------------------------------------------------------------------------------------------------
+
+METHODS: dict[str, type[MethodConfig]] = {
+    "tabi": CascadeConfig,
+    "tabi3": CascadeConfig,
+    "infaas": InfaasConfig,
+    "single": SingleConfig,
+    "cocktail": CocktailConfig,
+    "deebert": DeebertConfig,
+    "random": ControlConfig,
+    "oracle": ControlConfig,
+}
+BASES: dict[str, dict[str, type]] = {
+    "task": {"base": TaskConfig},
+    "source": {"base": SourceConfig},
+    "zoo": {"tiny": TinyZooConfig, "minilm": MinilmZooConfig, "paper": PaperZooConfig, "custom": CustomZooConfig},
+    "method": {
+        "cascade": CascadeConfig,
+        "infaas": InfaasConfig,
+        "single": SingleConfig,
+        "cocktail": CocktailConfig,
+        "deebert": DeebertConfig,
+        "control": ControlConfig,
+    },
+    "engine": {"base": EngineConfig},
+    "scenario": {"base": ScenarioConfig},
+}
+CHOICES = {
+    "target.kind": ("relative", "paper", "absolute"),
+    "method.confidence": ("max", "margin", "entropy"),
+    "method.dispatcher": ("threshold", "sigmoid"),
+    "method.importance": ("last", "mean"),
+    "method.pruning": ("importance", "random", "stopwords"),
+    "engine.dtype": ("auto", "float32", "float16", "bfloat16"),
+}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the setting, what it was, and what it may be."""
+
+
+def conf_dir() -> Path:
+    """The folder `conf`: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
+
+
+def register() -> None:
+    """Stores the dataclasses with Hydra: `schema`, and `schema_<base>` in each group."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, bases in BASES.items():
+        for name, node in bases.items():
+            store.store(group=group, name=f"schema_{name}", node=node)
+
+
+def method_options(name: str) -> MethodConfig:
+    """The options of a method as its YAML file gives them, for the systems of a session beside the chosen one."""
+    if name not in METHODS:
+        raise ConfigError(f"compare names an unknown method {name!r}; there are: {', '.join(METHODS)}")
+    raw = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
+    raw.pop("defaults", None)
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(METHODS[name]), raw))
+
+
+def from_dict_config(raw: DictConfig) -> Config:
+    """The composed configuration as one `Config`, checked. Raises ConfigError."""
+    config: Config = OmegaConf.to_object(raw)
+    _check(config)
+    return config
+
+
+def systems_of(config: Config) -> dict[str, MethodConfig]:
+    """The systems of the session in serving order, each with its options; the reference comes first."""
+    names = config.compare or ["infaas", config.method.name]
+    names = list(dict.fromkeys(names))
+    return {name: config.method if name == config.method.name else method_options(name) for name in names}
+
+
+def _check(config: Config) -> None:
+    for path, choices in CHOICES.items():
+        group, key = path.split(".")
+        value = getattr(getattr(config, group), key, None)
+        if value is not None and value not in choices:
+            raise ConfigError(f"{path}={value!r}: choose one of {', '.join(choices)}")
+    if config.target.kind == "absolute" and config.target.value is None:
+        raise ConfigError("target.kind=absolute needs target.value, the score to reach as a fraction (e.g. 0.9)")
+    if config.target.kind == "paper" and config.task.paper_target is None:
+        raise ConfigError(f"target.kind=paper: the paper has no target for task {config.task.name!r}")
+    if config.target.value is not None and not 0 < config.target.value <= 1:
+        raise ConfigError(f"target.value={config.target.value}: a fraction in (0, 1], as 0.9 for 90 %")
+    if config.source.name == "local" and not config.source.dir and not config.task.files:
+        raise ConfigError("source=local needs source.dir, a folder with one folder per task (or task.files)")
+    for key in ("min_queries", "block"):
+        if getattr(config.scenario, key) < 1:
+            raise ConfigError(f"scenario.{key}={getattr(config.scenario, key)}: at least 1")
+    if config.scenario.warmup < 0 or config.search.margin_se < 0:
+        raise ConfigError("scenario.warmup and search.margin_se must not be negative")
+    for name in config.compare or []:
+        if name not in METHODS:
+            raise ConfigError(f"compare names an unknown method {name!r}; there are: {', '.join(METHODS)}")

@@ -1,4 +1,4 @@
-"""Names to code. Strings, so that nothing is imported before it is asked for, and `baselines` may import this package."""
+"""Names to code. Strings, so that nothing is imported before it is asked for and `baselines` may import us."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The protocol of everything that answers queries, and the plan that it answers by.
 
-    plan    offline: sees profiled outputs and labels of the tune rows, nothing else
-    answer  online: one query, no label
-    replay  the same decisions, vectorised, on profiled outputs
+plan    offline: sees profiled outputs and labels of the tune rows, nothing else
+answer  online: one query, no label
+replay  the same decisions, vectorised, on profiled outputs
 """
 
 from __future__ import annotations

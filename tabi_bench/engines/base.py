@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from tokenizers import Encoding as Pieces
 
+from tabi_bench.engines.encoding import align
 from tabi_bench.zoo.base import ModelSpec
 
 
@@ -35,8 +36,8 @@ class Encoding:
 
     @cached_property
     def word_of_piece(self) -> np.ndarray:
-        """(L,) int64: the word that each piece belongs to, -1 for special tokens."""
-        raise NotImplementedError  # engines room
+        """(L,) int64: the word that each piece belongs to, -1 for special tokens (and pieces of white space alone)."""
+        return align(self.texts, self.pieces)
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Model(Protocol):
 
 
 class SegmentedModel(Protocol):
-    """A model cut after its active off-ramps (DeeBERT). `start` once per query, then `step` until it returns None-free logits of the last segment."""
+    """A model cut after its active off-ramps (DeeBERT): `start` once per query, then `step` at most n_segments times."""
 
     n_segments: int
 

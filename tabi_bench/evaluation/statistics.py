@@ -14,9 +14,7 @@ from scipy.stats import binom, binomtest
 from tabi_bench.evaluation.metrics import score
 
 RESAMPLES = 2000
-P99_QUERIES = (
-    662  # 95 % confidence that 99 % of traffic lies between the second order statistics from both ends (Wilks)
-)
+P99_QUERIES = 662  # the fewest queries from which a p99 is reported with an interval
 _CHUNK = 4_000_000  # resampled values held at once
 
 

@@ -96,8 +96,8 @@ class ModelProfile:
 class Pruned:
     """A large model's outputs on pruned text, for some rows.
 
-    logits: (n, K); pooled: (n, H) or None; tokens: (n,); kept_share: (n,) share of words kept; borderline: (n,) bool, an
-    importance lies within 1e-3 (relative to the mean) of the pruning threshold.
+    logits: (n, K); pooled: (n, H) or None; tokens: (n,); kept_share: (n,) share of words kept; borderline: (n,)
+    bool, an importance lies within 1e-3 (relative to the mean) of the pruning threshold.
     """
 
     logits: np.ndarray

@@ -1,0 +1,1 @@
+"""How queries arrive: load generators that know neither models nor labels."""

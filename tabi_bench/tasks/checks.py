@@ -1,7 +1,7 @@
 """From what a source stored to a Task: columns, labels by name, and what the checks found (`Task.notes`).
 
 Refused, because nothing sensible can be measured: missing columns, an empty split, a row without a label or text, a
-label that the task does not know. Only noted: a subset of the official rows, rows of validation that train holds as well.
+label that the task does not know. Only noted: a subset of the official rows, rows of validation that train also has.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def make_task(
     """Check two raw splits and bring them into the task's own columns (texts as str, labels as integers or floats).
 
     `where` names the origin of "train" and "validation" for messages. The label is read from `config.hub.label` where
-    that column exists, else from `config.label`. Empty `config.labels` with a classification metric: the sorted names in
-    train. Raises DataError.
+    that column exists, else from `config.label`. Empty `config.labels` with a classification metric: the sorted names
+    in train. Raises DataError.
     """
     raw = {"train": train, "validation": validation}
     stored = {split: _stored_label(data, config) for split, data in raw.items()}
@@ -46,7 +46,7 @@ def make_task(
     if not config.labels and config.metric not in REGRESSION_METRICS:
         config = dataclasses.replace(config, labels=_sorted_names(set(names["train"])))
         if len(config.labels) < 2:
-            raise DataError(f"{where['train']}: label column {stored['train']!r} holds one value only, {config.labels}; "
+            raise DataError(f"{where['train']}: label column {stored['train']!r} holds only {config.labels}; "
                             f"a classifier needs two (task.label: its column)")  # fmt: skip
     splits = {split: _clean(data, config, names[split], where[split]) for split, data in raw.items()}
     notes = _notes(config, splits)

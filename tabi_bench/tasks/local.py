@@ -20,7 +20,7 @@ FORMATS = (".parquet", ".jsonl", ".csv", ".tsv")
 def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
     """Read `<source.dir>/<task>/<split>.<format>`, or `task.files`, and check it.
 
-    Formats: parquet, jsonl, csv, tsv; a split may also lie in shards, `<split>-*-of-*.<format>`. Raises checks.DataError.
+    Formats: parquet, jsonl, csv, tsv; a split may also lie in shards, `<split>-*-of-*.<format>`. Raises DataError.
     """
     if task.files:
         files = {"train": [_own_file(task, "train")], "validation": [_own_file(task, "validation")]}
@@ -47,7 +47,7 @@ def _task_folder(task: TaskConfig, source: SourceConfig) -> Path:
                         f"{task.name}/{task.split}.parquet (or {', '.join(FORMATS[1:])})")  # fmt: skip
     root = Path(source.dir).expanduser().absolute()
     if not (root / task.name).is_dir():
-        raise DataError(f"source.dir: no folder {root / task.name}; {_listing(root)}. Expected one folder per task, with "
+        raise DataError(f"source.dir: no folder {root / task.name}; {_listing(root)}. Expected a folder per task, with "
                         f"{task.train_split} and {task.split} as {', '.join(FORMATS)}")  # fmt: skip
     return root / task.name
 
@@ -75,7 +75,7 @@ def _listing(folder: Path) -> str:
 
 
 def read(paths: list[Path]) -> Dataset:
-    """The rows of files of one format, in memory; columns of csv and tsv are text throughout. Raises checks.DataError."""
+    """The rows of files of one format, in memory; columns of csv and tsv are all text. Raises checks.DataError."""
     from datasets import concatenate_datasets
 
     parts = []

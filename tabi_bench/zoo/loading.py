@@ -65,7 +65,7 @@ def spec_of(
     label_order: tuple[int, ...] | None = None,
     scale: tuple[float, float] | None = None,
 ) -> ModelSpec:
-    """Describes the model in `path` without loading it. Raises ModelError for a folder that is incomplete or foreign."""
+    """Describes the model in `path` without loading it. Raises ModelError for an incomplete or foreign folder."""
     config = read_config(path)
     family = config.get("model_type", "")
     if family not in FAMILIES:

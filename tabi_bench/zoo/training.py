@@ -149,7 +149,7 @@ def batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list
 
 
 def drop_words(batch: dict[str, torch.Tensor], rate: float, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Removes words from each row, a share of them drawn from 0..2*rate, and closes the gaps (padding grows instead)."""
+    """Removes words from each row, a share of them drawn from 0..2*rate, and closes the gaps (padding grows)."""
     words, mask = batch["words"], batch["attention_mask"].bool()
     share = torch.rand(len(words), 1, generator=generator, device=words.device) * 2 * rate
     # a text has no more words than characters: numbers beyond the row's width come from truncated texts and wrap around
@@ -318,7 +318,7 @@ class _Run:
             return
         try:
             state = torch.load(self.checkpoint, map_location=device, weights_only=True)
-        except Exception as error:  # noqa: BLE001 - a damaged file must not stop a training that can start afresh
+        except Exception as error:
             log.warning("%s cannot be read (%s); training starts afresh", self.checkpoint, error)
             return
         if state["fingerprint"] != self.fingerprint:

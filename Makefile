@@ -1,0 +1,30 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: $(VENV)/.installed  ## install, then one run: Tabi against INFaaS on the embedded MNLI stand-in
+	$(BIN)/python run.py task=mnli method=tabi
+
+test: $(VENV)/.installed  ## install, then the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed  ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and outputs
+	rm -rf $(VENV) outputs
+
+.PHONY: help demo test lint format clean

@@ -1,0 +1,101 @@
+"""The device that is measured: its name, its lock, its energy counter."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+
+def resolve(device: str) -> str:
+    """ "auto" becomes "cuda:0" where there is one, else "cpu". An absent device is a ValueError."""
+    import torch
+
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count()
+        index = int(device.partition(":")[2] or 0)
+        if index >= count:
+            raise ValueError(f"engine.device={device}: this machine has {count} CUDA device(s); use engine.device=cpu")
+        return f"cuda:{index}"
+    if device != "cpu":
+        raise ValueError(f"engine.device={device!r}: choose auto, cpu or cuda:N")
+    return device
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@lru_cache
+def _nvml(device: str) -> Any | None:
+    """NVML's handle of a CUDA device by UUID (indices may differ under CUDA_VISIBLE_DEVICES), or None."""
+    import pynvml
+    import torch
+
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    except pynvml.NVMLError:
+        return None
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Name, UUID or host, driver and power limit (W) of a device; what is not known is None."""
+    if device == "cpu":
+        cores = len(os.sched_getaffinity(0))
+        return {"kind": "cpu", "name": f"{_cpu_name()}, {cores} cores", "id": socket.gethostname(), "cores": cores}
+    import pynvml
+    import torch
+
+    properties = torch.cuda.get_device_properties(device)
+    facts: dict[str, Any] = {"kind": "cuda", "name": properties.name, "id": f"GPU-{properties.uuid}"}
+    handle = _nvml(device)
+    if handle is not None:
+        facts["driver"] = pynvml.nvmlSystemGetDriverVersion()
+        facts["power_limit_w"] = pynvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000
+    return facts
+
+
+def joules(device: str) -> float | None:
+    """The device's energy counter in joules since the driver loaded, or None where there is none."""
+    if device == "cpu":
+        return None
+    import pynvml
+
+    try:
+        handle = _nvml(device)
+        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000 if handle is not None else None
+    except pynvml.NVMLError:
+        return None
+
+
+@contextmanager
+def exclusive(device_id: str, log: Any) -> Iterator[None]:
+    """One timing at a time per device: holds the lock of this GPU UUID or host, waiting for whoever has it.
+
+    Take it after every cache lock, never before one.
+    """
+    lock = FileLock(Path(tempfile.gettempdir()) / f"tabi-bench-{device_id}.lock", mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another run is timing on this device; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

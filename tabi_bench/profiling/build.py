@@ -1,0 +1,174 @@
+"""Builds a Profile: runs every model of a zoo over the validation queries, and times it by length.
+
+Outputs come from the engine call that serving makes (batch 1, same bucket), and are cached by the content of model,
+data and engine. Latencies are measured anew each time, with all models interleaved.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from tqdm import tqdm
+
+from tabi_bench.cache import cached, content_key
+from tabi_bench.engines.base import Engine, Model
+from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Ragged
+from tabi_bench.profiling.pruned import PrunedRunner
+from tabi_bench.tasks.base import Query, Task
+from tabi_bench.zoo.base import ModelSpec, Zoo
+
+log = logging.getLogger(__name__)
+REPETITIONS = 25  # timed calls per model, length and kind
+
+
+def engine_key(engine: Engine) -> dict[str, str]:
+    """What of an engine can change a model's outputs."""
+    import torch
+
+    return {
+        "engine": engine.name,
+        "dtype": engine.dtype,
+        "device": engine.device.split(":")[0],
+        "torch": torch.__version__,
+    }
+
+
+def build_profile(
+    task: Task, zoo: Zoo, engine: Engine, cache_dir: Path, importance: Sequence[str], seed: int
+) -> Profile:
+    """The profile of all models of `zoo` on the whole validation split of `task`.
+
+    importance: the options ("last", "mean") that some system of the session reads; empty: none.
+    """
+    loaded = {spec.name: _load(engine, spec, task, importance) for spec in zoo.models}
+    largest = zoo.models[-1].name
+    outputs = {}
+    for spec in zoo.models:
+        wanted = () if spec.name == largest else tuple(importance)
+        outputs[spec.name] = _outputs(task, spec, loaded[spec.name], engine, cache_dir, wanted)
+    curves = _latency_curves(task.queries, loaded, outputs, engine)
+    models = {
+        spec.name: ModelProfile(spec.name, spec.params, spec.layers, latency=curves[spec.name], **outputs[spec.name])
+        for spec in zoo.models
+    }
+    key = content_key(task.content_hash, [spec.content_hash for spec in zoo.models], engine_key(engine), seed)
+    runner = PrunedRunner(
+        queries=task.queries,
+        models={name: next(iter(variants.values())) for name, variants in loaded.items()},
+        importance={name: model.importance for name, model in models.items()},
+        folder=cache_dir / "pruned" / key,
+        seed=seed,
+    )
+    return Profile(
+        task=task.name,
+        metric=task.config.metric,
+        n_outputs=task.n_outputs,
+        rows=np.arange(len(task.queries)),
+        labels=task.labels("validation"),
+        words=np.array([sum(len(text.split()) for text in query.texts) for query in task.queries]),
+        models=models,
+        run_pruned=runner,
+        seed=seed,
+    )
+
+
+def _load(engine: Engine, spec: ModelSpec, task: Task, importance: Sequence[str]) -> dict[str | None, Model]:
+    """The model once per importance option (once, without any, if there is none)."""
+    return {option: engine.load(spec, importance=option, pooled=task.is_regression) for option in importance or (None,)}
+
+
+def _outputs(
+    task: Task, spec: ModelSpec, variants: dict, engine: Engine, cache_dir: Path, importance: tuple[str, ...]
+) -> dict:
+    """The fields of a ModelProfile besides latency, from the cache or run now."""
+    key = content_key(
+        task.content_hash,
+        spec.content_hash,
+        spec.label_order,
+        spec.scale,
+        spec.max_length,
+        importance,
+        engine_key(engine),
+    )
+
+    def build(folder: Path) -> None:
+        np.savez(folder / "outputs.npz", **_run(task.queries, spec.name, variants, importance))
+
+    with np.load(cached(cache_dir / "outputs" / key, build) / "outputs.npz") as stored:
+        arrays = dict(stored)
+    ragged = {o: Ragged(arrays.pop(f"{o}_values"), arrays.pop(f"{o}_offsets")) for o in importance}
+    return {**arrays, "importance": ragged}
+
+
+def _run(queries: list[Query], name: str, variants: dict, importance: tuple[str, ...]) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for option in importance or (next(iter(variants)),):
+        model, results, encodings = variants[option], [], []
+        for query in tqdm(queries, desc=f"profile {name}", unit="query", disable=None, leave=False):
+            encodings.append(model.encode(query.texts))
+            results.append(model.forward(encodings[-1], want_importance=bool(importance)))
+        if importance:
+            ragged = Ragged.of([result.importance for result in results])
+            arrays |= {f"{option}_values": ragged.values, f"{option}_offsets": ragged.offsets}
+    arrays["logits"] = np.stack([result.logits for result in results]).astype(np.float32)
+    arrays["tokens"] = np.array([encoding.n_tokens for encoding in encodings])
+    arrays["truncated"] = np.array([encoding.truncated for encoding in encodings])
+    if results[0].pooled is not None:
+        arrays["pooled"] = np.stack([result.pooled for result in results])
+    return arrays
+
+
+def _latency_curves(queries: list[Query], loaded: dict, outputs: dict, engine: Engine) -> dict[str, LatencyCurve]:
+    """Times encode + forward of every model at every length, interleaved, on real queries of about that length."""
+    cells = []  # (model, with importance, index of length, texts)
+    lengths = {}
+    for name, variants in loaded.items():
+        tokens = outputs[name]["tokens"]
+        lengths[name] = np.array(engine.lengths(int(tokens.max())))
+        samples = [_samples(queries, tokens, length) for length in lengths[name]]
+        for kind in (False, True) if outputs[name]["importance"] else (False,):
+            model = next(iter(variants.values()))
+            cells += [(name, kind, i, model, texts) for i, texts in enumerate(samples)]
+    times = _time_cells(cells)
+    curves = {}
+    for name, grid in lengths.items():
+        plain = np.array([times[name, False, i] for i in range(len(grid))])
+        with_importance = np.array([times.get((name, True, i), plain[i]) for i in range(len(grid))])
+        measured = np.array([np.median([len_ for len_ in _token_counts(outputs[name]["tokens"], g)]) for g in grid])
+        curves[name] = LatencyCurve(grid if engine.pads else measured, plain, with_importance, step=engine.pads)
+    return curves
+
+
+def _nearest(tokens: np.ndarray, length: int, count: int = 8) -> np.ndarray:
+    return np.argsort(np.abs(tokens - length), kind="stable")[:count]
+
+
+def _token_counts(tokens: np.ndarray, length: int) -> np.ndarray:
+    return tokens[_nearest(tokens, length)]
+
+
+def _samples(queries: list[Query], tokens: np.ndarray, length: int) -> list[tuple[str, ...]]:
+    return [queries[row].texts for row in _nearest(tokens, length)]
+
+
+def _time_cells(cells: list[tuple]) -> dict[tuple, float]:
+    """Median milliseconds per cell; every round visits all cells once, so that drift falls on all alike."""
+    taken: dict[tuple, list[float]] = {}
+    gc.collect()
+    gc.disable()
+    try:
+        for repetition in range(REPETITIONS + 3):
+            for name, kind, index, model, texts in cells:
+                text = texts[repetition % len(texts)]
+                start = perf_counter()
+                model.forward(model.encode(text), want_importance=kind)
+                if repetition >= 3:
+                    taken.setdefault((name, kind, index), []).append(1e3 * (perf_counter() - start))
+    finally:
+        gc.enable()
+    return {key: float(np.median(values)) for key, values in taken.items()}
