@@ -69,7 +69,7 @@ class Model(Protocol):
 
 
 class SegmentedModel(Protocol):
-    """A model cut after its active off-ramps (DeeBERT): `start` once per query, then `step` at most n_segments times."""
+    """A model cut after its active off-ramps (DeeBERT): `start` once per query, then `step` up to n_segments times."""
 
     n_segments: int
 

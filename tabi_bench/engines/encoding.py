@@ -44,22 +44,18 @@ def align(texts: Sequence[str], pieces: Pieces) -> np.ndarray:
     return word
 
 
-def _clip(texts: Sequence[str], max_length: int) -> list[str]:
-    return [text[: CHARS_PER_PIECE * max_length] for text in texts]
-
-
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encoding:
     """Tokenises one or two texts, truncating at `max_length` pieces.
 
-    A very long text is tokenised from its beginning, and whole only if that did not fill `max_length`: the pieces are
-    the same, the time does not grow with the text.
+    A very long text is tokenised from its beginning, and whole only if that did not fill `max_length`: time and memory
+    do not grow with the text.
     """
     from tabi_bench.engines.base import Encoding
 
     limit = CHARS_PER_PIECE * max_length
     if max(map(len, texts)) > limit:
-        clipped = tokenizer.encode(*_clip(texts, max_length))
-        if len(texts) == 1 and clipped.overflowing:
+        clipped = tokenizer.encode(*(text[:limit] for text in texts))
+        if clipped.overflowing:
             return Encoding(tuple(texts), clipped, truncated=True)
     pieces = tokenizer.encode(*texts)
     return Encoding(tuple(texts), pieces, truncated=bool(pieces.overflowing))

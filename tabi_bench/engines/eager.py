@@ -1,0 +1,137 @@
+"""Plain PyTorch, one call per layer, as the paper's systems ran. Nothing is padded at batch 1, so no mask is passed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tabi_bench.config import EngineConfig
+from tabi_bench.device import resolve
+from tabi_bench.engines.base import Encoding, Output
+from tabi_bench.engines.encoding import encode
+from tabi_bench.engines.importance import word_importance
+from tabi_bench.engines.network import Network, build_network
+from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.loading import load_tokenizer
+
+log = logging.getLogger(__name__)
+GRID = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+class LoadedModel:
+    """Tokenising and temperature: what the models of all engines share. Not safe for concurrent use."""
+
+    def __init__(self, spec: ModelSpec):
+        self.spec = spec
+        self.temperature = 1.0
+        self._tokenizer = load_tokenizer(spec.path, spec.max_length)
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """One or two texts; truncated at the model's longest input, with `truncated` set."""
+        return encode(self._tokenizer, texts, self.spec.max_length)
+
+    def set_temperature(self, temperature: float) -> None:
+        """Of the probabilities that the device computes."""
+        self.temperature = float(temperature)
+
+
+def words_from(scores: np.ndarray | None, encoding: Encoding) -> np.ndarray | None:
+    """(W,) importance of the words of `encoding` from scores (>= L,) of its pieces."""
+    if scores is None:
+        return None
+    return word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
+
+
+def content_of(encoding: Encoding) -> np.ndarray:
+    """(L,) int64: 1 for pieces of text, 0 for special tokens."""
+    return 1 - np.array(encoding.pieces.special_tokens_mask, np.int64)
+
+
+class EagerModel(LoadedModel):
+    """A Network called as it is."""
+
+    def __init__(self, spec: ModelSpec, network: Network, device: str):
+        super().__init__(spec)
+        self.network, self.device = network, device
+
+    def _row(self, values: Any) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.int64).unsqueeze(0).to(self.device)
+
+    @torch.inference_mode()
+    def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
+        """Logits, and the words' importance if the model was loaded with it (a ValueError if not)."""
+        if want_importance and self.network.probe is None:
+            raise ValueError(
+                f"{self.spec.name} was loaded without importance; load it with importance='last' or 'mean'"
+            )
+        types = self._row(encoding.pieces.type_ids) if self.network.typed else None
+        content = self._row(content_of(encoding)) if want_importance else None
+        logits, scores, pooled = self.network(self._row(encoding.pieces.ids), types, None, content)
+        return Output(
+            logits=logits.cpu().numpy(),
+            importance=words_from(None if scores is None else scores.cpu().numpy(), encoding),
+            pooled=None if pooled is None else pooled.cpu().numpy(),
+        )
+
+
+class EagerEngine:
+    """Loads each model once per (weights, importance, pooled); a second `load` shares its weights."""
+
+    name = "eager"
+    pads = False
+
+    def __init__(self, config: EngineConfig):
+        self.config = config
+        self.device = resolve(config.device)
+        self.dtype = config.dtype
+        if config.dtype == "auto":
+            self.dtype = "float16" if self.device.startswith("cuda") else "float32"
+        if config.threads and self.device == "cpu":
+            torch.set_num_threads(config.threads)
+        self._networks: dict[tuple, Network] = {}
+
+    def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
+        """The model's Network on this engine's device, loaded at first use."""
+        key = (spec.content_hash, spec.label_order, spec.scale, importance, pooled)
+        if key not in self._networks:
+            dtype = getattr(torch, self.dtype)
+            self._networks[key] = build_network(spec, dtype, self.device, importance, pooled, self.config.fuse_qkv)
+        return self._networks[key]
+
+    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> EagerModel:
+        """See `Engine.load`."""
+        return EagerModel(spec, self.network(spec, importance, pooled), self.device)
+
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
+        """See `Engine.load_segments`."""
+        from tabi_bench.engines.segments import EagerSegments
+
+        return EagerSegments(spec, self.network(spec, None, False), ramps, self.device)
+
+    def concurrent(self, models: Sequence[Any]) -> None:
+        """Eager models run one after the other."""
+        return None
+
+    def lengths(self, longest: int) -> list[int]:
+        """A grid up to `longest` tokens, ending there."""
+        return [length for length in GRID if length < longest] + [longest]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "engine": self.name,
+            "device": self.device,
+            "dtype": self.dtype,
+            "threads": torch.get_num_threads() if self.device == "cpu" else None,
+            "fuse_qkv": self.config.fuse_qkv,
+            "fallbacks": [],
+        }
+
+    def close(self) -> None:
+        """Frees the weights."""
+        self._networks.clear()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()

@@ -1,0 +1,66 @@
+"""A classifier as every engine runs it: token ids in; logits, scores of pieces and pooled vector out."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from tabi_bench.engines.attention import DISENTANGLED, NAME, install_probe
+from tabi_bench.engines.fuse import fuse_projections
+from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.loading import final_linear, load_model
+
+
+class Network(nn.Module):
+    """Wraps a *ForSequenceClassification at batch 1.
+
+    `importance`: None, "last" or "mean"; `pooled`: also return the input of the final linear layer.
+    """
+
+    def __init__(self, model: nn.Module, importance: str | None = None, pooled: bool = False):
+        super().__init__()
+        self.model = model
+        family = model.config.model_type
+        if family not in DISENTANGLED:
+            model.set_attn_implementation(NAME)
+        self.needs_mask = family in DISENTANGLED  # without one, it looks for padding: a device synchronisation
+        self.typed = family != "distilbert" and getattr(model.config, "type_vocab_size", 0) > 1
+        self.pad = model.config.pad_token_id or 0
+        self.probe = install_probe(model, importance) if importance else None
+        self.pooled: torch.Tensor | None = None
+        if pooled:
+            final_linear(model).register_forward_pre_hook(self._keep_pooled)
+
+    def _keep_pooled(self, _module: nn.Module, args: tuple[torch.Tensor]) -> None:
+        self.pooled = args[0]
+
+    def forward(
+        self,
+        ids: torch.Tensor,
+        types: torch.Tensor | None = None,
+        keep: torch.Tensor | None = None,
+        content: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """One query. All inputs are (1, L).
+
+        ids; type ids; `keep`: tokens that are not padding (None: all); `content`: non-special ones (None: no scores).
+        Returns logits (K,) float32, scores (L,) float32 or None, pooled (H,) float32 or None.
+        """
+        if self.probe is not None:
+            self.probe.begin(content)
+        if keep is None and self.needs_mask:
+            keep = torch.ones_like(ids)
+        kwargs = {"token_type_ids": types} if self.typed else {}
+        logits = self.model(input_ids=ids, attention_mask=keep, **kwargs).logits[0].float()
+        scores = self.probe.result() if content is not None and self.probe is not None else None
+        return logits, scores, None if self.pooled is None else self.pooled[0].float()
+
+
+def build_network(
+    spec: ModelSpec, dtype: torch.dtype, device: str, importance: str | None, pooled: bool, fuse_qkv: bool
+) -> Network:
+    """Loads `spec` as a Network; with `fuse_qkv`, queries, keys and values come from one matrix product."""
+    model = load_model(spec, dtype, device)
+    if fuse_qkv:
+        fuse_projections(model)
+    return Network(model, importance, pooled).eval().requires_grad_(False)
