@@ -1,0 +1,112 @@
+"""One model answers everything: the model that INFaaS would choose for a target, or any that you name.
+
+INFaaS (Romero et al., ATC 2021) picks a model variant per application from its profiled accuracy and latency; as in the
+Tabi paper, what remains of it for one application is the fastest single model that meets the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from baselines.common import Points, best, decide, finite, fold_plan, full_text, predictions
+from tabi_bench.config import InfaasConfig, SingleConfig
+from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError, Unreachable
+
+if TYPE_CHECKING:
+    from tabi_bench.engines.base import Engine, Model
+    from tabi_bench.profiling.profile import Profile
+    from tabi_bench.tasks.base import Query
+    from tabi_bench.zoo.base import Zoo
+
+
+class OneModel:
+    """Answers with the model of the query's fold. Its point: {"model": name}."""
+
+    name = "single"
+
+    def __init__(self, points: Points, models: dict[str, Model]) -> None:
+        self.points = points
+        self.models = models
+
+    @classmethod
+    def deploy(cls, plan: Plan, zoo: Zoo, engine: Engine, options: Any) -> OneModel:
+        """Loads the model of each fold once."""
+        names = sorted({fold.point["model"] for fold in plan.folds})
+        return cls(Points(plan), {name: engine.load(zoo[name]) for name in names})
+
+    def answer(self, query: Query) -> Answer:
+        """Raises NonFiniteOutput: with one level there is nobody to re-route to."""
+        name = self.points[query.id]["model"]
+        model = self.models[name]
+        start = perf_counter_ns()
+        encoding = model.encode(query.texts)
+        encoded = perf_counter_ns()
+        logits = finite(model.forward(encoding).logits, name, query.id)
+        stages = {"tokenise": encoded - start, "level1": perf_counter_ns() - encoded}
+        return Answer(decide(logits).item(), 0, truncated=encoding.truncated, stages_ns=stages)
+
+    @classmethod
+    def replay(cls, plan: Plan, profile: Profile, rows: np.ndarray) -> Outcomes:
+        """What `answer` says on validation rows (N,), from profiled logits."""
+        at, fold = profile.at(rows), plan.fold_of(rows)
+        labels = np.empty(len(rows), np.float64 if profile.n_outputs == 1 else np.int64)
+        latency_ms = np.empty(len(rows))
+        for k, served in enumerate(plan.folds):
+            mine, model = fold == k, profile.models[served.point["model"]]
+            labels[mine] = decide(model.logits[at[mine]])
+            latency_ms[mine] = model.latency(model.tokens[at[mine]])
+        return full_text(rows, labels, latency_ms)
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"models": list(self.models)}
+
+
+class Infaas(OneModel):
+    """The fastest single model that meets the target, and `slo_ms` where it is given."""
+
+    name = "infaas"
+
+    @classmethod
+    def plan(cls, profile: Profile, target: Any, options: InfaasConfig) -> FoldPlan:
+        """Fastest: by profiled mean latency on these rows. Raises Unreachable, or Infeasible under `slo_ms`."""
+        answers = predictions(profile)
+        meeting = [name for name, labels in answers.items() if target.meets(labels)]
+        if not meeting:
+            raise Unreachable(
+                f"{profile.task}: no single model meets the target {target.value:.4f} with its margin; best on tune: "
+                f"{best(profile, answers)}. Lower target.value, raise target.slack or set search.margin_se=0"
+            )
+        name = min(meeting, key=lambda n: profile.models[n].mean_ms)
+        mean_ms = profile.models[name].mean_ms
+        if options.slo_ms is not None and mean_ms > options.slo_ms:
+            raise Infeasible(
+                f"{profile.task}: the fastest model that meets the target, {name}, takes {mean_ms:.3f} ms, more than "
+                f"method.slo_ms={options.slo_ms}"
+            )
+        return fold_plan(profile, target, {"model": name}, answers[name], mean_ms)
+
+
+class Single(OneModel):
+    """The model that you name, whether or not it meets the target."""
+
+    @classmethod
+    def plan(cls, profile: Profile, target: Any, options: SingleConfig) -> FoldPlan:
+        """Raises PlanError for a model that the zoo does not have."""
+        name = _named(options.model, profile.names)
+        model = profile.models[name]
+        return fold_plan(profile, target, {"model": name}, decide(model.logits), model.mean_ms)
+
+
+def _named(model: str, names: list[str]) -> str:
+    """The model by name, or by position from either end."""
+    if model in names:
+        return model
+    try:
+        return names[int(model)]
+    except (ValueError, IndexError):
+        choices = f"one of {', '.join(names)}, or a position from 0 (smallest) to {len(names) - 1}; -1 is the largest"
+        raise PlanError(f"method.model={model!r} is no model of this zoo; choose {choices}") from None
