@@ -1,0 +1,63 @@
+"""A three-model vote worked out by hand; the choice of the ensemble; live equals replayed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from baseline_toys import PlainTarget, TableEngine, one_hot, plan_of, profile_of
+
+from baselines.cocktail import Cocktail, class_weights, combine, vote
+from tabi_bench.config import CocktailConfig
+from tabi_bench.system import Infeasible, PlanError
+
+LABELS = [0, 0, 1, 1, 2, 2]
+SAYS = {"small": [0, 0, 1, 0, 0, 0], "medium": [1, 0, 1, 1, 2, 0], "large": [0, 0, 0, 1, 2, 2]}
+
+
+@pytest.fixture
+def profile():
+    return profile_of(LABELS, {name: one_hot(says, 3) for name, says in SAYS.items()})
+
+
+def test_weights_by_hand():
+    labels, says = np.array(LABELS), np.array(SAYS["small"])
+    assert class_weights(labels, says, 3) == pytest.approx([3 / 4, 2 / 4, 1 / 4])
+    assert class_weights(labels, says, 3, smoothed=False) == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_three_model_vote_by_hand():
+    weights = np.array([[0.5, 0.9, 0.2], [0.6, 0.1, 0.2], [0.3, 0.3, 0.5]])
+    # query 0: class 0 gets .5 + .3, class 1 gets .1; query 1: class 1 at .9, 0 at .6, 2 at .5
+    # query 2: class 2 gets .2 + .2 against 0 at .3
+    says = np.array([[0, 1, 2], [1, 0, 2], [0, 2, 0]])
+    assert vote(says, weights).tolist() == [0, 1, 2]
+
+
+def test_a_tie_goes_to_the_most_accurate_member():
+    weights = np.full((2, 2), 0.5)
+    assert vote(np.array([[1, 0], [0, 1]]), weights).tolist() == [1, 0]
+
+
+def test_regression_is_a_weighted_mean():
+    assert combine(np.array([[1.0], [4.0]]), np.array([[0.9], [0.6]])) == pytest.approx([2.2])
+
+
+def test_the_fastest_ensemble_that_meets_the_target(profile):
+    assert set(Cocktail.plan(profile, PlainTarget(profile, 0.5), CocktailConfig()).point["members"]) == {
+        "small",
+        "medium",
+    }
+    with pytest.raises(Infeasible, match="0 ensembles"):
+        Cocktail.plan(profile, PlainTarget(profile, 0.5), CocktailConfig(slo_ms=1.5))
+    with pytest.raises(Infeasible, match="4 ensembles"):
+        Cocktail.plan(profile, PlainTarget(profile, 1.1), CocktailConfig())
+
+
+def test_live_equals_replayed(profile, zoo, queries):
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
+    system = Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig())
+    outcomes = Cocktail.replay(plan, profile, np.arange(6))
+    with pytest.raises(PlanError, match="in series only"):
+        Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig(latency="concurrent"))
+    assert [system.answer(query).label for query in queries[:6]] == outcomes.labels.tolist()
+    assert outcomes.latency_ms.tolist() == [4.0] * 6
