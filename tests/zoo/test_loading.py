@@ -63,13 +63,13 @@ def test_a_regression_head_is_rescaled(tmp_path):
 
 
 def test_incomplete_and_foreign_folders_are_refused(tmp_path):
-    with pytest.raises(ModelError, match="has no config.json"):
+    with pytest.raises(ModelError, match=r"has no config\.json"):
         spec_of(tmp_path, "m")
     save(tmp_path, auto=AutoModel)
     with pytest.raises(ModelError, match=r"weights are missing \(classifier"):
         load_model(spec(tmp_path), torch.float32, "cpu")
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(ModelError, match="has no tokenizer.json"):
+    with pytest.raises(ModelError, match=r"has no tokenizer\.json"):
         spec_of(tmp_path, "m")
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(ModelError, match="model_type 't5' is not supported"):
