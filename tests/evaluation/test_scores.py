@@ -1,0 +1,54 @@
+"""Intervals, calibration and deferral by hand, and against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import matthews_corrcoef
+
+from tabi_bench.evaluation.calibration import auroc, ece, reliability
+from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
+from tabi_bench.evaluation.statistics import mcnemar, resampled, wilson
+
+
+def test_wilson_by_hand():
+    # 8 of 10, z = 1.96: centre (.8 + .19207) / 1.38415, half width 1.96 sqrt(.016 + .0096036) / 1.38415
+    interval = wilson(8, 10)
+    assert (interval.low, interval.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
+def test_mcnemar_by_hand():
+    labels, ours = np.zeros(8, int), np.array([0, 0, 0, 0, 0, 1, 0, 0])
+    other = np.array([1, 1, 1, 1, 1, 0, 0, 0])  # won 5, lost 1: p = 2 (1 + 6) / 2^6
+    assert mcnemar(labels, ours, other) == pytest.approx(14 / 64)
+    assert mcnemar(labels, ours, ours) == 1.0
+
+
+def test_matthews_bootstrap_agrees_with_sklearn():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    says = np.where(rng.random(300) < 0.8, labels, 1 - labels)
+    drawn = resampled("matthews", labels, says, resamples=1000)[0]
+    rows = rng.integers(0, 300, (300, 300))
+    slow = [matthews_corrcoef(labels[r], says[r]) for r in rows]
+    assert drawn.mean() == pytest.approx(np.mean(slow), abs=0.01)
+    assert drawn.std() == pytest.approx(np.std(slow), rel=0.2)
+
+
+def test_calibration_by_hand():
+    confidence, correct = np.array([0.55, 0.58, 0.95, 0.95]), np.array([1, 0, 1, 1])
+    table = reliability(confidence, correct, bins=10)
+    assert table.n.tolist() == [2, 2]
+    assert table.accuracy.tolist() == [0.5, 1.0]
+    assert ece(confidence, correct, bins=10) == pytest.approx(0.5 * 0.065 + 0.5 * 0.05)
+    assert auroc(confidence, correct) == pytest.approx(2 / 3)
+    assert np.isnan(auroc(confidence, np.ones(4)))
+
+
+def test_deferral_by_hand():
+    confidence = np.array([0.9, 0.2, 0.6, 0.4])
+    small, large = np.array([1, 0, 1, 0]), np.array([1, 1, 0, 0])
+    assert deferral_curve(confidence, small, large).tolist() == [0.5, 0.75, 0.75, 0.5, 0.5]
+    assert oracle_curve(small, large).tolist() == [0.5, 0.75, 0.75, 0.75, 0.5]
+    assert area(random_curve(small, large)) == 0.5
+    assert area(oracle_curve(small, large)) == pytest.approx(0.6875)
