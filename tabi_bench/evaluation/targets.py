@@ -77,35 +77,36 @@ class Target:
             return float((predictions == self.labels).std(ddof=1) / np.sqrt(len(self.labels)))
         return float(resampled(self.metric, self.labels, predictions, seed=self.seed)[0].std(ddof=1))
 
-    def first_met(self, base: np.ndarray, other: np.ndarray, order: np.ndarray, limit: int | None = None) -> int | None:
+    def first_met(self, base: np.ndarray, other: np.ndarray, order: np.ndarray, allowed: np.ndarray) -> int | None:
         """The least k for which `base`, with the rows order[:k] taken from `other`, meets the target; None: no k does.
 
-        base, other: (N,) predictions; order: (M,) positions, the first to be replaced first; limit: the largest k tried.
+        base, other: (N,) predictions; order: (M,) positions, the first to be replaced first; allowed: (M + 1,) bool,
+        which k there is a threshold for (not between equal confidences).
         """
-        limit = len(order) if limit is None else min(limit, len(order))
         if self.metric == "accuracy":
-            return self._first_met_accuracy(base, other, order, limit)
+            return self._first_met_accuracy(base, other, order, allowed)
         mixed = base.copy()
-        for k in range(limit + 1):
+        for k in range(len(order) + 1):
             if k:
                 mixed[order[k - 1]] = other[order[k - 1]]
-            if self.meets(mixed):
+            if allowed[k] and self.meets(mixed):
                 return k
         return None
 
-    def _first_met_accuracy(self, base: np.ndarray, other: np.ndarray, order: np.ndarray, limit: int) -> int | None:
+    def _first_met_accuracy(
+        self, base: np.ndarray, other: np.ndarray, order: np.ndarray, allowed: np.ndarray
+    ) -> int | None:
         """All k at once: means and standard errors from running sums of the paired differences."""
         shift = self._right if self.kind == "relative" else np.full(len(base), self.value)
         before = (base == self.labels) - shift
         after = (other == self.labels) - shift
-        chosen = order[:limit]
 
         def running(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            return a.sum() + np.concatenate([[0.0], np.cumsum((b - a)[chosen])])
+            return a.sum() + np.concatenate([[0.0], np.cumsum((b - a)[order])])
 
         n = len(base)
         mean = running(before, after) / n
         variance = np.maximum(running(before**2, after**2) / n - mean**2, 0) * n / max(n - 1, 1)
         floor = -self.slack if self.kind == "relative" else 0.0
-        met = np.flatnonzero(mean - self.margin_se * np.sqrt(variance / n) >= floor - EPSILON)
+        met = np.flatnonzero(allowed & (mean - self.margin_se * np.sqrt(variance / n) >= floor - EPSILON))
         return int(met[0]) if len(met) else None

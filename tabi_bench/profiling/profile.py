@@ -6,8 +6,8 @@ anew in every session.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -118,6 +118,16 @@ class PruneKey:
     control: str = "importance"  # importance | random | stopwords
 
 
+class PrunedSource(Protocol):
+    """Where outputs on pruned text come from: run now, or recalled."""
+
+    def __call__(self, key: PruneKey, rows: np.ndarray) -> Pruned: ...
+
+    def tokens(self, key: PruneKey, rows: np.ndarray) -> np.ndarray:
+        """(n,) pieces of the pruned texts: no model runs."""
+        ...
+
+
 @dataclass(frozen=True)
 class Profile:
     """All models of a zoo on N rows of one task, smallest model first.
@@ -133,7 +143,7 @@ class Profile:
     labels: np.ndarray  # (N,)
     words: np.ndarray  # (N,) words per query
     models: dict[str, ModelProfile]
-    run_pruned: Callable[[PruneKey, np.ndarray], Pruned] | None = None
+    run_pruned: PrunedSource | None = None
     overhead_ms: float = 0.0  # dispatcher, pruning and combining, per level beyond the first
     passes: dict[str, int] = field(default_factory=dict)  # {"run": n}
     seed: int = 0
@@ -167,3 +177,7 @@ class Profile:
             raise LookupError(f"this profile has no outputs on pruned text for {key}; it was loaded without models")
         self.passes["run"] = self.passes.get("run", 0) + len(positions)
         return self.run_pruned(key, self.rows[positions])
+
+    def pruned_tokens(self, key: PruneKey, positions: np.ndarray) -> np.ndarray:
+        """(n,) pieces of the pruned texts of some rows; no model runs."""
+        return self.run_pruned.tokens(key, self.rows[positions])
