@@ -95,12 +95,17 @@ class EagerEngine:
         self._networks: dict[tuple, Network] = {}
 
     def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
-        """The model's Network on this engine's device, loaded at first use."""
-        key = (spec.content_hash, spec.label_order, spec.scale, importance, pooled)
-        if key not in self._networks:
-            dtype = getattr(torch, self.dtype)
-            self._networks[key] = build_network(spec, dtype, self.device, importance, pooled, self.config.fuse_qkv)
-        return self._networks[key]
+        """The model's Network on this engine's device, loaded at first use.
+
+        A load without importance shares a Network loaded with it: unread, the probe changes nothing.
+        """
+        identity = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled)
+        for option in (importance,) if importance else (None, "last", "mean"):
+            if (identity, option) in self._networks:
+                return self._networks[identity, option]
+        network = build_network(spec, getattr(torch, self.dtype), self.device, importance, pooled, self.config.fuse_qkv)
+        self._networks[identity, importance] = network
+        return network
 
     def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> EagerModel:
         """See `Engine.load`."""

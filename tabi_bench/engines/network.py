@@ -23,11 +23,14 @@ class Network(nn.Module):
         family = model.config.model_type
         if family not in DISENTANGLED:
             model.set_attn_implementation(NAME)
+        else:
+            _remember_positions(model)
         self.needs_mask = family in DISENTANGLED  # without one, it looks for padding: a device synchronisation
         self.typed = family != "distilbert" and getattr(model.config, "type_vocab_size", 0) > 1
         self.pad = model.config.pad_token_id or 0
         self.probe = install_probe(model, importance) if importance else None
         self.pooled: torch.Tensor | None = None
+        self.keeps_pooled = pooled
         if pooled:
             final_linear(model).register_forward_pre_hook(self._keep_pooled)
 
@@ -54,6 +57,20 @@ class Network(nn.Module):
         logits = self.model(input_ids=ids, attention_mask=keep, **kwargs).logits[0].float()
         scores = self.probe.result() if content is not None and self.probe is not None else None
         return logits, scores, None if self.pooled is None else self.pooled[0].float()
+
+
+def _remember_positions(model: nn.Module) -> None:
+    """DeBERTa's relative positions depend on the length alone; built anew, they copy from the CPU at every pass."""
+    encoder = getattr(model, model.base_model_prefix).encoder
+    build, known = encoder.get_rel_pos, {}
+
+    def relative_positions(hidden_states: torch.Tensor, *_args, **_kwargs) -> torch.Tensor:
+        length = hidden_states.size(1)
+        if length not in known:
+            known[length] = build(hidden_states)
+        return known[length]
+
+    encoder.get_rel_pos = relative_positions
 
 
 def build_network(

@@ -1,0 +1,348 @@
+"""One CUDA graph per model, length bucket and kind of output: one replay and one synchronisation per query.
+
+A graph holds the copy in, forward pass, probabilities, scores of pieces and the copy out, on static buffers. All graphs
+of an engine share one memory pool: they are replayed one at a time, and nothing of one is read after another started.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from tabi_bench.config import EngineConfig
+from tabi_bench.engines.base import Encoding, Fallback, Output
+from tabi_bench.engines.eager import EagerEngine, EagerModel, LoadedModel, content_of, words_from
+from tabi_bench.engines.network import Network
+from tabi_bench.zoo.base import ModelSpec
+
+log = logging.getLogger(__name__)
+WARMUPS = 3  # calls before a capture: libraries pick their kernels and workspaces
+
+
+class Inputs:
+    """Pinned host buffer and its device copy: rows ids, type ids, keep, content (each L), and the temperature."""
+
+    def __init__(self, length: int, device: str):
+        self.length = length
+        self.host = torch.zeros(4 * length + 1, dtype=torch.int64, pin_memory=device.startswith("cuda"))
+        self.device = torch.zeros(4 * length + 1, dtype=torch.int64, device=device)
+        flat = self.host.numpy()
+        self._ids, self._types, self._keep, self._content = flat[:-1].reshape(4, length)
+        self._temperature = flat[-1:].view(np.float64)
+        self._temperature[0] = 1.0
+        self._keep[: max(1, length // 2)] = 1  # so that warming up runs with padding
+        self._content[1 : max(1, length // 2)] = 1
+
+    def fill(self, encoding: Encoding, network: Network, temperature: float, content: bool) -> None:
+        """Writes one query into the host buffer, padded to the bucket."""
+        pieces, n = encoding.pieces, encoding.n_tokens
+        self._ids[:n] = pieces.ids
+        self._ids[n:] = network.pad
+        self._keep[:n] = 1
+        self._keep[n:] = 0
+        if network.typed:
+            self._types[:n] = pieces.type_ids
+            self._types[n:] = 0
+        if content:
+            self._content[:n] = content_of(encoding)
+            self._content[n:] = 0
+        self._temperature[0] = temperature
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """ids, types, keep, content on the device, (1, L) each."""
+        return self.device[:-1].view(4, 1, self.length).unbind(0)
+
+    @property
+    def temperature(self) -> torch.Tensor:
+        """(1,) float32 on the device."""
+        return self.device[-1:].view(torch.float64).to(torch.float32)
+
+    def copy_in(self) -> None:
+        self.device.copy_(self.host, non_blocking=True)
+
+
+class Outputs:
+    """Named device vectors, packed into one pinned host buffer by one copy."""
+
+    def __init__(self) -> None:
+        self.host: torch.Tensor | None = None
+        self.slices: dict[str, slice] = {}
+
+    def copy_out(self, parts: dict[str, torch.Tensor]) -> None:
+        packed = torch.cat(list(parts.values()))
+        if self.host is None:
+            self.host = torch.zeros(len(packed), dtype=torch.float32, pin_memory=packed.is_cuda)
+            self._numpy = self.host.numpy()
+            ends = np.cumsum([len(part) for part in parts.values()]).tolist()
+            self.slices = {
+                name: slice(end - len(part), end) for (name, part), end in zip(parts.items(), ends, strict=True)
+            }
+        self.host.copy_(packed, non_blocking=True)
+
+    def __getitem__(self, name: str) -> np.ndarray | None:
+        """A view of the host buffer, valid until the next replay; None if there is no such output."""
+        part = self.slices.get(name)
+        return None if part is None else self._numpy[part]
+
+
+class Step:
+    """What one graph records: copy in, forward pass, probabilities, copy out. Plain code until it is captured."""
+
+    def __init__(self, forward: Callable, length: int, scored: bool, device: str):
+        self.forward, self.scored = forward, scored
+        self.inputs, self.outputs = Inputs(length, device), Outputs()
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        self.inputs.copy_in()
+        ids, types, keep, content = self.inputs.rows()
+        logits, scores, pooled = self.forward(ids, types, keep, content if self.scored else None)
+        parts = {"logits": logits}
+        if len(logits) > 1:
+            parts["probabilities"] = (logits / self.inputs.temperature).softmax(-1)
+        extras = {"scores": scores, "pooled": pooled}
+        self.outputs.copy_out(parts | {name: part for name, part in extras.items() if part is not None})
+
+    def output(self, encoding: Encoding) -> Output:
+        """The outputs of the last replay, copied out of the buffer."""
+        own = {
+            name: None if (part := self.outputs[name]) is None else part.copy() for name in ("probabilities", "pooled")
+        }
+        return Output(self.outputs["logits"].copy(), words_from(self.outputs["scores"], encoding), **own)
+
+
+def capture(step: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+    """Warms `step` up on `stream`, then records it there. Raises what the capture raised.
+
+    Matrix libraries keep one workspace per stream: graphs that are to run at the same time need streams of their own.
+    """
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARMUPS):
+            step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        step()
+    return graph
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether `error`, or what it was raised in the wake of, is the device's out of memory."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class Runner:
+    """The graphs of one Network. All buckets of a kind (with scores or without) are captured when it is first used,
+    the largest first; a bucket that does not fit into memory is left out, and its queries run at the next one up."""
+
+    def __init__(self, spec: ModelSpec, network: Network, engine: GraphEngine, pool: Any, stream: torch.cuda.Stream):
+        self.spec, self.network, self.engine = spec, network, engine
+        self.pool, self.stream = pool, stream
+        self.failed = False
+        self._kinds: dict[bool, tuple[list[int], list[Step]]] = {}
+
+    def step(self, n_tokens: int, scored: bool) -> Step | None:
+        """The step of the smallest bucket that holds `n_tokens`; None if the model runs under eager."""
+        kind = self._kinds.get(scored)
+        if kind is None:
+            if self.failed:
+                return None
+            kind = self._capture_kind(scored)
+            if kind is None:
+                return None
+        lengths, steps = kind
+        return steps[bisect_left(lengths, n_tokens)]
+
+    def _capture_kind(self, scored: bool) -> tuple[list[int], list[Step]] | None:
+        steps: dict[int, Step] = {}
+        for length in reversed(self.engine.buckets_of(self.spec)):
+            try:
+                steps[length] = self._capture(length, scored)
+            except Exception as error:  # whatever stops a capture, the model still runs under eager
+                if not (steps and out_of_memory(error)):
+                    self._give_up(length, error)
+                    return None
+                self.engine.drop_bucket(self.spec, length)
+        lengths = sorted(steps)
+        self._kinds[scored] = lengths, [steps[length] for length in lengths]
+        return self._kinds[scored]
+
+    def _capture(self, length: int, scored: bool) -> Step:
+        start = perf_counter()
+        step = Step(self.engine.prepare(self.network), length, scored, self.engine.device)
+        step.graph = self.engine.record(step, self.pool, self.stream)
+        self.engine.stats["capture_s"] += perf_counter() - start
+        return step
+
+    def _give_up(self, length: int, error: Exception) -> None:
+        self.failed = True
+        self._kinds.clear()
+        self.engine.fall_back(self.spec, f"capture at {length} tokens: {type(error).__name__}: {error}")
+
+
+class GraphModel(LoadedModel):
+    """A handle with its own temperature; weights and graphs are shared with other handles of the same model."""
+
+    def __init__(self, spec: ModelSpec, runner: Runner, engine: GraphEngine):
+        super().__init__(spec)
+        self.runner, self.engine, self.network = runner, engine, runner.network
+        self._eager = EagerModel(spec, runner.network, engine.device)
+
+    def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
+        """Logits and probabilities; importance if the model was loaded with it (a ValueError if not)."""
+        if want_importance and self.network.probe is None:
+            raise ValueError(
+                f"{self.spec.name} was loaded without importance; load it with importance='last' or 'mean'"
+            )
+        step = self.runner.step(encoding.n_tokens, want_importance)
+        if step is None:
+            return self._eager.forward(encoding, want_importance)
+        self.launch(step, encoding)
+        torch.cuda.current_stream().synchronize()
+        return step.output(encoding)
+
+    def launch(self, step: Step, encoding: Encoding) -> None:
+        """Fills the step's buffer and replays its graph on the current stream, without waiting."""
+        step.inputs.fill(encoding, self.network, self.temperature, step.scored)
+        self.engine.count(encoding.n_tokens, step.inputs.length)
+        step.graph.replay()
+
+
+class Concurrent:
+    """Several models at the same time, each on its own stream; their graphs have pools and workspaces of their own."""
+
+    def __init__(self, models: Sequence[GraphModel]):
+        self.streams = [torch.cuda.Stream() for _ in models]
+        self.models = [self._alone(model, stream) for model, stream in zip(models, self.streams, strict=True)]
+
+    @staticmethod
+    def _alone(model: GraphModel, stream: torch.cuda.Stream) -> GraphModel:
+        runner = Runner(model.spec, model.network, model.engine, torch.cuda.graph_pool_handle(), stream)
+        handle = GraphModel(model.spec, runner, model.engine)
+        handle.set_temperature(model.temperature)
+        return handle
+
+    def forward(self, encodings: Sequence[Encoding]) -> list[Output]:
+        """One encoding per model, outputs in the same order."""
+        pairs = zip(self.models, encodings, strict=True)
+        steps = [model.runner.step(encoding.n_tokens, False) for model, encoding in pairs]
+        for model, stream, step, encoding in zip(self.models, self.streams, steps, encodings, strict=True):
+            if step is not None:
+                with torch.cuda.stream(stream):
+                    model.launch(step, encoding)
+        outputs = [
+            model.forward(encoding) if step is None else None
+            for model, step, encoding in zip(self.models, steps, encodings, strict=True)
+        ]
+        for stream in self.streams:
+            stream.synchronize()
+        pairs = zip(outputs, steps, encodings, strict=True)
+        return [step.output(encoding) if output is None else output for output, step, encoding in pairs]
+
+
+class GraphEngine(EagerEngine):
+    """Captured forward passes. Needs a CUDA device."""
+
+    name = "graph"
+    pads = True
+
+    def __init__(self, config: EngineConfig):
+        super().__init__(config)
+        if not self.device.startswith("cuda"):
+            raise ValueError(f"engine={self.name} needs a CUDA device; use engine=eager or engine=onnx on a CPU")
+        torch.cuda.set_device(self.device)
+        self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        self.stats: dict[str, float] = {"capture_s": 0.0, "graphs": 0, "tokens": 0, "padded": 0}
+        self.dropped: list[dict[str, Any]] = []
+        self.fallbacks: list[Fallback] = []
+        self._runners: dict[int, Runner] = {}
+
+    def prepare(self, forward: Callable) -> Callable:
+        """What is captured in place of `forward`: itself here, compiled code in the subclass."""
+        return forward
+
+    def record(self, step: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+        """Captures `step`; `stats` counts it."""
+        graph = capture(step, pool, stream)
+        self.stats["graphs"] += 1
+        return graph
+
+    def buckets_of(self, spec: ModelSpec) -> list[int]:
+        """Lengths that the model is captured at, ascending; the last is its longest input."""
+        return sorted({length for length in self.config.buckets if length < spec.max_length} | {spec.max_length})
+
+    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> GraphModel:
+        """See `Engine.load`."""
+        network = self.network(spec, importance, pooled)
+        if id(network) not in self._runners:
+            self._runners[id(network)] = Runner(spec, network, self, self.pool, self.stream)
+        return GraphModel(spec, self._runners[id(network)], self)
+
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
+        """See `Engine.load_segments`."""
+        from tabi_bench.engines.segments import GraphSegments
+
+        return GraphSegments(spec, self.network(spec, None, False), ramps, self)
+
+    def concurrent(self, models: Sequence[GraphModel]) -> Concurrent:
+        """See `Engine.concurrent`."""
+        return Concurrent(models)
+
+    def lengths(self, longest: int) -> list[int]:
+        """The buckets up to the one that holds `longest` tokens."""
+        buckets = sorted(self.config.buckets)
+        return [
+            *[length for length in buckets if length < longest],
+            next((b for b in buckets if b >= longest), longest),
+        ]
+
+    def count(self, tokens: int, length: int) -> None:
+        """Keeps the books of padding."""
+        self.stats["tokens"] += tokens
+        self.stats["padded"] += length - tokens
+
+    def drop_bucket(self, spec: ModelSpec, length: int) -> None:
+        """Notes a bucket that did not fit into memory."""
+        torch.cuda.empty_cache()
+        self.dropped.append({"model": spec.name, "length": length})
+        log.warning(
+            "%s: out of device memory while capturing at %d tokens; the next bucket up serves it", spec.name, length
+        )
+
+    def fall_back(self, spec: ModelSpec, reason: str) -> None:
+        """Notes a model that runs under eager."""
+        torch.cuda.empty_cache()
+        self.fallbacks.append(Fallback(spec.name, reason.splitlines()[0][:300]))
+        log.warning("%s runs under eager: %s", spec.name, reason)
+
+    def describe(self) -> dict[str, Any]:
+        served = self.stats["tokens"] + self.stats["padded"]
+        return super().describe() | {
+            "buckets": sorted(self.config.buckets),
+            "graphs": int(self.stats["graphs"]),
+            "capture_s": round(self.stats["capture_s"], 3),
+            "padding_share": self.stats["padded"] / served if served else None,
+            "dropped_buckets": self.dropped,
+            "fallbacks": [asdict(fallback) for fallback in self.fallbacks],
+        }
+
+    def close(self) -> None:
+        """Frees graphs, memory pool and weights."""
+        torch.cuda.synchronize()
+        for runner in self._runners.values():
+            runner._kinds.clear()
+        self._runners.clear()
+        super().close()

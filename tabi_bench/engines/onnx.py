@@ -1,0 +1,187 @@
+"""ONNX Runtime on the CPU: models exported once and cached, float32 or with weights in dynamic int8.
+
+Needs the extra `onnx`. Sequence length is the only free dimension; nothing is padded. Importance is a second output.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from tabi_bench.cache import cached, content_key
+from tabi_bench.config import EngineConfig
+from tabi_bench.engines.base import Encoding, Fallback, Output
+from tabi_bench.engines.eager import EagerEngine, EagerModel, LoadedModel, content_of, words_from
+from tabi_bench.engines.network import Network
+from tabi_bench.zoo.base import ModelSpec
+
+log = logging.getLogger(__name__)
+OPSET = 17
+EXAMPLE = 7  # tokens of the example that the export traces
+
+
+class Exported(torch.nn.Module):
+    """A Network with positional inputs and only the outputs that it has, as the exporter wants it."""
+
+    def __init__(self, network: Network, scored: bool):
+        super().__init__()
+        self.network, self.scored = network, scored
+        self.inputs = ["ids"] + ["types"] * network.typed + ["content"] * scored
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = dict(zip(self.inputs, inputs, strict=True))
+        outputs = self.network(given["ids"], given.get("types"), None, given.get("content"))
+        return tuple(output for output in outputs if output is not None)
+
+
+def export(network: Network, scored: bool, file: Path) -> None:
+    """Writes `network` as ONNX with a free length."""
+    module = Exported(network, scored)
+    names = ["logits"] + ["scores"] * scored + ["pooled"] * network.keeps_pooled
+    example = tuple(torch.ones(1, EXAMPLE, dtype=torch.int64) for _ in module.inputs)
+    axes = {name: {1: "length"} for name in module.inputs} | ({"scores": {0: "length"}} if scored else {})
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer: about sizes that are indeed constant
+        torch.onnx.export(
+            module,
+            example,
+            str(file),
+            input_names=module.inputs,
+            output_names=names,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Weights of matrix products as int8 per channel, activations quantised as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=False)
+
+
+class OnnxModel(LoadedModel):
+    """One session per kind of output, made at first use."""
+
+    def __init__(self, spec: ModelSpec, network: Network, engine: OnnxEngine):
+        super().__init__(spec)
+        self.network, self.engine = network, engine
+        self._eager = EagerModel(spec, network, "cpu")
+
+    def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
+        """Logits; importance if the model was loaded with it (a ValueError if not)."""
+        if want_importance and self.network.probe is None:
+            raise ValueError(
+                f"{self.spec.name} was loaded without importance; load it with importance='last' or 'mean'"
+            )
+        session = self.engine.session(self.spec, self.network, want_importance)
+        if session is None:
+            return self._eager.forward(encoding, want_importance)
+        feeds = {"ids": np.array([encoding.pieces.ids], np.int64)}
+        if self.network.typed:
+            feeds["types"] = np.array([encoding.pieces.type_ids], np.int64)
+        if want_importance:
+            feeds["content"] = content_of(encoding)[None]
+        logits, *others = session.run(None, feeds)
+        scores = others.pop(0) if want_importance else None
+        return Output(logits, words_from(scores, encoding), others[0] if others else None)
+
+
+class OnnxEngine(EagerEngine):
+    """Runs on the CPU, whatever else the machine has."""
+
+    name = "onnx"
+
+    def __init__(self, config: EngineConfig):
+        try:
+            import onnx  # noqa: F401 - the exporter needs it
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(f"engine=onnx needs {error.name}: pip install 'tabi-bench[onnx]'") from error
+        if config.device not in ("auto", "cpu") or config.dtype not in ("auto", "float32"):
+            raise ValueError("engine=onnx runs on the CPU in float32 (or int8, with engine.quantize=true)")
+        super().__init__(EngineConfig(**asdict(config) | {"device": "cpu", "dtype": "float32"}))
+        self._runtime = onnxruntime
+        self.threads = config.threads or len(os.sched_getaffinity(0))
+        self.export_s = 0.0
+        self.fallbacks: list[Fallback] = []
+        self._sessions: dict[tuple[int, bool], Any] = {}
+        if config.quantize:
+            self.dtype = "int8"
+
+    def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
+        """See EagerEngine; weights are float32 until they are exported."""
+        chosen, self.dtype = self.dtype, "float32"
+        try:
+            return super().network(spec, importance, pooled)
+        finally:
+            self.dtype = chosen
+
+    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> OnnxModel:
+        """See `Engine.load`."""
+        return OnnxModel(spec, self.network(spec, importance, pooled), self)
+
+    def session(self, spec: ModelSpec, network: Network, scored: bool) -> Any | None:
+        """The session of one kind of output; None if the model cannot be exported and runs under eager."""
+        key = (id(network), scored)
+        if key not in self._sessions:
+            start = perf_counter()
+            try:
+                self._sessions[key] = self._open(self._exported(spec, network, scored))
+            except Exception as error:  # whatever the exporter meets, the model still runs under eager
+                reason = f"export: {type(error).__name__}: {error}"
+                self.fallbacks.append(Fallback(spec.name, reason.splitlines()[0][:300]))
+                log.warning("%s runs under eager: %s", spec.name, reason)
+                self._sessions[key] = None
+            self.export_s += perf_counter() - start
+        return self._sessions[key]
+
+    def _exported(self, spec: ModelSpec, network: Network, scored: bool) -> Path:
+        option = network.probe.option if scored else None
+        kinds = [option, network.keeps_pooled, self.config.fuse_qkv, self.config.quantize]
+        versions = [torch.__version__, self._runtime.__version__, OPSET]
+        key = content_key(spec.content_hash, spec.label_order, spec.scale, kinds, versions)
+
+        def build(folder: Path) -> None:
+            whole = folder / "model.onnx"
+            export(network, scored, whole)
+            if self.config.quantize:
+                whole.rename(folder / "whole.onnx")
+                quantize(folder / "whole.onnx", whole)
+                (folder / "whole.onnx").unlink()
+
+        return cached(Path(self.config.cache_dir) / "onnx" / key, build) / "model.onnx"
+
+    def _open(self, file: Path) -> Any:
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        options.log_severity_level = 3
+        return self._runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
+        """Segments are not exported: they run under eager, and `describe` says so."""
+        self.fallbacks.append(Fallback(spec.name, "a model in segments is not exported"))
+        return super().load_segments(spec, ramps)
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {
+            "threads": self.threads,
+            "quantize": self.config.quantize,
+            "onnxruntime": self._runtime.__version__,
+            "export_s": round(self.export_s, 3),
+            "fallbacks": [asdict(fallback) for fallback in self.fallbacks],
+        }
+
+    def close(self) -> None:
+        """Frees sessions and weights."""
+        self._sessions.clear()
+        super().close()

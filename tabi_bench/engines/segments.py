@@ -1,0 +1,185 @@
+"""A model cut between layers, with an off-ramp at the end of each segment (DeeBERT): one scalar decision per ramp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import nn
+
+from tabi_bench.engines.attention import DISENTANGLED, additive_mask
+from tabi_bench.engines.base import Encoding
+from tabi_bench.engines.eager import LoadedModel
+from tabi_bench.engines.graph import GraphEngine, Inputs, Outputs
+from tabi_bench.engines.network import Network
+from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.models import MeanPoolBert, mean_pool
+
+
+class Stages:
+    """The parts of a classifier: `embed`, `layer(i, ...)`, `head`. Same numbers as calling it whole."""
+
+    def __init__(self, network: Network):
+        self.model = network.model
+        self.family = self.model.config.model_type
+        if self.family in DISENTANGLED:
+            raise ValueError(
+                f"{self.family} cannot be cut into segments; DeeBERT runs on bert, roberta, distilbert, albert"
+            )
+        self.typed = network.typed
+        self.base = getattr(self.model, self.model.base_model_prefix)
+        self.body = self.base.transformer if self.family == "distilbert" else self.base.encoder
+        self.layers = self.model.config.num_hidden_layers
+
+    def embed(self, ids: torch.Tensor, types: torch.Tensor | None) -> torch.Tensor:
+        """(1, L) ids -> (1, L, H)."""
+        kwargs = {"token_type_ids": types} if self.typed else {}
+        hidden = self.base.embeddings(input_ids=ids, **kwargs)
+        return self.body.embedding_hidden_mapping_in(hidden) if self.family == "albert" else hidden
+
+    def layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Layer `index` (0-based) on (1, L, H) under an additive mask."""
+        if self.family == "albert":
+            group = int(index / (self.layers / self.model.config.num_hidden_groups))
+            return self.body.albert_layer_groups[group](hidden, mask)
+        return self.body.layer[index](hidden, mask)
+
+    def head(self, hidden: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """Logits (1, K) of the last layer's (1, L, H)."""
+        model = self.model
+        if isinstance(model, MeanPoolBert):
+            return model.classifier(mean_pool(hidden, keep))
+        if self.family == "roberta":
+            return model.classifier(hidden)
+        if self.family == "distilbert":
+            return model.classifier(model.pre_classifier(hidden[:, 0]).relu())
+        if self.family == "albert":
+            return model.classifier(self.base.pooler_activation(self.base.pooler(hidden[:, 0])))
+        return model.classifier(self.base.pooler(hidden))
+
+
+class Segments:
+    """Functions hidden states -> (hidden states, logits), one per segment; the last ends in the model's own head."""
+
+    def __init__(self, network: Network, ramps: dict[int, nn.Module], device: str):
+        self.stages = Stages(network)
+        wrong = [layer for layer in ramps if not 0 < layer < self.stages.layers]
+        if wrong:
+            raise ValueError(
+                f"ramps after layers {wrong}: a model of {self.stages.layers} layers has 1..{self.stages.layers - 1}"
+            )
+        dtype = next(network.parameters()).dtype
+        self.ramps = {layer: ramps[layer].to(device, dtype).eval() for layer in sorted(ramps)}
+        ends = [*self.ramps, self.stages.layers]
+        self.cuts = list(zip([0, *ends[:-1]], ends, strict=True))
+
+    def run(
+        self, number: int, hidden: torch.Tensor, keep: torch.Tensor, padded: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Segment `number` on (1, L, H); keep (1, L). Returns hidden states and logits (K,) float32."""
+        first, last = self.cuts[number]
+        mask = additive_mask(attention_mask=keep, dtype=hidden.dtype) if padded else None
+        for index in range(first, last):
+            hidden = self.stages.layer(index, hidden, mask)
+        end = self.ramps.get(last, self.stages.head)
+        return hidden, end(hidden, keep)[0].float()
+
+
+class EagerSegments(LoadedModel):
+    """Segments called as they are."""
+
+    def __init__(self, spec: ModelSpec, network: Network, ramps: dict[int, nn.Module], device: str):
+        super().__init__(spec)
+        self.segments, self.device = Segments(network, ramps, device), device
+        self.n_segments = len(self.segments.cuts)
+
+    @torch.inference_mode()
+    def start(self, encoding: Encoding) -> None:
+        """Embeds one query."""
+        ids = torch.tensor([encoding.pieces.ids], dtype=torch.int64).to(self.device)
+        types = torch.tensor([encoding.pieces.type_ids], dtype=torch.int64).to(self.device)
+        self._keep, self._next = torch.ones_like(ids), 0
+        self._hidden = self.segments.stages.embed(ids, types)
+
+    @torch.inference_mode()
+    def step(self) -> np.ndarray:
+        """Logits (K,) float32 at the end of the next segment."""
+        self._hidden, logits = self.segments.run(self._next, self._hidden, self._keep, padded=False)
+        self._next += 1
+        return logits.cpu().numpy()
+
+
+class SegmentGraphs:
+    """The captured segments of one bucket: each reads the hidden states that the one before it left in place."""
+
+    def __init__(self, segments: Segments, length: int, engine: GraphEngine):
+        self.inputs = Inputs(length, engine.device)
+        self.outputs = [Outputs() for _ in segments.cuts]
+        self.hidden: dict[int, torch.Tensor] = {}
+        self.graphs = []
+        for number in range(len(segments.cuts)):
+            run = engine.prepare(_segment(segments, number))
+            self.graphs.append(engine.record(self._step(run, number), engine.pool, engine.stream))
+
+    def _step(self, run: Callable, number: int) -> Callable[[], None]:
+        @torch.no_grad()
+        def step() -> None:
+            if number == 0:
+                self.inputs.copy_in()
+            ids, types, keep, _ = self.inputs.rows()
+            self.hidden[number], logits = run(ids, types, keep, self.hidden.get(number - 1))
+            self.outputs[number].copy_out({"logits": logits})
+
+        return step
+
+
+def _segment(segments: Segments, number: int) -> Callable:
+    def run(ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor, hidden: torch.Tensor | None) -> tuple:
+        if number == 0:
+            hidden = segments.stages.embed(ids, types)
+        return segments.run(number, hidden, keep, padded=True)
+
+    return run
+
+
+class GraphSegments(EagerSegments):
+    """One graph per segment and bucket, all captured at the first query; under eager if that fails."""
+
+    def __init__(self, spec: ModelSpec, network: Network, ramps: dict[int, nn.Module], engine: GraphEngine):
+        super().__init__(spec, network, ramps, engine.device)
+        self.network, self.engine = network, engine
+        self._buckets: dict[int, SegmentGraphs] | None = None
+
+    def _capture(self) -> dict[int, SegmentGraphs]:
+        start, buckets = perf_counter(), {}
+        try:
+            for length in reversed(self.engine.buckets_of(self.spec)):
+                buckets[length] = SegmentGraphs(self.segments, length, self.engine)
+        except Exception as error:  # whatever stops a capture, the model still runs under eager
+            buckets = {}
+            self.engine.fall_back(self.spec, f"capture of segments: {type(error).__name__}: {error}")
+        self.engine.stats["capture_s"] += perf_counter() - start
+        return dict(sorted(buckets.items()))
+
+    def start(self, encoding: Encoding) -> None:
+        """Writes one query into the static buffer."""
+        if self._buckets is None:
+            self._buckets = self._capture()
+        if not self._buckets:
+            return super().start(encoding)
+        length = next(length for length in self._buckets if length >= encoding.n_tokens)
+        self._current, self._next = self._buckets[length], 0
+        self._current.inputs.fill(encoding, self.network, 1.0, content=False)
+        self.engine.count(encoding.n_tokens, length)
+        return None
+
+    def step(self) -> np.ndarray:
+        """Logits (K,) float32 at the end of the next segment: one replay, one synchronisation."""
+        if not self._buckets:
+            return super().step()
+        self._current.graphs[self._next].replay()
+        torch.cuda.current_stream().synchronize()
+        self._next += 1
+        return self._current.outputs[self._next - 1]["logits"].copy()
