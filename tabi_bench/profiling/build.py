@@ -15,10 +15,11 @@ from time import perf_counter
 import numpy as np
 from tqdm import tqdm
 
+from tabi_bench import device
 from tabi_bench.cache import cached, content_key
 from tabi_bench.engines.base import Engine, Model
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Ragged
-from tabi_bench.profiling.pruned import PrunedRunner
+from tabi_bench.profiling.pruned import PrunedRunner, PruneRule
 from tabi_bench.tasks.base import Query, Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 
@@ -39,11 +40,12 @@ def engine_key(engine: Engine) -> dict[str, str]:
 
 
 def build_profile(
-    task: Task, zoo: Zoo, engine: Engine, cache_dir: Path, importance: Sequence[str], seed: int
+    task: Task, zoo: Zoo, engine: Engine, cache_dir: Path, importance: Sequence[str], prune: PruneRule, seed: int
 ) -> Profile:
     """The profile of all models of `zoo` on the whole validation split of `task`.
 
-    importance: the options ("last", "mean") that some system of the session reads; empty: none.
+    importance: the options ("last", "mean") that some system of the session reads; empty: none. prune: the cascade's
+    rule, for outputs on pruned text.
     """
     loaded = {spec.name: _load(engine, spec, task, importance) for spec in zoo.models}
     largest = zoo.models[-1].name
@@ -58,10 +60,12 @@ def build_profile(
     }
     key = content_key(task.content_hash, [spec.content_hash for spec in zoo.models], engine_key(engine), seed)
     runner = PrunedRunner(
+        prune=prune,
         queries=task.queries,
         models={name: next(iter(variants.values())) for name, variants in loaded.items()},
         importance={name: model.importance for name, model in models.items()},
         folder=cache_dir / "pruned" / key,
+        n_outputs=task.n_outputs,
         seed=seed,
     )
     return Profile(
@@ -134,22 +138,26 @@ def _latency_curves(queries: list[Query], loaded: dict, outputs: dict, engine: E
         for kind in (False, True) if outputs[name]["importance"] else (False,):
             model = next(iter(variants.values()))
             cells += [(name, kind, i, model, texts) for i, texts in enumerate(samples)]
-    times = _time_cells(cells)
+    with device.exclusive(device.describe(engine.device)["id"], log):
+        times = _time_cells(cells)
     curves = {}
     for name, grid in lengths.items():
         plain = np.array([times[name, False, i] for i in range(len(grid))])
         with_importance = np.array([times.get((name, True, i), plain[i]) for i in range(len(grid))])
-        measured = np.array([np.median([len_ for len_ in _token_counts(outputs[name]["tokens"], g)]) for g in grid])
-        curves[name] = LatencyCurve(grid if engine.pads else measured, plain, with_importance, step=engine.pads)
+        tokens = outputs[name]["tokens"]
+        measured = np.array([tokens[_nearest(tokens, length)].mean() for length in grid])
+        curves[name] = _curve(grid if engine.pads else measured, plain, with_importance, engine.pads)
     return curves
+
+
+def _curve(lengths: np.ndarray, ms: np.ndarray, ms_importance: np.ndarray, step: bool) -> LatencyCurve:
+    """Lengths without queries of their own are sampled by the same neighbours; the curve keeps distinct lengths."""
+    distinct, first = np.unique(lengths, return_index=True)
+    return LatencyCurve(distinct, ms[first], ms_importance[first], step)
 
 
 def _nearest(tokens: np.ndarray, length: int, count: int = 8) -> np.ndarray:
     return np.argsort(np.abs(tokens - length), kind="stable")[:count]
-
-
-def _token_counts(tokens: np.ndarray, length: int) -> np.ndarray:
-    return tokens[_nearest(tokens, length)]
 
 
 def _samples(queries: list[Query], tokens: np.ndarray, length: int) -> list[tuple[str, ...]]:

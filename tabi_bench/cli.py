@@ -1,0 +1,83 @@
+"""The command line: composes the configuration, runs one session, prints its table."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tabi_bench.config import Config, ConfigError, conf_dir, from_dict_config, register
+
+if TYPE_CHECKING:
+    from tabi_bench.records import Record
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Entry point of `run.py` and `tabi-bench`."""
+    _refuse_swept_experiments(sys.argv[1:])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    register()
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
+
+
+def _refuse_swept_experiments(arguments: list[str]) -> None:
+    """Hydra would silently drop the presets' own sweeps, so that the tables would miss rows."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key.lstrip("+~") == "experiment" and ("," in value or "(" in value):
+            sys.exit(f"{argument}: presets cannot be swept, their own sweeps would be ignored; run them one by one")
+
+
+def _job(raw: DictConfig) -> None:
+    """One session. Errors that a person can mend end in one line; all others keep their traceback."""
+    try:
+        config = from_dict_config(raw)
+    except (ConfigError, OmegaConfBaseException) as error:
+        raise SystemExit(f"configuration: {error}") from None
+    logging.captureWarnings(True)
+    from tabi_bench.experiment import run_session
+    from tabi_bench.system import PlanError
+
+    try:
+        found = run_session(config)
+    except (ValueError, OSError, PlanError) as error:
+        if log.isEnabledFor(logging.DEBUG):
+            raise
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+    print_summary(found, config)
+
+
+def print_summary(found: list[Record], config: Config) -> None:
+    """A table in a terminal, tab-free aligned text in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tabi_bench.summary import COLUMNS, heading, rows, where
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(heading(found), soft_wrap=True)
+    table = Table(box=None if not sys.stdout.isatty() else hydra_box(), pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
+    for row in rows(found):
+        table.add_row(*row)
+    console.print(table)
+    console.print(where(found, config), soft_wrap=True)
+
+
+def hydra_box():
+    from rich.box import SIMPLE_HEAD
+
+    return SIMPLE_HEAD
+
+
+def show(config: Config) -> str:
+    """The configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))

@@ -1,0 +1,241 @@
+"""One session on one page: data -> zoo -> profile -> plan -> serve -> record. Read this first.
+
+A session is one task, one zoo and one engine in one process. All its systems serve the same queries, interleaved, under
+the same target; each yields one record.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from tabi_bench import device, records
+from tabi_bench.cascade.plans import check_plan, fingerprint
+from tabi_bench.cascade.pruning import prune_query
+from tabi_bench.config import Config, MethodConfig, systems_of
+from tabi_bench.engines import make_engine
+from tabi_bench.engines.base import Engine
+from tabi_bench.evaluation.targets import Target
+from tabi_bench.profiling.build import build_profile, engine_key
+from tabi_bench.profiling.profile import Profile
+from tabi_bench.profiling.store import save_profile
+from tabi_bench.records import Record
+from tabi_bench.registry import SYSTEMS, lookup
+from tabi_bench.results import describe_result
+from tabi_bench.serving.single_stream import serve
+from tabi_bench.system import Infeasible, Plan, System
+from tabi_bench.tasks import load_task
+from tabi_bench.tasks.base import Task
+from tabi_bench.tasks.folds import two_folds
+from tabi_bench.zoo import load_zoo
+from tabi_bench.zoo.base import Zoo
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """What a session knows once data, models and engine are there."""
+
+    config: Config
+    options: dict[str, MethodConfig]
+    task: Task
+    zoo: Zoo
+    engine: Engine
+    key: str
+    session_id: str
+    started: float = field(default_factory=time.perf_counter)
+    offline_s: dict[str, float] = field(default_factory=dict)
+
+    def run_id(self, method: str) -> str:
+        c = self.config
+        return f"{c.task.name}-{method}-{c.source.name}-{c.zoo.name}-{c.engine.name}-{self.key}"
+
+    def folder(self, method: str) -> Path:
+        return Path(self.config.results_dir).expanduser() / self.config.label / self.run_id(method)
+
+    def blank(self, method: str) -> Record:
+        """A record with everything but results."""
+        c = self.config
+        facts = device.describe(self.engine.device)
+        return Record(
+            run_id=self.run_id(method),
+            session_id=self.session_id,
+            task=c.task.name,
+            method=method,
+            source=c.source.name,
+            zoo=c.zoo.name,
+            engine=c.engine.name,
+            device=facts["name"],
+            config={**asdict(c), "method": asdict(self.options[method])},
+            provenance=records.provenance(facts, self.engine.dtype),
+        )
+
+
+def run_session(config: Config) -> list[Record]:
+    """Runs (or finds finished) the session that `config` describes; its records, the reference's first.
+
+    Raises what went wrong, after writing records with status "failed" that say so.
+    """
+    cache_dir = Path(config.cache_dir).expanduser()
+    for folder in (Path(config.results_dir).expanduser() / config.label, cache_dir):
+        records.check_writable(folder)
+    session = _open(config, cache_dir)
+    try:
+        done = records.finished([session.folder(method) for method in session.options])
+        if done and not config.overwrite:
+            commit = (done[0].provenance.get("commit") or "unknown")[:10]
+            log.info(
+                "already measured %s ago at commit %s; overwrite=true measures again", records.age(done[0]), commit
+            )
+            return done
+        return _measure(session, cache_dir)
+    except Exception as error:
+        _record_failure(session, error)
+        raise
+    finally:
+        session.engine.close()
+
+
+def _open(config: Config, cache_dir: Path) -> Session:
+    engine = make_engine(config.engine)
+    task = load_task(config.task, config.source, config.seed)
+    log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
+    zoo = load_zoo(config.zoo, task, cache_dir, config.seed, engine.device)
+    options = systems_of(config)
+    contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine))
+    name = device.describe(engine.device)["name"]
+    key = records.config_hash(config, list(options), *contents, name)
+    return Session(config, options, task, zoo, engine, key, records.new_session_id(key))
+
+
+def _measure(session: Session, cache_dir: Path) -> list[Record]:
+    config, task = session.config, session.task
+    start = time.perf_counter()
+    profile = build_profile(
+        task, session.zoo, session.engine, cache_dir, _importance(session.options), prune_query, config.seed
+    )
+    for name in session.options:
+        profile = _prepare(session, name, profile, cache_dir)
+    session.offline_s = {"train": session.zoo.train_s, "profile": time.perf_counter() - start}
+    plans, infeasible = _plans(session, profile)
+    systems = {name: _deploy(session, name, plan, profile, plans) for name, plan in plans.items()}
+    log.info("serving %d queries to %s", max(len(task.queries), config.scenario.min_queries), ", ".join(systems))
+    with device.exclusive(device.describe(session.engine.device)["id"], log):
+        traces = serve(systems, task.queries, profile.rows, config.scenario, config.seed, session.engine.device)
+    profile.run_pruned.save()
+    found = _describe(session, profile, plans, infeasible, systems, traces)
+    _write(session, found, plans, traces, profile)
+    return found
+
+
+def _importance(options: dict[str, MethodConfig]) -> list[str]:
+    """The importance options that some system of the session may read."""
+    nested = [getattr(o, "tabi", o) for o in options.values()]
+    return sorted({o.importance for o in nested if any(alpha > 0 for alpha in getattr(o, "alphas", []))})
+
+
+def _system(name: str) -> type[System]:
+    return lookup(SYSTEMS, name, "method")
+
+
+def _prepare(session: Session, name: str, profile: Profile, cache_dir: Path) -> Profile:
+    """Lets a system train or profile what is its own (DeeBERT's off-ramps) before planning."""
+    prepare = getattr(_system(name), "prepare", None)
+    if prepare is None:
+        return profile
+    return prepare(
+        session.task, session.zoo, session.engine, profile, cache_dir, session.options[name], session.config.seed
+    )
+
+
+def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[str, Infeasible]]:
+    """A plan per system: each half of the rows is served under what was tuned on the other half."""
+    config = session.config
+    halves = two_folds(session.task.labels("validation"), config.seed)
+    views = [profile.view(half) for half in halves]
+    slack = config.task.slack if config.target.slack is None else config.target.slack
+    value = config.task.paper_target if config.target.kind == "paper" else config.target.value
+    targets = [Target.of(v, config.target.kind, value, slack, config.search.margin_se, config.seed) for v in views]
+    made_for = fingerprint(session.task, session.zoo, session.engine)
+    plans, infeasible = {}, {}
+    for name, options in session.options.items():
+        start = time.perf_counter()
+        if config.plan and name == config.method.name:
+            plans[name] = Plan.load(Path(config.plan))
+            check_plan(plans[name], session.task.name, name, made_for)
+            continue
+        try:
+            folds = [_system(name).plan(v, t, options) for v, t in zip(views, targets, strict=True)]
+        except Infeasible as reason:
+            log.warning("%s: %s", name, reason)
+            infeasible[name] = reason
+            continue
+        for fold, served in zip(folds, reversed(halves), strict=True):
+            fold.serves = served.tolist()
+        plans[name] = Plan(name, session.task.name, folds, config.seed, made_for, asdict(options))
+        session.offline_s[f"search {name}"] = time.perf_counter() - start
+        log.info("%s: planned in %.1f s", name, session.offline_s[f"search {name}"])
+    return plans, infeasible
+
+
+def _deploy(session: Session, name: str, plan: Plan, profile: Profile, plans: dict[str, Plan]) -> System:
+    """Loads a system; the oracle alone is handed labels, as a table of decisions made beforehand."""
+    kind = _system(name)
+    decide = getattr(kind, "decide", None)
+    extra = {} if decide is None else {"table": decide(plan, profile, plans)}
+    return kind.deploy(plan, session.zoo, session.engine, session.options[name], **extra)
+
+
+def _describe(session, profile, plans, infeasible, systems, traces: dict[str, pd.DataFrame]) -> list[Record]:
+    found = []
+    reference = next(iter(traces))
+    for name in session.options:
+        record = session.blank(name)
+        record.wall_s = time.perf_counter() - session.started
+        if name in infeasible:
+            record.status, record.error = "infeasible", str(infeasible[name])
+        else:
+            replayed = _system(name).replay(plans[name], profile, profile.rows) if name != "oracle" else None
+            describe_result(record, session, profile, plans[name], systems[name], traces, reference, replayed)
+        found.append(record)
+    return found
+
+
+def _write(session: Session, found: list[Record], plans, traces, profile: Profile) -> None:
+    """Traces and plans first, records last: a folder with a record is whole."""
+    root = Path(session.config.results_dir).expanduser() / session.config.label
+    save_profile(profile, root / "profiles" / f"{session.session_id}.npz", found[0], session.engine)
+    for record in found:
+        folder = session.folder(record.method)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "record.json").unlink(missing_ok=True)
+        if record.method in plans:
+            plans[record.method].save(folder / "plan.json")
+            temporary = folder / ".trace.parquet"
+            traces[record.method].to_parquet(temporary)
+            temporary.replace(folder / "trace.parquet")
+    for record in found:
+        record.save(session.folder(record.method))
+
+
+def _record_failure(session: Session, error: Exception) -> None:
+    """A failed run leaves a record that says why, unless an earlier good one is there."""
+    last = "".join(traceback.format_exception(error)[-3:])
+    for method in session.options:
+        folder = session.folder(method)
+        if records.finished([folder]):
+            continue
+        record = session.blank(method)
+        record.status, record.error = "failed", f"{type(error).__name__}: {error}"
+        record.details = {"traceback": last}
+        record.wall_s = time.perf_counter() - session.started
+        try:
+            record.save(folder)
+        except OSError as problem:
+            log.error("the failure could not be recorded in %s: %s", folder, problem)

@@ -1,0 +1,104 @@
+"""Outputs of large models on pruned text: run once per (models, alpha, query), then recalled."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tabi_bench.engines.base import Encoding, Model
+from tabi_bench.profiling.profile import Pruned, PruneKey, Ragged
+from tabi_bench.tasks.base import Query
+
+log = logging.getLogger(__name__)
+
+# (texts, importance per word, key, seed, query id) -> (pruned texts, share of words kept, some word near the threshold)
+PruneRule = Callable[[tuple[str, ...], np.ndarray, PruneKey, int, int], tuple[tuple[str, ...], float, bool]]
+
+
+class PrunedRunner:
+    """Prunes as serving does and runs the same engine call. `save` keeps what was run for the next session.
+
+    prune: the cascade's rule; models: by name, loaded; importance: {model: {option: Ragged over all queries}}; folder: of the cache, named by the
+    content of data, models and engine. Rows are numbers of `queries`.
+    """
+
+    def __init__(
+        self,
+        prune: PruneRule,
+        queries: list[Query],
+        models: dict[str, Model],
+        importance: dict[str, dict[str, Ragged]],
+        folder: Path | None,
+        n_outputs: int,
+        seed: int,
+    ):
+        self.prune, self.n_outputs = prune, n_outputs
+        self.queries, self.models, self.importance, self.seed = queries, models, importance, seed
+        self.folder = folder
+        self._outputs: dict[PruneKey, dict[int, tuple]] = {}
+        self._encodings: dict[tuple, tuple[Encoding, float, bool]] = {}
+
+    def __call__(self, key: PruneKey, rows: np.ndarray) -> Pruned:
+        known = self._outputs.setdefault(key, {}) or self._recall(key)
+        for row in map(int, rows):
+            if row not in known:
+                output = self.models[key.large].forward(self._encode(key, row)[0])
+                known[row] = (output.logits, output.pooled)
+        prepared = [self._encode(key, int(row)) for row in rows]
+        logits = [known[int(row)][0] for row in rows]
+        pooled = [known[int(row)][1] for row in rows]
+        return Pruned(
+            logits=np.stack(logits) if logits else np.zeros((0, self.n_outputs), np.float32),
+            tokens=np.array([encoding.n_tokens for encoding, _, _ in prepared], np.int64),
+            kept_share=np.array([share for _, share, _ in prepared]),
+            borderline=np.array([near for _, _, near in prepared], bool),
+            pooled=np.stack(pooled) if pooled and pooled[0] is not None else None,
+        )
+
+    def tokens(self, key: PruneKey, rows: np.ndarray) -> np.ndarray:
+        """(n,) pieces of the pruned texts."""
+        return np.array([self._encode(key, int(row))[0].n_tokens for row in rows], np.int64)
+
+    def _encode(self, key: PruneKey, row: int) -> tuple[Encoding, float, bool]:
+        """(pruned query tokenised for the large model, share of words kept, some importance near the threshold)."""
+        identity = (key, row)
+        if identity not in self._encodings:
+            scores = self.importance[key.small][key.importance][row]
+            texts, share, near = self.prune(self.queries[row].texts, scores, key, self.seed, row)
+            self._encodings[identity] = (self.models[key.large].encode(texts), share, near)
+        return self._encodings[identity]
+
+    def _file(self, key: PruneKey) -> Path | None:
+        name = f"{key.small}-{key.large}-{key.alpha:g}-{key.importance}-{key.control}.npz"
+        return None if self.folder is None else self.folder.expanduser() / name
+
+    def _recall(self, key: PruneKey) -> dict[int, tuple]:
+        file = self._file(key)
+        if file is None or not file.is_file():
+            return self._outputs[key]
+        try:
+            with np.load(file) as stored:
+                pooled = stored["pooled"] if "pooled" in stored else [None] * len(stored["rows"])
+                entries = zip(stored["rows"].tolist(), stored["logits"], pooled, strict=True)
+                self._outputs[key] = {row: (logits, vector) for row, logits, vector in entries}
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            log.warning("cache file %s is damaged (%s); running its queries again", file, type(error).__name__)
+        return self._outputs[key]
+
+    def save(self) -> None:
+        """Writes what was run, a file per key, each at once."""
+        for key, known in self._outputs.items():
+            file = self._file(key)
+            if file is None or not known:
+                continue
+            arrays = {"rows": np.array(list(known)), "logits": np.stack([logits for logits, _ in known.values()])}
+            if next(iter(known.values()))[1] is not None:
+                arrays["pooled"] = np.stack([pooled for _, pooled in known.values()])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_name(f".{os.getpid()}-{file.name}")
+            np.savez(temporary, **arrays)
+            os.replace(temporary, file)

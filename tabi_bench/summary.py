@@ -1,0 +1,65 @@
+"""What a person reads after a session: what was asked, a row per system, where the records lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tabi_bench.config import Config
+from tabi_bench.records import Record
+
+COLUMNS = ("system", "score [95 %]", "target", "levels", "words cut", "mean ms", "p50", "p99", "reduction [95 %]")
+
+
+def heading(found: list[Record]) -> str:
+    """Task, source, zoo, engine, device, target."""
+    first = next((r for r in found if r.status == "ok"), found[0])
+    lines = [f"{first.task} from source {first.source}, zoo {first.zoo}, engine {first.engine} on {first.device}"]
+    if first.source == "generated":
+        lines.append(f"Generated rows: a stand-in with the columns of {first.task}, no evidence about the real task.")
+    if first.target:
+        kind = {"relative": "best single model minus slack", "paper": "the paper's"}.get(
+            first.target["kind"], "absolute"
+        )
+        lines.append(f"Target: {first.accuracy['metric']} {first.target['value']:.4f} ({kind}), same for all systems.")
+    return "\n".join(lines)
+
+
+def rows(found: list[Record]) -> list[list[str]]:
+    """One row per system, in the order of COLUMNS."""
+    return [_row(record) for record in found]
+
+
+def _row(r: Record) -> list[str]:
+    if r.status != "ok":
+        return [r.method, r.status, *[""] * (len(COLUMNS) - 2)]
+    a, ms = r.accuracy, r.latency_ms
+    return [
+        r.method,
+        f"{a['value']:.4f} [{a['low']:.4f}, {a['high']:.4f}]",
+        r.outcome or "",
+        " / ".join(f"{100 * share:.0f} %" for share in r.shares),
+        f"{100 * r.words_pruned_share:.0f} %" if len(r.shares) > 1 else "",
+        f"{ms['mean']:.3f}",
+        f"{ms['p50']:.3f}",
+        f"{ms['p99']:.3f}" if ms["p99"] is not None else "too few",
+        _reduction(r),
+    ]
+
+
+def _reduction(r: Record) -> str:
+    ref = r.reference
+    if ref["method"] == r.method:
+        return "reference"
+    return f"{ref['reduction_pct']:.1f} % [{ref['reduction_low']:.1f}, {ref['reduction_high']:.1f}]"
+
+
+def where(found: list[Record], config: Config) -> str:
+    """Reasons of what has no result, and the folder of the records."""
+    lines = [f"{r.method}: {r.error}" for r in found if r.status != "ok"]
+    ok = next((r for r in found if r.status == "ok"), None)
+    if ok is not None:
+        versus = ok.reference["method"]
+        lines.append(f"levels: share of queries answered at level 1 / 2; reduction: of mean latency against {versus}.")
+    folder = Path(config.results_dir) / config.label
+    lines += [f"Record: {folder / r.run_id}" for r in found]
+    return "\n".join(lines)
