@@ -1,0 +1,161 @@
+"""What follows from a session's profile and Tabi's plan without running a model: thresholds, break-even, calibration.
+
+All on full text, as a stored profile has no outputs on pruned text. Routing of score tasks needs the models' pooled
+vectors, which are not stored: for them there is None.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tabi_bench.cascade import rules
+from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
+from tabi_bench.config import method_options
+from tabi_bench.evaluation.calibration import auroc, ece, reliability
+from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
+from tabi_bench.evaluation.metrics import score
+from tabi_bench.evaluation.targets import Target, predictions_of
+from tabi_bench.profiling.profile import Profile
+from tabi_bench.registry import SYSTEMS, lookup
+from tabi_bench.system import Infeasible, Plan, Unreachable
+
+GRID = 101  # thresholds per curve
+SLACKS = (0.0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1)  # below the best single model
+
+
+def routed(profile: Profile, plan: Plan) -> pd.DataFrame | None:
+    """One row per query, each under the plan of its fold: the first and the last level's answers on full text.
+
+    Columns: row, fold, label, small, both (the ensemble's answer), raw (confidence at T = 1), confidence, small_ms,
+    large_ms; levels: how many levels the plan has (with one, `both` repeats `small`).
+    """
+    if profile.is_regression:
+        return None
+    parts = [_fold(profile, fold, k) for k, fold in enumerate(plan.folds)]
+    return pd.concat(parts).sort_values("row", ignore_index=True)
+
+
+def _fold(profile: Profile, fold: Any, number: int) -> pd.DataFrame:
+    rows = profile.rows if fold.serves is None else np.asarray(fold.serves)
+    at, point = profile.at(rows), fold.point
+    small, large = (profile.models[point["models"][level]] for level in (0, -1))
+    first = outputs_of(small.logits[at], point["temperatures"][0])
+    levels = [first, outputs_of(large.logits[at], point["temperatures"][-1])]
+    weights = [point["weights"][0], point["weights"][-1]]
+    both = rules.combine(levels, weights, point["ensemble"], point.get("share", 0.5))
+    several = len(point["models"]) > 1
+    columns = {
+        "row": rows,
+        "fold": number,
+        "label": profile.labels[at],
+        "small": predictions_of(first),
+        "both": predictions_of(both if several else first),
+        "raw": rules.confidence(outputs_of(small.logits[at], 1.0), point["confidence"]),
+        "confidence": rules.confidence(first, point["confidence"]),
+        "small_ms": small.latency(small.tokens[at]),
+        "large_ms": large.latency(large.tokens[at]) if several else 0.0,
+        "levels": len(point["models"]),
+    }
+    return pd.DataFrame(columns)
+
+
+def threshold_curve(metric: str, queries: pd.DataFrame) -> pd.DataFrame:
+    """tau against share (re-routed), score and mean_ms, at quantiles of the confidence. queries: from `routed`."""
+    taus = np.unique(np.quantile(queries.confidence, np.linspace(0, 1, GRID)))
+    found = []
+    for tau in [*taus, np.nextafter(taus[-1], 2.0)]:
+        on = rules.reroute(queries.confidence.to_numpy(), tau)
+        said = np.where(on, queries.both, queries.small)
+        mean_ms = float((queries.small_ms + on * queries.large_ms).mean())
+        found.append({"tau": tau, "share": on.mean(), "score": score(metric, queries.label, said), "mean_ms": mean_ms})
+    return pd.DataFrame(found)
+
+
+def calibration(queries: pd.DataFrame) -> dict[str, Any]:
+    """Of level 1's confidence: ece_before (T = 1), ece_after, auroc, and the bins of both (evaluation/calibration)."""
+    right = (queries.small == queries.label).to_numpy()
+    return {
+        "n": len(right),
+        "ece_before": ece(queries.raw, right),
+        "ece_after": ece(queries.confidence, right),
+        "auroc": auroc(queries.confidence, right),
+        "bins": pd.concat({w: reliability(queries[c], right) for w, c in (("before", "raw"), ("after", "confidence"))}),
+    }
+
+
+def deferral(queries: pd.DataFrame) -> dict[str, Any]:
+    """Accuracy against the share that goes on to the last level: curves (N + 1,) by order, and their areas."""
+    small, both = (queries[c] == queries.label for c in ("small", "both"))
+    curves = {
+        "confidence": deferral_curve(queries.confidence.to_numpy(), small, both),
+        "oracle": oracle_curve(small, both),
+        "random": random_curve(small, both),
+    }
+    return {"curves": curves, "areas": {order: area(curve) for order, curve in curves.items()}}
+
+
+# --- break-even -------------------------------------------------------------------------------------------------------
+
+
+def break_even(profile: Profile) -> pd.DataFrame:
+    """Target against the least predicted mean latency (ms) of every kind of system: infaas, cocktail, cascade.
+
+    One row per slack below the best single model; NaN where a kind has no point that meets the target. In-sample, by
+    the plain rule: it shows what is there to be found, not what a plan would reach on other queries. The cascade is
+    the best pair at any threshold, full text, weighted ensemble.
+    """
+    singles = {n: score(profile.metric, profile.labels, predictions_of(m.logits)) for n, m in profile.models.items()}
+    cascades = None if profile.is_regression else pairs(profile)
+    found = []
+    for slack in SLACKS:
+        target = max(singles.values()) - slack
+        alone = {profile.models[n].mean_ms: n for n, value in singles.items() if value >= target}
+        line = {"slack": slack, "target": target, "infaas_ms": min(alone), "infaas": alone[min(alone)]}
+        line |= {"cocktail_ms": _cocktail_ms(profile, target), "cascade_ms": np.nan, "cascade": None}
+        if cascades is not None:
+            meeting = cascades[cascades.score >= target - 1e-12]
+            if len(meeting):
+                best = meeting.loc[meeting.mean_ms.idxmin()]
+                line |= {"cascade_ms": best.mean_ms, "cascade": best["pair"]}
+        found.append(line)
+    return pd.DataFrame(found)
+
+
+def _cocktail_ms(profile: Profile, target: float) -> float:
+    """Latency in parallel of Cocktail's ensemble for a target; NaN where there is none."""
+    cocktail = lookup(SYSTEMS, "cocktail", "method")
+    try:
+        goal = Target.of(profile, "absolute", target - 1e-12, 0.0, margin_se=0.0)
+        return cocktail.plan(profile, goal, method_options("cocktail")).predicted["latency_ms"]
+    except (Infeasible, Unreachable):
+        return float("nan")
+
+
+def pairs(profile: Profile) -> pd.DataFrame:
+    """Every pair of models at thresholds that re-route 0, 2, ..., 100 %: pair, share, score, mean_ms; in-sample."""
+    outputs, weights = {}, {}
+    for name, model in profile.models.items():
+        outputs[name] = outputs_of(model.logits, fit_temperature(model.logits, profile.labels))
+        weights[name] = vote_weight(model.logits, profile.labels)
+    found = [_pair(profile, small, large, outputs, weights) for small, large in combinations(outputs, 2)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["pair", "share", "score", "mean_ms"])
+
+
+def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict) -> pd.DataFrame:
+    order = np.argsort(rules.confidence(outputs[small]), kind="stable")
+    said = predictions_of(outputs[small]).copy()
+    both = predictions_of(rules.combine([outputs[small], outputs[large]], [weights[small], weights[large]]))
+    first, second = (profile.models[name] for name in (small, large))
+    later = np.concatenate([[0.0], np.cumsum(second.latency(second.tokens)[order])]) / len(order)
+    found = []
+    for share in np.linspace(0, 1, 51):
+        k = round(share * len(order))
+        said[order[:k]] = both[order[:k]]
+        value = score(profile.metric, profile.labels, said)
+        pair = f"{small} > {large}"
+        found.append({"pair": pair, "share": share, "score": value, "mean_ms": first.mean_ms + later[k]})
+    return pd.DataFrame(found)

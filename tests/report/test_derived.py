@@ -1,0 +1,65 @@
+"""Curves from a profile and a plan, against cases computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tabi_bench.report import derived
+from tabi_bench.report.reading import read
+
+
+@pytest.fixture
+def run(results):
+    found = read(results)
+    run = next(r for r in found.runs if (r.record.task, r.record.method) == ("sst2", "tabi"))
+    return run, found.profile(run)
+
+
+def test_the_threshold_curve_by_hand():
+    queries = pd.DataFrame({"label": [0, 0, 1, 1], "small": [1, 0, 1, 1], "both": [0, 0, 0, 1]})
+    queries["confidence"] = [0.5, 0.6, 0.7, 0.8]
+    queries["small_ms"], queries["large_ms"] = 2.0, 8.0
+    curve = derived.threshold_curve("accuracy", queries)
+    for share, score, ms in [(0.0, 0.75, 2.0), (0.25, 1.0, 4.0), (0.5, 1.0, 6.0), (0.75, 0.75, 8.0), (1.0, 0.75, 10.0)]:
+        (point,) = curve[curve.share == share].drop_duplicates("share").itertuples()
+        assert (point.score, point.mean_ms) == (score, ms)
+
+
+def test_every_row_is_read_under_its_fold(run):
+    run, profile = run
+    queries = derived.routed(profile, run.plan)
+    assert queries.row.tolist() == profile.rows.tolist()
+    assert (queries.fold == (queries.row + 1) % 2).all(), "fold 0 serves the odd rows"
+    assert (queries.small == profile.models["small"].logits.argmax(1)).all()
+    assert (queries.confidence <= queries.raw + 1e-12).all(), "T = 2 makes two labels less sure"
+
+
+def test_curves_start_and_end_where_the_models_stand(run):
+    run, profile = run
+    queries = derived.routed(profile, run.plan)
+    small, both = (queries.small == queries.label).mean(), (queries.both == queries.label).mean()
+    curves = derived.deferral(queries)["curves"]
+    assert all(curve[0] == pytest.approx(small) and curve[-1] == pytest.approx(both) for curve in curves.values())
+    assert (curves["oracle"] >= curves["confidence"] - 1e-12).all()
+    threshold = derived.threshold_curve("accuracy", queries)
+    assert threshold.score.iloc[0] == pytest.approx(small) and threshold.score.iloc[-1] == pytest.approx(both)
+    assert threshold.mean_ms.iloc[[0, -1]].tolist() == [2.0, 12.0]
+
+
+def test_break_even(run):
+    _, profile = run
+    table = derived.break_even(profile)
+    assert (table.infaas_ms.iloc[0], table.infaas.iloc[0]) == (10.0, "large")
+    assert table.target.diff().iloc[1:].lt(0).all()
+    for column in ("infaas_ms", "cascade_ms"):
+        assert table[column].dropna().diff().iloc[1:].le(1e-12).all(), "a lower target never costs more"
+    assert np.isfinite(table.cascade_ms.iloc[-1]) and table.cascade_ms.iloc[-1] < table.infaas_ms.iloc[0]
+
+
+def test_calibration_of_the_sample(run):
+    run, profile = run
+    found = derived.calibration(derived.routed(profile, run.plan))
+    assert found["bins"].loc["after"].n.sum() == found["n"] == 120
+    assert 0.5 < found["auroc"] <= 1
