@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,9 @@ class Run:
         return Plan.load(path) if path.is_file() else None
 
 
+Session = dict[str, Run]  # the runs of one session, by method
+
+
 @dataclass
 class Results:
     """All runs below a folder; `problems` says in words what could not be read."""
@@ -125,6 +128,7 @@ def read(root: Path | str) -> Results:
     return results
 
 
+@cache
 def load_profile(path: Path) -> Profile:
     """A stored profile: logits (float32 of float16), tokens, latency curves. No text, so no words, no importance."""
     with np.load(path) as stored:
@@ -151,20 +155,20 @@ def load_profile(path: Path) -> Profile:
 # --- selecting --------------------------------------------------------------------------------------------------------
 
 
-def sessions(runs: Iterable[Run]) -> list[dict[str, Run]]:
+def sessions(runs: Iterable[Run]) -> list[Session]:
     """Runs by session: {method: run}, each session's methods in their usual order."""
-    found: dict[str, dict[str, Run]] = {}
+    found: dict[str, Session] = {}
     for run in sorted(runs, key=lambda run: _place(METHODS, run.record.method)):
         found.setdefault(run.record.session_id, {})[run.record.method] = run
     return list(found.values())
 
 
-def newest(found: list[dict[str, Run]], key: Callable[[Run], Hashable]) -> list[dict[str, Run]]:
-    """Of sessions with the same task, systems and `key`, the newest that did not fail; tasks in the paper's order."""
+def newest(found: list[Session], variant: Callable[[Session], Hashable] = lambda session: None) -> list[Session]:
+    """Of sessions alike in task, systems, margin and `variant`: the newest that did not fail. The paper's order."""
     best: dict[Hashable, tuple] = {}
     for session in found:
         first = next(iter(session.values()))
-        cell = (first.record.task, tuple(session), key(first))
+        cell = (first.record.task, tuple(session), first.margin_se, variant(session))
         rank = (all(run.record.status != "failed" for run in session.values()), first.time)
         if cell not in best or rank > best[cell][0]:
             best[cell] = (rank, session)

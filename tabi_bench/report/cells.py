@@ -1,0 +1,156 @@
+"""A table as data: raw values for CSV, strings for Markdown and LaTeX, its notes and its line of provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tabi_bench.report.reading import Run
+
+NONE = "–"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of text: how a row is shown. measured: replaced by the status in rows that are not "ok"."""
+
+    header: str
+    render: Callable[[Row], str]
+    measured: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """data: raw values, as in the CSV; columns: what of it is shown, and how."""
+
+    name: str
+    title: str
+    data: pd.DataFrame
+    columns: list[Column]
+    provenance: str
+    notes: list[str] = field(default_factory=list)
+
+    def text(self) -> pd.DataFrame:
+        """What is shown, as strings."""
+        shown = [_shown(self.columns, line) for line in self.data.to_dict("records")]
+        return pd.DataFrame(shown, columns=[column.header for column in self.columns])
+
+    def csv(self) -> str:
+        """Raw values with the line of provenance in each row."""
+        return self.data.assign(provenance=self.provenance).to_csv(index=False, lineterminator="\n")
+
+    def markdown(self) -> str:
+        text = self.text()
+        lines = [text.columns, ["---"] * len(text.columns), *text.to_numpy()]
+        body = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return "\n\n".join([f"**{self.title}**", body, *self.notes, f"*{self.provenance}*"]) + "\n"
+
+    def latex(self) -> str:
+        """booktabs; needs `\\usepackage{booktabs}`."""
+        text = self.text().map(_latex).rename(columns=_latex)
+        caption = " ".join(map(_latex, [f"{self.title}.", *self.notes, self.provenance]))
+        style = text.style.hide(axis="index")
+        return style.to_latex(hrules=True, caption=caption, label=f"tab:{self.name}", environment="table*")
+
+
+def _shown(columns: list[Column], line: Row) -> list[str]:
+    if line.get("status", "ok") == "ok":
+        return [column.render(line) for column in columns]
+    first = next((i for i, column in enumerate(columns) if column.measured), None)
+    shown = [NONE if column.measured else column.render(line) for column in columns]
+    if first is not None:
+        shown[first] = line["status"]
+    return shown
+
+
+def _latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "–": "--", "−": "$-$", "≥": r"$\geq$", **{c: f"\\{c}" for c in "&%$#_{}"}}
+    return "".join(special.get(c, c) for c in str(text))
+
+
+# --- how values are shown ---------------------------------------------------------------------------------------------
+
+
+def absent(value: Any) -> bool:
+    """None, NaN or NA."""
+    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+
+
+def word(key: str, header: str, measured: bool = False) -> Column:
+    return Column(header, lambda line: NONE if absent(line.get(key)) else str(line[key]), measured)
+
+
+def number(key: str, header: str, digits: int = 2, factor: float = 1.0, measured: bool = True, sign: bool = False):
+    """A number, with its interval [key_low, key_high] where the row has one."""
+    form = f"{'+' if sign else ''}.{digits}f"
+
+    def render(line: Row) -> str:
+        value, low, high = (line.get(key + end) for end in ("", "_low", "_high"))
+        if absent(value):
+            return NONE
+        text = format(factor * value, form)
+        if absent(low) or absent(high):
+            return text
+        return f"{text} [{format(factor * low, form)}, {format(factor * high, form)}]"
+
+    return Column(header, render, measured)
+
+
+def percent(key: str, header: str, digits: int = 1, measured: bool = True) -> Column:
+    """A fraction, shown in percent."""
+    return number(key, header, digits, 100.0, measured)
+
+
+# --- provenance, notes ------------------------------------------------------------------------------------------------
+
+
+def provenance(runs: Iterable[Run]) -> str:
+    """The line under every table and figure: what the numbers were measured on, by which commit, when."""
+    runs = list(runs)
+    settings = sorted({str(run.setting) for run in runs})
+    facts = [run.record.provenance for run in runs]
+    commits = sorted({(fact.get("commit") or "unknown")[:10] + "+" * bool(fact.get("dirty")) for fact in facts})
+    drivers = {f"driver {d['driver']}" for d in _devices(facts) if d.get("driver")}
+    limits = {f"power limit {d['power_limit_w']:.0f} W" for d in _devices(facts) if d.get("power_limit_w")}
+    torch = {f"torch {fact['versions']['torch']}" for fact in facts if fact.get("versions", {}).get("torch")}
+    days = sorted({fact["time"][:10] for fact in facts if fact.get("time")})
+    parts = [*settings, *sorted(drivers | limits | torch), "commit " + ", ".join(commits), *days[:1]]
+    if len(days) > 1:
+        parts[-1] += f" to {days[-1]}"
+    if any(run.record.source == "generated" for run in runs):
+        parts.append("generated queries: a demonstration, no evidence about the paper")
+    return "; ".join(parts) + "."
+
+
+def _devices(facts: list[Row]) -> list[Row]:
+    return [fact["device"] for fact in facts if isinstance(fact.get("device"), dict)]
+
+
+def reasons(runs: Iterable[Run]) -> list[str]:
+    """A sentence per task and reason for which runs have no numbers."""
+    found: dict[tuple, list[str]] = {}
+    for r in (run.record for run in runs):
+        if r.status != "ok":
+            found.setdefault((r.task, r.status, _brief(r.error)), []).append(r.method)
+    return [f"{task}, {', '.join(them)}: {status}: {why}." for (task, status, why), them in found.items()]
+
+
+def _brief(error: str | None, length: int = 200) -> str:
+    first = (error or "no reason recorded").strip().splitlines()[0].rstrip(".")
+    return first if len(first) <= length else first[:length] + "…"
+
+
+def make_table(
+    name: str, title: str, lines: list[Row], columns: list[Column], runs: list[Run], notes: Iterable[str] = ()
+) -> Table | None:
+    """The table, without columns of which no row has anything to show; None where nothing was measured."""
+    if not lines:
+        return None
+    table = Table(name, title, pd.DataFrame(lines), columns, provenance(runs), [*notes, *reasons(runs)])
+    text = table.text()
+    return replace(table, columns=[column for column in columns if (text[column.header] != NONE).any()])

@@ -1,0 +1,144 @@
+"""Tables from hand-written results: numbers, cells without numbers, the paper beside ours, forms of output."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+from report_samples import record, write
+
+from tabi_bench.report import tables
+from tabi_bench.report.reading import read
+
+
+def built(root) -> dict[str, tables.Table]:
+    results = read(root)
+    (setting,) = results.settings()
+    return tables.build(results, setting)
+
+
+def cell(table: tables.Table, column: str, **where) -> str:
+    text = table.text()
+    for key, value in where.items():
+        text = text[text[key] == value]
+    (found,) = text[column]
+    return found
+
+
+def test_the_main_table(results):
+    table = built(results)["main"]
+    assert cell(table, "mean ms", task="sst2", system="tabi") == "6.00"
+    assert cell(table, "vs INFaaS %", task="sst2", system="tabi") == "40.0"
+    assert cell(table, "vs INFaaS %", task="sst2", system="infaas") == "–"
+    assert cell(table, "vs Cocktail %", task="sst2", system="tabi").startswith("25.0 [")
+    assert cell(table, "paper: ms", task="sst2", system="tabi") == "13.2"
+    assert table.text().task.tolist() == ["sst2"] * 3 + ["rte"] * 3 + ["cola"] * 3, "the paper's order"
+
+
+def test_cells_without_numbers_say_why(results):
+    table = built(results)["main"]
+    assert cell(table, "score %", task="rte", system="cocktail") == "infeasible"
+    assert cell(table, "mean ms", task="rte", system="cocktail") == "–"
+    assert cell(table, "score %", task="cola", system="tabi") == "failed"
+    assert "rte, cocktail: infeasible: no ensemble of [2] meets the target." in table.notes
+    assert "cola, infaas, cocktail, tabi: failed: RuntimeError: out of memory & luck." in table.notes
+    assert "Not measured: mnli, qqp, mrpc, qnli, stsb, massive, clinc." in table.notes
+
+
+def test_a_system_that_a_task_lacks_is_missing(tmp_path):
+    write(tmp_path, record("infaas", "a"), record("cocktail", "a"), record("tabi", "a"))
+    rte = [record(m, "b", task="rte", run_id=f"rte-{m}-b") for m in ("infaas", "tabi")]
+    write(tmp_path, *rte)
+    assert cell(built(tmp_path)["main"], "score %", task="rte", system="cocktail") == "missing"
+
+
+def test_a_reference_other_than_infaas_is_named(tmp_path):
+    write(tmp_path, record("single", "a"), record("tabi", "a", reference={"method": "single", "reduction_pct": 30.0}))
+    assert cell(built(tmp_path)["main"], "vs INFaaS %", system="tabi") == "30.0 vs single"
+
+
+def test_both_margins_stand_side_by_side(tmp_path):
+    for margin, session in ((0.5, "a"), (0.0, "b")):
+        write(tmp_path, *(record(m, session, margin_se=margin) for m in ("infaas", "tabi")))
+    assert built(tmp_path)["main"].text()["margin SE"].tolist() == ["0.5", "0.5", "0.0", "0.0"]
+
+
+def test_pruning_and_its_large_model(tmp_path):
+    for alpha, control in ((0.25, "importance"), (0.5, "importance"), (0.5, "random")):
+        option = {"alphas": [alpha], "pruning": control}
+        session = f"{control}{alpha}"
+        runs = (record("infaas", session, label="pruning"), record("tabi", session, label="pruning", option=option))
+        write(tmp_path, *runs)
+    table = built(tmp_path)["pruning"]
+    assert table.text()[["words dropped by", "alpha"]].to_numpy().tolist() == [
+        ["importance", "0.25"],
+        ["importance", "0.50"],
+        ["random", "0.50"],
+    ]
+    first = table.data.iloc[0]
+    assert first.large_ms == pytest.approx(8.0)
+    full = 10 + (2 * (72 + 119) / 2 / 119 - 1)  # INFaaS takes 9..11 ms in equal steps; the last 48 were re-routed
+    assert first.large_full_ms == pytest.approx(full)
+    assert first.large_faster_pct == pytest.approx(100 * (1 - 8 / full))
+
+
+def test_ablation_and_three_levels_and_early_exit(tmp_path):
+    for session, option in (
+        ("a", {}),
+        ("b", {"calibrate": False}),
+        ("c", {"alphas": [0.0]}),
+        ("d", {"ensembles": ["large"]}),
+    ):
+        write(
+            tmp_path,
+            record("infaas", session, label="ablation"),
+            record("tabi", session, label="ablation", option=option),
+        )
+    slower = {"latency_ms": {"mean": 7.5, "p50": 5.0, "p99": 12.0}, "shares": [0.5, 0.3, 0.2]}
+    three = [record(m, "t", label="three_level", task="mnli", run_id=f"mnli-{m}") for m in ("infaas", "tabi")]
+    write(tmp_path, *three, record("tabi3", "t", label="three_level", task="mnli", run_id="mnli-tabi3", **slower))
+    write(tmp_path, *(record(m, "e", label="deebert") for m in ("infaas", "tabi", "deebert")))
+    found = built(tmp_path)
+    variants = ["whole", "without calibration", "without pruning", "without ensemble"]
+    assert found["ablation"].text()["Tabi"].tolist() == variants
+    assert cell(found["three_level"], "mean vs tabi %", system="tabi3") == "+25.0"
+    assert cell(found["three_level"], "returned by level %", system="tabi3") == "50.0 / 30.0 / 20.0"
+    assert "deebert-roberta-large: 95.9 %, -38 %" in cell(found["deebert"], "paper", system="deebert")
+
+
+def test_engines_stand_in_one_table_without_ratios_between_them(tmp_path):
+    for engine in ("eager", "graph"):
+        mine = {"engine": engine, "label": "engines"}
+        write(tmp_path, *(record(m, engine, run_id=f"sst2-{m}-{engine}", **mine) for m in ("infaas", "tabi")))
+    results = read(tmp_path)
+    found = [tables.engines(results, setting) for setting in results.settings()]
+    assert found[1] is None
+    assert found[0].text().engine.tolist() == ["eager, float32"] * 2 + ["graph, float32"] * 2
+
+
+def test_tables_from_profiles(results):
+    found = built(results)
+    assert set(found) == {"main", "models", "tail", "break_even", "calibration", "deferral"}
+    assert cell(found["models"], "mean ms", task="sst2", model="large") == "10.00"
+    assert found["calibration"].text()["T by fold"].tolist() == ["2.00 / 2.00"] * 2
+    assert cell(found["tail"], "p50 ms", task="sst2", system="tabi").startswith("6.00 [")
+    assert "p99 ms" not in found["tail"].text(), "120 queries are too few for a p99"
+
+
+def test_forms_of_output(results):
+    table = built(results)["main"]
+    again = pd.read_csv(io.StringIO(table.csv()))
+    assert again.mean_ms.dropna().tolist() == [10.0, 8.0, 6.0, 10.0, 6.0]
+    assert again.provenance.str.contains("commit abc1234567").all()
+    lines = table.markdown().splitlines()
+    assert lines[2].count("|") == lines[3].count("|") == lines[4].count("|")
+    assert "demonstration, no evidence about the paper" in lines[-1]
+    latex = table.latex()
+    assert "\\toprule" in latex and "\\bottomrule" in latex
+    assert "out of memory \\& luck" in latex and "score \\%" in latex
+
+
+def test_the_paper_table():
+    text = tables.printed().text()
+    assert text[text.follows == "no"].task.tolist() == ["rte"]
