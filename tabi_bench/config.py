@@ -6,12 +6,14 @@ the door. Each group has a base class and, where a member has its own options, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 # --- task -------------------------------------------------------------------------------------------------------------
 
@@ -105,7 +107,9 @@ class MinilmZooConfig(ZooConfig):
     """The pre-trained MiniLM-L6 encoder cut to its first layers and fine-tuned."""
 
     layers: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6])
-    distill: bool = True
+    distill: bool = True  # the smaller models also learn from the largest one's logits, with weight train.distill
+    student_rate: float = 1.0  # times train.learning_rate for the smaller models
+    tasks: dict[str, Any] = field(default_factory=dict)  # what differs from `train`, by task
 
 
 @dataclass
@@ -167,6 +171,7 @@ class CascadeConfig(MethodConfig):
     """Tabi and its variants."""
 
     levels: int = 2
+    fewer_levels: bool = True  # also search plans of fewer levels, down to one model alone
     calibrate: bool = True
     confidence: str = "max"  # max | margin | entropy
     dispatcher: str = "threshold"  # threshold | sigmoid
@@ -316,13 +321,26 @@ def register() -> None:
             store.store(group=group, name=f"schema_{name}", node=node)
 
 
+def read_file(group: str, name: str, schema: type, overrides: Sequence[str] = ()) -> Any:
+    """One file of `conf/` as its dataclass, without composing the rest; `overrides` are "key=value" within it."""
+    file = conf_dir() / group / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(path.stem for path in file.parent.glob("*.yaml"))
+        raise ConfigError(f"unknown {group} {name!r}; there are: {', '.join(known)}")
+    raw = OmegaConf.load(file)
+    raw.pop("defaults", None)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), raw, OmegaConf.from_dotlist(list(overrides)))
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{group} {name}: {str(error).splitlines()[0]}") from error
+
+
 def method_options(name: str) -> MethodConfig:
     """The options of a method as its YAML file gives them, for the systems of a session beside the chosen one."""
     if name not in METHODS:
         raise ConfigError(f"compare names an unknown method {name!r}; there are: {', '.join(METHODS)}")
-    raw = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
-    raw.pop("defaults", None)
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(METHODS[name]), raw))
+    return read_file("method", name, METHODS[name])
 
 
 def from_dict_config(raw: DictConfig) -> Config:

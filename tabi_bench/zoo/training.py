@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import accuracy_score, matthews_corrcoef
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from sklearn.model_selection import train_test_split
 from tokenizers import Tokenizer
 from torch import nn
@@ -234,6 +235,15 @@ def score_of(logits: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -
     if logits.shape[1] == 1:
         return -float(np.mean((logits[:, 0] - labels) ** 2))
     rule = matthews_corrcoef if metric == "matthews" else accuracy_score
+    return float(rule(labels, logits.argmax(1)))
+
+
+def metric_score(metric: str, labels: np.ndarray, logits: np.ndarray) -> float:
+    """Score of logits (N, K) in a task's own metric, a fraction; 0 where a correlation is not defined."""
+    if metric in ("pearson", "spearman"):
+        rule = pearsonr if metric == "pearson" else spearmanr
+        return float(np.nan_to_num(rule(labels, logits[:, 0]).statistic))
+    rule = {"accuracy": accuracy_score, "matthews": matthews_corrcoef, "f1": f1_score}[metric]
     return float(rule(labels, logits.argmax(1)))
 
 

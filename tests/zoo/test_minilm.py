@@ -1,0 +1,159 @@
+"""The MiniLM ladder on a micro encoder that the test makes: cutting, caching, distillation, several tasks at once."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+from tabi_bench.config import MinilmZooConfig, TaskConfig, TrainConfig
+from tabi_bench.tasks.base import Task
+from tabi_bench.zoo import minilm
+from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
+from tabi_bench.zoo.minilm import Ladder, cut, encoder_folder, load
+from tabi_bench.zoo.training import encode, predict
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", *(f"w{i}" for i in range(20))]
+IDS = torch.tensor([[2, 4, 7, 9, 3]])
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A folder like the package's: unprefixed float16 weights with a pooler, a tokenizer that pads."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(1)
+    shape = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, **shape)).half().save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", special)
+    tokenizer.enable_padding(length=32)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def make_task(metric="accuracy", n=120):
+    rng = np.random.default_rng(0)
+    good = rng.integers(0, 2, n)
+    texts = [" ".join(["good" if y else "bad", *rng.choice(WORDS[6:], 5)]) for y in good]
+    labels = good.astype(np.float64) * 4 if metric == "pearson" else good
+    names = [] if metric == "pearson" else ["no", "yes"]
+    data = Dataset.from_dict({"text": texts, "label": labels})
+    return Task(
+        TaskConfig(name="toy", family="sentence", texts=["text"], labels=names, metric=metric), "local", data, data
+    )
+
+
+def make_config(encoder, **changes):
+    train = TrainConfig(epochs=5, batch_size=16, learning_rate=1e-2, distill=0.5, word_dropout=0.1, evaluations=4)
+    return MinilmZooConfig(name="minilm", path=str(encoder), max_length=16, layers=[1, 3], train=train, **changes)
+
+
+@torch.no_grad()
+def test_a_cut_is_the_encoders_first_layers(encoder):
+    whole = BertModel.from_pretrained(encoder, dtype=torch.float32, output_hidden_states=True).eval()
+    states = whole(IDS).hidden_states
+    for layers in (1, 2, 3):
+        part = cut(encoder, layers, ["a", "b"], seed=0).eval()
+        assert len(part.bert.encoder.layer) == layers and part.dtype == torch.float32
+        torch.testing.assert_close(part.bert(IDS).last_hidden_state, states[layers])
+    assert cut(encoder, 1, [], seed=0).classifier.out_features == 1
+    with pytest.raises(ModelError, match=r"4 layers asked of .*, which has 3"):
+        cut(encoder, 4, [], seed=0)
+
+
+def test_the_head_follows_from_the_seed_alone(encoder):
+    state = torch.random.get_rng_state()
+    first, again, other = (cut(encoder, 1, ["a", "b"], seed).classifier.weight for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_an_encoder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        encoder_folder(str(tmp_path))
+    monkeypatch.setattr(minilm, "PACKAGE", "no_such_package_here")
+    with pytest.raises(ModelError, match=r"pip install 'tabi-bench\[minilm\]'"):
+        encoder_folder(None)
+
+
+def test_a_ladder_is_trained_once_and_then_read(encoder, tmp_path, monkeypatch):
+    task, config = make_task(), make_config(encoder)
+    zoo = load(config, task, tmp_path, 0, "cpu")
+    assert zoo.names == ["minilm-1", "minilm-3"] and [model.layers for model in zoo.models] == [1, 3]
+    assert zoo.notes["models"]["minilm-3"]["validation_score"] > 0.9
+    monkeypatch.setattr(minilm, "train", lambda *a, **k: pytest.fail("trained again"))
+    again = load(config, task, tmp_path, 0, "cpu")
+    assert again == zoo and zoo.train_s > 0
+    with pytest.raises(pytest.fail.Exception):
+        load(config, task, tmp_path, 1, "cpu")
+
+
+def test_what_is_stored_scores_what_its_notes_say(encoder, tmp_path):
+    task = make_task("pearson")
+    zoo = load(make_config(encoder), task, tmp_path, 0, "cpu")
+    for spec in zoo.models:
+        assert (
+            sum(file.stat().st_size for file in spec.path.glob("*.safetensors")) < 3 * spec.params
+        )  # two bytes a weight, and a header
+        rows = encode(load_tokenizer(spec.path, 16), task.texts("validation"))
+        scores = predict(load_model(spec, torch.float32, "cpu"), rows, "cpu")[:, 0]
+        expected = np.corrcoef(scores, task.labels("validation"))[0, 1]
+        assert zoo.notes["models"][spec.name]["validation_score"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_smaller_models_learn_from_the_largest_unless_told_not_to(encoder, tmp_path, monkeypatch):
+    seen = {}
+    real = minilm.train
+
+    def spy(model, examples, config, **rest):
+        seen[len(model.bert.encoder.layer)] = (config.distill, rest["teacher_logits"])
+        return real(model, examples, config, **rest)
+
+    monkeypatch.setattr(minilm, "train", spy)
+    task, config = make_task(), make_config(encoder)
+    zoo = load(config, task, tmp_path, 0, "cpu")
+    assert seen[3] == (0.0, None) and seen[1][0] == 0.5
+    teacher = load_model(zoo["minilm-3"], torch.float32, "cpu")
+    rows = encode(load_tokenizer(encoder, 16), task.texts("train"))
+    np.testing.assert_allclose(seen[1][1], predict(teacher, rows, "cpu"), atol=1e-5)
+    seen.clear()
+    plain = load(replace(config, distill=False), task, tmp_path, 0, "cpu")
+    assert seen == {1: (0.0, None)}  # the largest is the same model either way
+    assert plain["minilm-3"] == zoo["minilm-3"] and plain["minilm-1"].content_hash != zoo["minilm-1"].content_hash
+
+
+def test_recipes_by_task_and_for_smaller_models(encoder, tmp_path):
+    config = make_config(encoder, student_rate=3.0, tasks={"toy": {"epochs": 2, "word_dropout": 0.0}})
+    ladder = Ladder(config, make_task(), tmp_path, 0, "cpu")
+    assert (ladder.recipe(3).epochs, ladder.recipe(3).word_dropout, ladder.recipe(3).learning_rate) == (2, 0.0, 1e-2)
+    assert ladder.recipe(1).learning_rate == pytest.approx(3e-2)
+    wrong = Ladder(replace(config, tasks={"toy": {"epoch": 2}}), make_task(), tmp_path, 0, "cpu")
+    with pytest.raises(ValueError, match=r"zoo\.tasks\.toy: .*epoch"):
+        wrong.key(3)
+
+
+def test_several_ladders_from_the_command_line(encoder, tmp_path, capsys, monkeypatch):
+    # threads of this process: starting fresh ones imports everything anew, for half a minute on a slow machine
+    monkeypatch.setattr(minilm, "ProcessPoolExecutor", lambda jobs, context: ThreadPoolExecutor(jobs))
+    rows = make_task().train
+    for task in ("sst2", "cola"):
+        (tmp_path / "data" / task).mkdir(parents=True)
+        for split in ("train", "validation"):
+            rows.rename_column("text", "sentence").to_parquet(tmp_path / "data" / task / f"{split}.parquet")
+    report = tmp_path / "report.json"
+    command = ["--tasks", "sst2,cola", "--source-dir", f"{tmp_path}/data", "--path", str(encoder), "--device", "cpu"]
+    command += ["--cache-dir", str(tmp_path / "cache"), "--report", str(report), "--jobs", "1"]
+    small = ["layers=[1,3]", "tasks={}", "max_length=16", "train.epochs=2", "train.learning_rate=0.01"]
+    assert minilm.main([*command, *small]) == 0
+    models_done = json.loads(report.read_text())["models"]
+    assert {(row["task"], row["layers"]) for row in models_done} == {(t, n) for t in ("sst2", "cola") for n in (1, 3)}
+    assert [row["layers"] for row in models_done if row["task"] == "sst2"] == [3, 1]
+    assert {row["metric"] for row in models_done} == {"accuracy", "matthews"}
+    assert "validation score" in capsys.readouterr().out
