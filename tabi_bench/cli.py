@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tabi_bench.config import Config, ConfigError, conf_dir, from_dict_config, register
@@ -56,6 +56,7 @@ def _job(raw: DictConfig) -> None:
 
 def print_summary(found: list[Record], config: Config) -> None:
     """A table in a terminal, tab-free aligned text in a pipe."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -63,21 +64,10 @@ def print_summary(found: list[Record], config: Config) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     console.print(heading(found), soft_wrap=True)
-    table = Table(box=None if not sys.stdout.isatty() else hydra_box(), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
     for row in rows(found):
         table.add_row(*row)
     console.print(table)
     console.print(where(found, config), soft_wrap=True)
-
-
-def hydra_box():
-    from rich.box import SIMPLE_HEAD
-
-    return SIMPLE_HEAD
-
-
-def show(config: Config) -> str:
-    """The configuration as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))

@@ -15,12 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from tabi_bench import device, records
-from tabi_bench.cascade.plans import check_plan, fingerprint
 from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.config import Config, MethodConfig, systems_of
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Engine
 from tabi_bench.evaluation.targets import Target
+from tabi_bench.fingerprint import check_plan, fingerprint
 from tabi_bench.profiling.build import build_profile, engine_key
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.profiling.store import save_profile

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tabi_bench.profiling.profile import PruneKey
 
 MIN_WORDS = 3  # kept of every text
 BAND = 1e-3  # around a threshold: there live and replayed decisions may differ
@@ -79,8 +83,8 @@ def prune(importance: np.ndarray, text_words: Sequence[int], alpha: float) -> np
     """(W,) bool, True for words that are kept.
 
     importance: (W,) of the words of all texts, NaN where unknown; text_words: words of each text. A word is dropped if
-    its importance is below alpha times the mean over its text. Kept are unknown words, texts of at most three words, and
-    the three most important words of each text.
+    its importance is below alpha times the mean over its text. Kept are unknown words, texts of at most three words,
+    and the three most important words of each text.
     """
     keep = np.ones(len(importance), bool)
     if alpha <= 0:
@@ -150,6 +154,16 @@ def pruned_texts(texts: Sequence[str], words: Sequence[Sequence[str]], keep: np.
         text if keep[part].all() else " ".join(word for word, kept in zip(said, keep[part], strict=True) if kept)
         for text, said, part in zip(texts, words, parts, strict=True)
     )
+
+
+def prune_query(
+    texts: tuple[str, ...], importance: np.ndarray, key: PruneKey, seed: int, query: int
+) -> tuple[tuple[str, ...], float, bool]:
+    """The whole rule for one query: (pruned texts, share of words kept, an importance lies near the threshold)."""
+    words = [text.split() for text in texts]
+    keep = kept_words(importance, words, key.alpha, key.control, seed, query)
+    near = near_threshold(importance, [len(text) for text in words], key.alpha)
+    return pruned_texts(texts, words, keep), float(keep.mean()) if len(keep) else 1.0, near
 
 
 # --- ensemble ---------------------------------------------------------------------------------------------------------

@@ -1,386 +1,336 @@
 """Plan search: models x thresholds x pruning scale x ensemble, for the least predicted latency that meets the target.
 
-Thresholds are searched exhaustively on cached logits. What costs time is the large model on pruned text; it runs only
-on rows that could still matter: a setting stops as soon as even the best that its unseen rows could bring loses to the
-incumbent.
+Thresholds are searched exhaustively, on outputs that the profile already holds. What costs time is the large model on
+pruned text. A threshold re-routes the least confident rows, so those rows come first: each setting runs only as many
+as must be re-routed to meet the target if all rows not yet run were right, and stops once that many would be slower
+than the best point found so far.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from tabi_bench.cascade import rules
-from tabi_bench.cascade.calibration import AgreementModel, fit_agreement, fit_temperature
+from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
+from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.regression import Agreement, fit_agreement
 from tabi_bench.config import CascadeConfig
-from tabi_bench.evaluation.metrics import score
-from tabi_bench.evaluation.targets import Target, predictions_of
+from tabi_bench.evaluation.targets import Target
 from tabi_bench.profiling.profile import Profile, PruneKey
+from tabi_bench.system import FoldPlan, Unreachable
 
-FIRST_THRESHOLDS = 48  # of level 1 in a triple; those of level 2 are searched exhaustively
-STEP = 64  # rows run at a time where no bound on the unseen ones is known (Matthews, Pearson)
+TUNED_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the last level, tried for the ensemble `tuned`
+CHUNKS = 20  # a setting runs at least a 20th of the rows at a time
+FIRST_THRESHOLDS = 48  # of level 1 in a triple, then all around the best of them; those of level 2 exhaustively
+FAR = 1e3  # never and always of the sigmoid dispatcher
 
 
-@dataclass
+@dataclass(frozen=True)
 class Candidate:
-    """An operating point that meets the target on tune."""
+    """A point that meets the target on tune: its predicted mean latency, predictions (N,) and share of each level."""
 
     latency_ms: float
-    point: dict[str, Any]
+    point: Point
     predictions: np.ndarray
     shares: list[float]
 
 
-@dataclass
-class Cut:
-    """Rows in the order in which a falling threshold re-routes them, and the thresholds between them."""
+@dataclass(frozen=True)
+class Rung:
+    """What is known of one model on the tune rows: output (N, K) at its temperature, milliseconds (N,) on full text."""
 
-    order: np.ndarray  # (M,) positions, least confident first
-    confidence: np.ndarray  # (M,) in that order; -inf where it is not a number
+    name: str
+    temperature: float
+    weight: float
+    output: np.ndarray
+    pooled: np.ndarray | None
+    ms: np.ndarray
+    ms_importance: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Some rows, least confident first, and the thresholds between them.
+
+    order: (M,) positions; confidence: (M,) in that order, -inf where it is not a number: such rows always re-route.
+    """
+
+    order: np.ndarray
+    confidence: np.ndarray
+    far: bool = False  # perturbed confidences have no natural ends
 
     @classmethod
-    def of(cls, confidence: np.ndarray, positions: np.ndarray) -> Cut:
-        c = np.nan_to_num(confidence[positions], nan=-np.inf)
-        ascending = np.argsort(c, kind="stable")
-        return cls(positions[ascending], c[ascending])
+    def of(cls, confidence: np.ndarray, positions: np.ndarray, far: bool) -> Cut:
+        sure = np.nan_to_num(confidence[positions], nan=-np.inf)
+        ascending = np.argsort(sure, kind="stable")
+        return cls(positions[ascending], sure[ascending], far)
 
     @cached_property
-    def allowed(self) -> np.ndarray:
-        """(M + 1,) k for which some threshold re-routes just the first k: not between equals, never short of a NaN."""
-        inner = self.confidence[1:] > self.confidence[:-1]
-        return np.concatenate([[not np.isneginf(self.confidence[:1]).any()], inner, [True]])
+    def counts(self) -> np.ndarray:
+        """Ascending numbers of rows that some threshold re-routes: not between equals, never short of a NaN."""
+        between = np.flatnonzero(self.confidence[1:] > self.confidence[:-1]) + 1
+        ends = [] if np.isneginf(self.confidence[:1]).any() else [0]
+        return np.unique(np.concatenate([ends, between, [len(self.order)]]).astype(np.int64))
 
-    def tau(self, k: int) -> float:
-        """Midway between the neighbouring observed confidences; beyond them 0 (never) or above 1 (always)."""
-        c = self.confidence
-        if k == 0:
-            return float(min(0.0, c[0] - 1.0)) if c[0] < 0 else 0.0
-        if k == len(c):
-            return float(max(1.1, c[-1] + 1.0)) if c[-1] > 1 else 1.1
-        low = c[k - 1] if np.isfinite(c[k - 1]) else c[k] - 1.0
-        return float((low + c[k]) / 2)
-
-
-@dataclass
-class Chain:
-    """One sequence of models with its pruning scale and ensemble: everything about it but the thresholds."""
-
-    names: tuple[str, ...]
-    alpha: float
-    ensemble: str
-    weights: list[float]
-    large_only: bool
-    agreement: list[dict] = field(default_factory=list)
+    def tau(self, count: int) -> float:
+        """The threshold that re-routes `count` rows: midway between neighbours."""
+        below, above = self.confidence[:count], self.confidence[count:]
+        if not len(above):
+            return FAR if self.far else rules.ALWAYS
+        if not len(below) or np.isneginf(below[-1]):
+            return -FAR if self.far else rules.NEVER
+        return float((below[-1] + above[0]) / 2)
 
 
 class Search:
-    """One search on one set of tune rows. `run` returns the best candidate; `statistics` says what it cost."""
+    """One search over the rows of `profile`. `exhaustive` runs every setting on every row: what regret is held against.
 
-    def __init__(self, profile: Profile, target: Target, options: CascadeConfig):
-        self.profile, self.target, self.options = profile, target, options
+    best: the fastest candidate so far; run, possible: passes of large models on pruned text, and how many an exhaustive
+    search runs; pairwise: the best of two levels or fewer, once three are searched.
+    """
+
+    def __init__(self, profile: Profile, target: Target, options: CascadeConfig, exhaustive: bool = False) -> None:
+        self.profile, self.target, self.options, self.exhaustive = profile, target, options, exhaustive
         self.n = len(profile.rows)
-        self.all = np.arange(self.n)
+        self.rungs = {name: self._rung(name) for name in profile.names}
+        self.far = options.dispatcher == "sigmoid"
         self.best: Candidate | None = None
-        self.best_pair: Candidate | None = None
-        self.temperature = {name: self._temperature(name) for name in profile.names}
-        self.outputs = {name: self._output(name, model.logits) for name, model in profile.models.items()}
-        self.quality = {name: self._quality(name) for name in profile.names}
-        self._agreements: dict[tuple[str, ...], AgreementModel] = {}
-        self.draws = rules.draws(profile.seed, profile.rows)
-        self.passes = 0
+        self.pairwise: dict | None = None
+        self.run, self.possible = 0, 0
+        self._agreements: dict[tuple, tuple[Agreement, np.ndarray]] = {}
+        self._seen: dict[PruneKey, Seen] = {}
 
-    # --- what the models say ------------------------------------------------------------------------------------------
+    def _rung(self, name: str) -> Rung:
+        model = self.profile.models[name]
+        calibrate = self.options.calibrate and not self.profile.is_regression
+        temperature = fit_temperature(model.logits, self.profile.labels) if calibrate else 1.0
+        output, weight = outputs_of(model.logits, temperature), vote_weight(model.logits, self.profile.labels)
+        ms, ms_importance = (model.latency(model.tokens, importance) for importance in (False, True))
+        return Rung(name, temperature, weight, output, model.pooled, ms, ms_importance)
 
-    def _temperature(self, name: str) -> float:
-        if self.profile.is_regression or not self.options.calibrate:
-            return 1.0
-        return fit_temperature(self.profile.models[name].logits, self.profile.labels)
+    # --- settings ---
 
-    def _output(self, name: str, logits: np.ndarray) -> np.ndarray:
-        """(N, K) probabilities at the model's temperature, or scores (N, 1)."""
-        if self.profile.is_regression:
-            return logits.astype(np.float64)
-        return rules.softmax(logits, self.temperature[name])
+    def settings(self, names: tuple[str, ...], alphas: tuple[float, ...]) -> Iterator[Point]:
+        """A point for each ensemble, thresholds still open."""
+        o, rungs = self.options, [self.rungs[name] for name in names]
+        for ensemble in o.ensembles:
+            for share in TUNED_SHARES if ensemble == "tuned" else (0.5,):
+                yield Point(
+                    models=list(names),
+                    temperatures=[rung.temperature for rung in rungs],
+                    weights=[rung.weight for rung in rungs],
+                    alphas=list(alphas),
+                    ensemble=ensemble,
+                    share=share,
+                    confidence=o.confidence,
+                    dispatcher=o.dispatcher,
+                    sigmoid_k=o.sigmoid_k,
+                    importance=o.importance,
+                    pruning=o.pruning,
+                    seed=self.profile.seed,
+                )
 
-    def _quality(self, name: str) -> float:
-        """The ensemble weight: share of right answers on full text, or max(Pearson, 0.01)."""
-        labels, said = self.profile.labels, predictions_of(self.outputs[name])
-        if self.profile.is_regression:
-            return max(score("pearson", labels, said), 0.01)
-        return score("accuracy", labels, said)
+    def sure(self, point: Point, level: int, output: np.ndarray, pooled: np.ndarray | None) -> np.ndarray:
+        """(N,) confidence after `level` from its combined output (N, K); regression: cross-fitted, on full text."""
+        if not self.profile.is_regression:
+            return point.confidence_of(level, output, pooled, self.profile.rows)
+        agreement, cross_fitted = self._agreement(point, level)
+        confidences = cross_fitted if level == 0 else agreement(pooled, output[:, 0])
+        return self._perturbed(point, level, confidences)
 
-    def _confidence(self, level: int, chain: Chain, combined: np.ndarray, pooled: np.ndarray | None) -> np.ndarray:
-        """(n,) confidence after `level`; for regression the agreement with the chain's last model."""
-        if self.profile.is_regression:
-            return AgreementModel(**chain.agreement[level])(pooled, combined[:, 0])
-        return rules.confidence(combined, self.options.confidence)
+    def _perturbed(self, point: Point, level: int, confidences: np.ndarray) -> np.ndarray:
+        if not self.far:
+            return confidences
+        return rules.perturb(confidences, point.sigmoid_k, rules.draws(point.seed, self.profile.rows, stream=level))
 
-    def _softened(self, c: np.ndarray, level: int) -> np.ndarray:
-        if self.options.dispatcher == "threshold":
-            return c
-        u = self.draws if level == 0 else rules.draws(self.profile.seed, self.profile.rows, str(level))
-        return rules.soften(c, u, self.options.sigmoid_k)
-
-    def _chain(self, names: tuple[str, ...], alpha: float, ensemble: str) -> Chain:
-        chain = Chain(names, alpha, ensemble, self._weights(names, ensemble), ensemble == "large")
-        if self.profile.is_regression:
-            chain.agreement = [self._agreement(names[: i + 1], names[-1]).to_dict() for i in range(len(names) - 1)]
-        return chain
-
-    def _agreement(self, passed: tuple[str, ...], last: str) -> AgreementModel:
-        """Fitted on full text, once per (levels passed, last model)."""
-        key = (*passed, last)
+    def _agreement(self, point: Point, level: int) -> tuple[Agreement, np.ndarray]:
+        key = (*point.models[: level + 1], point.models[-1], level and (point.ensemble, point.share))
         if key not in self._agreements:
-            weights = [self.quality[name] for name in passed]
-            said = rules.combine([self.outputs[name] for name in passed], weights)[:, 0]
-            pooled = self.profile.models[passed[-1]].pooled
-            self._agreements[key] = fit_agreement(pooled, said, self.outputs[last][:, 0])
+            rungs = [self.rungs[name] for name in point.models]
+            passed = list(range(level + 1))
+            score = point.combine([rungs[k].output for k in passed], passed)[:, 0]
+            self._agreements[key] = fit_agreement(rungs[level].pooled, score, rungs[-1].output[:, 0])
         return self._agreements[key]
 
-    def _weights(self, names: tuple[str, ...], ensemble: str) -> list[float]:
-        if ensemble == "log_odds":
-            return [rules.log_odds_weight(self.quality[name], self.n) for name in names]
-        if ensemble == "tuned":
-            return self._tuned(names)
-        return [self.quality[name] for name in names]
+    def finished(self, point: Point, taus: list[float]) -> Point:
+        """The point with its thresholds, and for regression with its fits."""
+        fits = range(len(point.models) - 1) if self.profile.is_regression else ()
+        agreement = [self._agreement(point, level)[0].plain() for level in fits]
+        return replace(point, taus=taus, agreement=agreement)
 
-    def _tuned(self, names: tuple[str, ...]) -> list[float]:
-        """One scalar: the last level's share of the vote, the best of a grid on full text."""
-        outputs = [self.outputs[name] for name in names]
-        grid = [[*[(1 - w) / (len(names) - 1)] * (len(names) - 1), w] for w in np.linspace(0.5, 1.0, 11).tolist()]
-        return max(grid, key=lambda w: self.target.score(predictions_of(rules.combine(outputs, w))))
+    def offer(self, latency_ms: float, point: Point, taus: list[float], said: np.ndarray, shares: list[float]) -> None:
+        """Keeps the candidate if it is the fastest."""
+        if self.best is None or latency_ms < self.best.latency_ms - 1e-12:
+            self.best = Candidate(latency_ms, self.finished(point, taus), said, shares)
 
-    # --- the search ---------------------------------------------------------------------------------------------------
+    # --- one and two levels ---
 
-    def run(self) -> Candidate | None:
-        """The best candidate, or None if not even a single model meets the target."""
-        for name in self.profile.names:
-            self._single(name)
-        pairs = list(combinations(self.profile.names, 2)) if self.options.levels >= 2 else []
-        triples = list(combinations(self.profile.names, 3)) if self.options.levels >= 3 else []
-        for names in pairs:
-            for ensemble in self.options.ensembles:
-                self._pair(self._chain(names, 0.0, ensemble))
-        for alpha in self._alphas:
-            for names in pairs:
-                self._pruned_pair(names, alpha)
-        self.best_pair = self.best
-        for names in triples:
-            for ensemble in self.options.ensembles:
-                self._triple(names, ensemble)
-        return self.best
+    def singles(self) -> None:
+        """Every model alone."""
+        for name, rung in self.rungs.items():
+            said = rules.label_of(rung.output)
+            if self.target.meets(said):
+                point = next(self.settings((name,), ()))
+                self.offer(float(rung.ms.mean()), replace(point, ensemble="large"), [], said, [1.0])
 
-    @property
-    def _alphas(self) -> list[float]:
-        return sorted(alpha for alpha in self.options.alphas if alpha > 0)
+    def pairs(self) -> None:
+        """Every pair on full text, then pruned: the small settings first, whose incumbents stop the others."""
+        pairs = list(combinations(self.rungs, 2))
+        for alpha in sorted(set(self.options.alphas)):
+            self.possible += len(pairs) * self.n * (alpha > 0)
+            for names in sorted(pairs, key=lambda pair: sum(self.rungs[name].ms.mean() for name in pair)):
+                self._pair(names, alpha)
 
-    def statistics(self) -> dict[str, Any]:
-        """Large-model passes on pruned text: run, what an exhaustive search over pairs would run, and their ratio."""
-        pairs = len(self.profile.names) * (len(self.profile.names) - 1) // 2 if self.options.levels >= 2 else 0
-        exhaustive = pairs * len(self._alphas) * self.n
-        return {"passes_run": self.passes, "passes_exhaustive": exhaustive}
+    def _pair(self, names: tuple[str, str], alpha: float) -> None:
+        small, large = (self.rungs[name] for name in names)
+        points = list(self.settings(names, (alpha,)))
+        cut = Cut.of(self.sure(points[0], 0, small.output, small.pooled), np.arange(self.n), self.far)
+        spent = small.ms_importance if alpha > 0 else small.ms
+        if alpha == 0:
+            seen = Seen(large.output, large.pooled, large.ms, self.n)
+        else:
+            seen = self.seen(PruneKey(*names, alpha, self.options.importance, self.options.pruning))
+            if not self._timed(seen, cut, small, large, spent):
+                return
+        for point in points:
+            self._thresholds(point, cut, small, spent, seen)
 
-    def _offer(self, latency: float, chain: Chain, taus: list[float], said: np.ndarray, shares: list[float]) -> None:
-        if self.best is not None and latency >= self.best.latency_ms:
-            return
-        self.best = Candidate(latency, self._point(chain, taus), said, shares)
-
-    def _point(self, chain: Chain, taus: list[float]) -> dict[str, Any]:
-        return {
-            "models": list(chain.names),
-            "taus": taus,
-            "alpha": chain.alpha,
-            "ensemble": chain.ensemble,
-            "weights": chain.weights,
-            "temperatures": [self.temperature[name] for name in chain.names],
-            "confidence": self.options.confidence,
-            "dispatcher": self.options.dispatcher,
-            "sigmoid_k": self.options.sigmoid_k,
-            "importance": self.options.importance,
-            "pruning": self.options.pruning,
-            "agreement": chain.agreement,
-        }
-
-    def _single(self, name: str) -> None:
-        said = predictions_of(self.outputs[name])
-        if self.target.meets(said):
-            chain = self._chain((name,), 0.0, "large")
-            self._offer(self.profile.models[name].mean_ms, chain, [], said, [1.0])
-
-    def _time(self, name: str, importance: bool = False) -> np.ndarray:
-        model = self.profile.models[name]
-        return model.latency(model.tokens, importance)
-
-    def _first(self, chain: Chain) -> tuple[np.ndarray, Cut, np.ndarray]:
-        """Level 1: its output (N, K), its cut of all rows, its time (N,)."""
-        small = chain.names[0]
-        output = self.outputs[small]
-        c = self._softened(self._confidence(0, chain, output, self.profile.models[small].pooled), 0)
-        return output, Cut.of(c, self.all), self._time(small, chain.alpha > 0)
-
-    def _pair(self, chain: Chain) -> None:
-        """All thresholds of a pair on full text: no model runs."""
-        p1, cut, t1 = self._first(chain)
-        base = predictions_of(p1)
-        other = predictions_of(rules.combine([p1, self.outputs[chain.names[1]]], chain.weights, chain.large_only))
-        k = self.target.first_met(base, other, cut.order, cut.allowed)
-        if k is not None:
-            self._offer_pair(chain, cut, k, base, other, t1, self._time(chain.names[1])[cut.order])
-
-    def _offer_pair(self, chain, cut: Cut, k: int, base, other, t1: np.ndarray, t2: np.ndarray) -> None:
-        """t2: (N,) in the cut's order."""
-        said = base.copy()
-        said[cut.order[:k]] = other[cut.order[:k]]
-        latency = t1.mean() + (t2[:k] + self.profile.overhead_ms).sum() / self.n
-        self._offer(float(latency), chain, [cut.tau(k)], said, [1 - k / self.n, k / self.n])
-
-    def _pruned_pair(self, names: tuple[str, str], alpha: float) -> None:
-        """A pair under pruning. Runs the large model on the least confident rows, and on no more than can matter."""
-        chains = [self._chain(names, alpha, ensemble) for ensemble in self.options.ensembles]
-        p1, cut, t1 = self._first(chains[0])
-        key = PruneKey(names[0], names[1], alpha, self.options.importance, self.options.pruning)
-        reach = self._affordable(t1.mean(), np.full(self.n, self._time(names[1]).min()))
-        if not self._could_meet(p1, cut, reach):
-            return
-        t2 = np.full(self.n, np.inf)
-        tokens = self.profile.pruned_tokens(key, cut.order[:reach])
-        t2[:reach] = self.profile.models[names[1]].latency(tokens)
-        reach = self._affordable(t1.mean(), t2)
-        seen = np.full((self.n, self.profile.n_outputs), np.nan)
-        done = 0
-        for chain in chains:
-            done = self._progress(chain, key, cut, p1, t1, t2, seen, done, reach)
-
-    def _affordable(self, spent: float, t2: np.ndarray) -> int:
-        """How many rows, in order, may be re-routed before the incumbent is faster."""
-        if self.best is None:
-            return int(np.isfinite(t2).sum())
-        budget = (self.best.latency_ms - spent) * self.n
-        return int(np.searchsorted(np.cumsum(t2 + self.profile.overhead_ms), budget))
-
-    def _could_meet(self, p1: np.ndarray, cut: Cut, reach: int) -> bool:
-        """Whether the target could be met if all re-routed rows were right."""
-        if reach <= 0:
+    def _timed(self, seen: Seen, cut: Cut, small: Rung, large: Rung, spent: np.ndarray) -> bool:
+        """Times the pruned texts of the rows that matter (tokenising, no model runs); False if none can matter."""
+        cheapest = np.full(self.n, large.ms.min())
+        reach = self._reach(cut, spent, cheapest)
+        base = rules.label_of(small.output)
+        right = self.profile.labels.astype(base.dtype)
+        if not self.exhaustive and self.target.first_met(base, right, cut.order, reach) is None:
             return False
-        base, right = predictions_of(p1), self.profile.labels.astype(predictions_of(p1).dtype)
-        k = self.target.first_met(base, right, cut.order[:reach], cut.allowed[: reach + 1])
-        return k is not None
+        self.time(seen, cut.order[: reach.max()])
+        return True
 
-    def _progress(self, chain, key, cut: Cut, p1, t1, t2, seen, done: int, reach: int) -> int:
-        """Runs more rows until some k is met, or none can be. Unseen rows count as right: a bound on accuracy."""
-        base = predictions_of(p1)
-        bounded = self.profile.metric == "accuracy"
-        order, allowed = cut.order[:reach], cut.allowed[: reach + 1]
+    def _reach(self, cut: Cut, spent: np.ndarray, ms: np.ndarray) -> np.ndarray:
+        """The counts at which a pair would still be faster than the best so far, large model at `ms` (N,)."""
+        if self.best is None or self.exhaustive:
+            return cut.counts
+        return cut.counts[self._latency(cut, spent, ms)[cut.counts] < self.best.latency_ms]
+
+    def _latency(self, cut: Cut, spent: np.ndarray, ms: np.ndarray) -> np.ndarray:
+        """(N + 1,) mean latency by number of re-routed rows."""
+        extra = np.cumsum(ms[cut.order] + self.profile.overhead_ms)
+        return (spent.sum() + np.concatenate([[0.0], extra])) / self.n
+
+    def _thresholds(self, point: Point, cut: Cut, small: Rung, spent: np.ndarray, seen: Seen) -> None:
+        """The least re-routing that meets the target. Rows not yet run count as right, a bound on what they can be."""
+        base = rules.label_of(small.output)
+        latency, reach = self._latency(cut, spent, seen.ms), self._reach(cut, spent, seen.ms)
+        if self.exhaustive and reach.size:
+            self.look(point, seen, cut.order)
         while True:
-            other = self.profile.labels.astype(base.dtype).copy()
-            known = order[:done]
-            both = rules.combine([p1[known], seen[known]], chain.weights, chain.large_only)
-            other[known] = predictions_of(both)
-            within = reach if bounded else done
-            k = self.target.first_met(base, other, order[:within], allowed[: within + 1])
-            if k is not None and k <= done:
-                self._offer_pair(chain, cut, k, base, other, t1, t2)
-                return done
-            if k is None and (bounded or done >= reach):
-                return done
-            upto = k if bounded else min(done + STEP, reach)
-            seen[order[done:upto]] = self._run(key, order[done:upto])
-            done = upto
+            other = self.profile.labels.astype(base.dtype)
+            known = cut.order[: self._known(seen, cut)]
+            other[known] = rules.label_of(point.combine([small.output[known], seen.output[known]], [0, 1]))
+            count = self.target.first_met(base, other, cut.order, reach)
+            if count is None:
+                return
+            if count <= len(known):
+                said = np.where(np.isin(np.arange(self.n), cut.order[:count]), other, base)
+                shares = [1 - count / self.n, count / self.n]
+                return self.offer(float(latency[count]), point, [cut.tau(count)], said, shares)
+            upto = min(max(count, len(known) + self.n // CHUNKS), int(reach.max()))
+            self.look(point, seen, cut.order[:upto])
 
-    def _run(self, key: PruneKey, positions: np.ndarray) -> np.ndarray:
-        self.passes += len(positions)
-        return self._output(key.large, self.profile.pruned(key, positions).logits)
+    def _known(self, seen: Seen, cut: Cut) -> int:
+        """How many rows in order have been run."""
+        return self.n if seen.ran.all() else int((~seen.ran[cut.order]).argmax())
 
-    # --- three levels -------------------------------------------------------------------------------------------------
+    # --- passes on pruned text ---
 
-    def _triple(self, names: tuple[str, ...], ensemble: str) -> None:
-        """Both thresholds jointly on full text; then each alpha at the first threshold that was best there."""
-        k1 = self._triple_full(self._chain(names, 0.0, ensemble))
-        for alpha in self._alphas:
-            if k1 is not None:
-                self._triple_pruned(self._chain(names, alpha, ensemble), k1)
+    def seen(self, key: PruneKey) -> Seen:
+        """What is known so far of the large model of `key`; untimed rows never pay."""
+        if key not in self._seen:
+            empty = np.full((self.n, self.profile.n_outputs), np.nan)
+            self._seen[key] = Seen(empty, None, np.full(self.n, np.inf), 0, key)
+        return self._seen[key]
 
-    def _triple_full(self, chain: Chain) -> int | None:
-        _, cut, t1 = self._first(chain)
-        outputs = [self.outputs[name] for name in chain.names]
-        pooled = self.profile.models[chain.names[1]].pooled
-        t2, t3 = self._time(chain.names[1]), self._time(chain.names[2])
-        grid = np.flatnonzero(cut.allowed)
-        grid = grid[np.unique(np.linspace(0, len(grid) - 1, FIRST_THRESHOLDS).astype(int))]
-        found = {int(k): self._inner(chain, cut, int(k), outputs, pooled, t1, t2, t3) for k in grid if k > 0}
-        found = {k: latency for k, latency in found.items() if latency is not None}
-        return min(found, key=found.__getitem__) if found else None
+    def time(self, seen: Seen, positions: np.ndarray) -> None:
+        """Latencies of pruned texts by their length."""
+        new = positions[np.isinf(seen.ms[positions])]
+        if len(new):
+            tokens = self.profile.pruned_tokens(seen.key, new)
+            seen.ms[new] = self.profile.models[seen.key.large].latency(tokens)
 
-    def _triple_pruned(self, chain: Chain, k1: int) -> None:
-        """At the full-text optimum's first threshold, both later levels on pruned text."""
-        p1, cut, t1 = self._first(chain)
-        rows = cut.order[:k1]
-        outputs, times, pooled = [p1], [], None
-        for name in chain.names[1:]:
-            key = PruneKey(chain.names[0], name, chain.alpha, self.options.importance, self.options.pruning)
-            t = np.zeros(self.n)
-            t[rows] = self.profile.models[name].latency(self.profile.pruned_tokens(key, rows))
-            times.append(t)
-        if self.best and t1.mean() + (times[0] + self.profile.overhead_ms)[rows].sum() / self.n >= self.best.latency_ms:
-            return
-        for name in chain.names[1:]:
-            key = PruneKey(chain.names[0], name, chain.alpha, self.options.importance, self.options.pruning)
-            out = np.full_like(p1, np.nan)
-            self.passes += len(rows)
-            pruned = self.profile.pruned(key, rows)
-            out[rows] = self._output(name, pruned.logits)
-            outputs.append(out)
-            if name == chain.names[1] and pruned.pooled is not None:
-                pooled = np.zeros((self.n, pruned.pooled.shape[1]))
-                pooled[rows] = pruned.pooled
-        self._inner(chain, cut, k1, outputs, pooled, t1, *times)
-
-    def _inner(self, chain, cut: Cut, k1: int, outputs, pooled, t1, t2, t3) -> float | None:
-        """The best second threshold given that level 1 re-routes its k1 least confident rows; its latency, or None."""
-        second = rules.combine(outputs[:2], chain.weights[:2], chain.large_only)
-        third = rules.combine(outputs, chain.weights, chain.large_only)
-        rows = cut.order[:k1]
-        base = predictions_of(outputs[0])
-        base[rows] = predictions_of(second[rows])
-        inner = Cut.of(self._softened(self._confidence(1, chain, second, pooled), 1), rows)
-        other = predictions_of(third)
-        k2 = self.target.first_met(base, other, inner.order, inner.allowed)
-        if k2 is None:
-            return None
-        said = base.copy()
-        said[inner.order[:k2]] = other[inner.order[:k2]]
-        over = self.profile.overhead_ms
-        latency = t1.mean() + ((t2[rows] + over).sum() + (t3[inner.order[:k2]] + over).sum()) / self.n
-        shares = [1 - k1 / self.n, (k1 - k2) / self.n, k2 / self.n]
-        self._offer(float(latency), chain, [cut.tau(k1), inner.tau(k2)], said, shares)
-        return float(latency)
+    def look(self, point: Point, seen: Seen, positions: np.ndarray) -> None:
+        """Runs the large model on those of the pruned texts at `positions` that it has not seen."""
+        new = positions[~seen.ran[positions]]
+        if len(new):
+            pruned = self.profile.pruned(seen.key, new)
+            self.run += len(new)
+            seen.add(new, outputs_of(pruned.logits, self.rungs[seen.key.large].temperature), pruned.pooled)
 
 
-def exhaustive(profile: Profile, target: Target, options: CascadeConfig) -> float | None:
-    """Predicted latency of the best point when every pair runs every alpha on every row: regret is held against it."""
-    search = Search(profile, target, options)
-    for name in profile.names:
-        search._single(name)
-    for names in combinations(profile.names, 2):
-        for alpha in [0.0, *search._alphas]:
-            for ensemble in options.ensembles:
-                chain = search._chain(names, alpha, ensemble)
-                if alpha == 0:
-                    search._pair(chain)
-                    continue
-                p1, cut, t1 = search._first(chain)
-                key = PruneKey(names[0], names[1], alpha, options.importance, options.pruning)
-                pruned = profile.run_pruned(key, profile.rows[cut.order])
-                p2 = np.empty_like(p1)
-                p2[cut.order] = search._output(names[1], pruned.logits)
-                other = predictions_of(rules.combine([p1, p2], chain.weights, chain.large_only))
-                base = predictions_of(p1)
-                k = target.first_met(base, other, cut.order, cut.allowed)
-                if k is not None:
-                    t2 = profile.models[names[1]].latency(pruned.tokens)
-                    search._offer_pair(chain, cut, k, base, other, t1, t2)
-    return search.best.latency_ms if search.best else None
+class Seen:
+    """A model's outputs (N, K), pooled vectors (N, H) and milliseconds (N,) on what it reads, as far as it `ran`."""
+
+    def __init__(
+        self, output: np.ndarray, pooled: np.ndarray | None, ms: np.ndarray, ran: int, key: PruneKey | None = None
+    ) -> None:
+        self.output, self.pooled, self.ms, self.key = output, pooled, ms, key
+        self.ran = np.arange(len(ms)) < ran
+
+    def add(self, positions: np.ndarray, output: np.ndarray, pooled: np.ndarray | None) -> None:
+        self.output[positions], self.ran[positions] = output, True
+        if pooled is not None:
+            if self.pooled is None:
+                self.pooled = np.zeros((len(self.ms), pooled.shape[1]))
+            self.pooled[positions] = pooled
+
+
+def search(profile: Profile, target: Target, options: CascadeConfig) -> FoldPlan:
+    """The fastest point that meets the target on the rows of `profile`, with what it is predicted to yield.
+
+    Models alone are candidates too, so that no cascade is predicted to be slower than the best single model; with three
+    levels, the best of fewer levels is kept beside in `predicted["pairwise"]`. Raises Unreachable.
+    """
+    found = Search(profile, target, options)
+    _run(found)
+    if found.best is None:
+        raise Unreachable(
+            f"{profile.task}: no cascade of at most {options.levels} levels meets the target {target.value:.4f} with "
+            f"its margin; the best single model, {target.reference_model}, has "
+            f"{target.score(target.reference_predictions):.4f} on tune. Lower the target or set search.margin_se=0"
+        )
+    best = found.best
+    predicted = {
+        "score": target.score(best.predictions),
+        "latency_ms": best.latency_ms,
+        "shares": best.shares,
+        "passes": {"run": found.run, "exhaustive": found.possible},
+    }
+    if options.levels > 2:
+        predicted["pairwise"] = found.pairwise
+    return FoldPlan(profile.rows.tolist(), None, target.value, best.point.plain(), predicted)
+
+
+def _run(found: Search) -> None:
+    from tabi_bench.cascade.triples import triples
+
+    found.singles()
+    if found.options.levels > 1:
+        found.pairs()
+    if found.options.levels > 2:
+        triples(found)
+
+
+def verify(profile: Profile, target: Target, options: CascadeConfig, plan: FoldPlan) -> dict[str, float]:
+    """Searches again exhaustively: {exhaustive_ms, regret_pct, passes_share} of `plan` in predicted latency."""
+    found = Search(profile, target, options, exhaustive=True)
+    _run(found)
+    best, passes = found.best.latency_ms, plan.predicted["passes"]
+    return {
+        "exhaustive_ms": best,
+        "regret_pct": 100 * (plan.predicted["latency_ms"] / best - 1),
+        "passes_share": passes["run"] / max(passes["exhaustive"], 1),
+    }

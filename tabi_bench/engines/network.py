@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers.models.deberta import modeling_deberta
 
 from tabi_bench.engines.attention import DISENTANGLED, NAME, install_probe
 from tabi_bench.engines.fuse import fuse_projections
@@ -59,8 +60,14 @@ class Network(nn.Module):
         return logits, scores, None if self.pooled is None else self.pooled[0].float()
 
 
+def _attention_span(query: torch.Tensor, key: torch.Tensor, longest: int) -> int:
+    """What transformers computes as a tensor on the CPU, which neither a compiler nor a capture likes to meet."""
+    return min(max(query.size(-2), key.size(-2)), longest)
+
+
 def _remember_positions(model: nn.Module) -> None:
     """DeBERTa's relative positions depend on the length alone; built anew, they copy from the CPU at every pass."""
+    modeling_deberta.compute_attention_span = _attention_span
     encoder = getattr(model, model.base_model_prefix).encoder
     build, known = encoder.get_rel_pos, {}
 

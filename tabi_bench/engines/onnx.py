@@ -165,6 +165,7 @@ class OnnxEngine(EagerEngine):
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # else its threads disturb the next model
         return self._runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
     def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:

@@ -22,8 +22,8 @@ PruneRule = Callable[[tuple[str, ...], np.ndarray, PruneKey, int, int], tuple[tu
 class PrunedRunner:
     """Prunes as serving does and runs the same engine call. `save` keeps what was run for the next session.
 
-    prune: the cascade's rule; models: by name, loaded; importance: {model: {option: Ragged over all queries}}; folder: of the cache, named by the
-    content of data, models and engine. Rows are numbers of `queries`.
+    prune: the cascade's rule; models: by name, loaded; importance: {model: {option: Ragged over all queries}};
+    folder: of the cache, named by the content of data, models and engine. Rows are numbers of `queries`.
     """
 
     def __init__(

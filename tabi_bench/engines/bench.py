@@ -1,0 +1,399 @@
+"""Every engine beside what users call: `python -m tabi_bench.engines.bench --models minilm-l6 bert-large --lengths 32`.
+
+Models are named by shape (random weights: their speed is that of trained ones) or by folder. All entries answer the
+same texts, interleaved in rounds of short blocks. An entry that fails says why in its row, and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from tabi_bench import device as devices
+from tabi_bench.config import EngineConfig
+from tabi_bench.engines import make_engine
+from tabi_bench.engines.base import Output
+from tabi_bench.zoo.base import ModelSpec
+
+ENTRIES: dict[str, dict[str, Any]] = {
+    "eager": {"name": "eager", "fuse_qkv": False},
+    "graph-unfused": {"name": "graph", "fuse_qkv": False},
+    "graph": {"name": "graph"},
+    "compile": {"name": "compile"},
+    "compile-autotune": {"name": "compile", "autotune": True},
+    "onnx": {"name": "onnx"},
+    "onnx-int8": {"name": "onnx", "quantize": True},
+}
+USERS = ("pipeline", "reduce-overhead")
+ALPHA = 0.75  # pruning scale at which kept words are compared
+BLOCK = 10  # calls of one entry before the next one's turn
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+DISENTANGLED = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+DISENTANGLED |= {"position_biased_input": False, "type_vocab_size": 0}
+BUCKETED = {"position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True}
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {  # model type, what differs from its default configuration
+    "minilm-l6": ("bert", {"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536}),
+    "bert-base": ("bert", BASE),
+    "bert-large": ("bert", LARGE),
+    "deberta-v3-base": ("deberta-v2", BASE | DISENTANGLED | BUCKETED),
+    "deberta-v1-large": ("deberta", LARGE | DISENTANGLED),
+}
+
+
+@dataclass
+class Row:
+    """One entry at one length. Times in milliseconds; `text`: from raw text, `forward`: from pieces to host arrays."""
+
+    model: str
+    length: int
+    entry: str
+    text_p50: float | None = None
+    text_p99: float | None = None
+    forward_p50: float | None = None
+    replay_p50: float | None = None  # the graph and the synchronisation alone
+    outside_us: float | None = None  # text_p50 - replay_p50
+    stream_ms: float | None = None
+    times_streaming: float | None = None
+    labels_equal: float | None = None  # share, against float32 eager
+    logits_off: float | None = None  # largest difference over the largest logit
+    words_alike: float | None = None  # share of words kept or pruned alike
+    error: str | None = None
+    engine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Entry:
+    """Something that answers: `text` from raw text to a label, `forward` from pieces, `replay` the bare graph."""
+
+    name: str
+    text: Callable[[str], Any]
+    forward: Callable[[], Any] | None = None
+    replay: Callable[[], Any] | None = None
+    output: Callable[[str], Output] | None = None
+    engine: Any = None
+
+
+def write_shape(name: str, folder: Path, max_length: int) -> ModelSpec:
+    """A model of this shape with random weights and a tokenizer of whole words `w0 w1 ...`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from tabi_bench.zoo.loading import spec_of
+
+    family, changes = SHAPES[name]
+    config = AutoConfig.for_model(family, **changes, num_labels=3, pad_token_id=0)
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    vocabulary = {
+        word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(20000))])
+    }
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return spec_of(folder, name, max_length)
+
+
+def texts_of_length(spec: ModelSpec, length: int, count: int) -> list[str]:
+    """`count` texts of exactly `length` pieces (or the nearest below, for tokenizers that split the words)."""
+    from tabi_bench.zoo.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(spec.path, 4 * length)
+    words = (
+        [f"w{i}" for i in range(20000)]
+        if tokenizer.token_to_id("w19999")
+        else ["the", "film", "is", "good", "and", "not", "very", "bad"]
+    )
+    random, texts = np.random.default_rng(0), []
+    for _ in range(count):
+        text = random.choice(words, length).tolist()
+        while len(tokenizer.encode(" ".join(text))) > length:
+            text.pop()
+        texts.append(" ".join(text))
+    return texts
+
+
+def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, lengths: list[int], sample: str) -> Entry:
+    """An engine of this package. The sample text is what `forward` and `replay` run on."""
+    on_cpu = {"device": "cpu", "dtype": "auto"} if name.startswith("onnx") else {}
+    where = {"device": arguments.device, "dtype": arguments.dtype, "threads": arguments.threads} | on_cpu
+    engine = make_engine(EngineConfig(**{"buckets": lengths, **ENTRIES[name]}, **where))
+    model = engine.load(spec, importance="last")
+    plain = engine.load(spec)
+    encoding = plain.encode((sample,))
+    plain.forward(encoding)
+    model.forward(encoding, want_importance=True)
+    step = plain.runner.step(encoding.n_tokens, False) if engine.pads else None
+
+    def replay() -> None:
+        step.graph.replay()
+        torch.cuda.current_stream().synchronize()
+
+    return Entry(
+        name,
+        text=lambda text: int(plain.forward(plain.encode((text,))).logits.argmax()),
+        forward=lambda: plain.forward(encoding),
+        replay=replay if step is not None else None,
+        output=lambda text: model.forward(model.encode((text,)), want_importance=True),
+        engine=engine,
+    )
+
+
+def _plain_model(spec: ModelSpec, arguments: argparse.Namespace) -> tuple[Any, Any, str, torch.dtype]:
+    from transformers import PreTrainedTokenizerFast
+
+    from tabi_bench.zoo.loading import load_model
+
+    on = devices.resolve(arguments.device)
+    chosen = ("float16" if on.startswith("cuda") else "float32") if arguments.dtype == "auto" else arguments.dtype
+    dtype = getattr(torch, chosen)
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(spec.path / "tokenizer.json"), **special)
+    names = ["input_ids", "attention_mask"] + ["token_type_ids"] * (spec.family not in ("distilbert", "roberta"))
+    tokenizer.model_input_names = names
+    return load_model(spec, dtype, on), tokenizer, on, dtype
+
+
+def pipeline_entry(spec: ModelSpec, arguments: argparse.Namespace) -> Entry:
+    """`transformers.pipeline` as its users call it."""
+    from transformers import pipeline
+
+    model, tokenizer, on, dtype = _plain_model(spec, arguments)
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device=on, dtype=dtype)
+    return Entry("pipeline", text=classify)
+
+
+def reduce_overhead_entry(spec: ModelSpec, arguments: argparse.Namespace, sample: str) -> Entry:
+    """`torch.compile(mode="reduce-overhead")` around the model that transformers loads."""
+    model, tokenizer, on, _ = _plain_model(spec, arguments)
+    compiled = torch.compile(model, mode="reduce-overhead", dynamic=False)
+
+    @torch.inference_mode()
+    def run(inputs: dict[str, torch.Tensor]) -> np.ndarray:
+        return compiled(**{name: value.to(on) for name, value in inputs.items()}).logits.float().cpu().numpy()
+
+    prepared = dict(tokenizer(sample, return_tensors="pt"))
+    for _ in range(4):
+        run(prepared)
+    text = lambda text: int(run(dict(tokenizer(text, return_tensors="pt"))).argmax())  # noqa: E731
+    return Entry("reduce-overhead", text=text, forward=lambda: run(prepared))
+
+
+def build(name: str, spec: ModelSpec, arguments: argparse.Namespace, lengths: list[int], sample: str) -> Entry:
+    """The entry called `name`, warm at the length of `sample`."""
+    if name == "pipeline":
+        return pipeline_entry(spec, arguments)
+    if name == "reduce-overhead":
+        return reduce_overhead_entry(spec, arguments, sample)
+    return engine_entry(name, spec, arguments, lengths, sample)
+
+
+@contextmanager
+def quiet_collector() -> Iterator[None]:
+    """No garbage collection inside."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def time_all(calls: dict[Any, Callable[[int], Any]], repeats: int) -> dict[Any, np.ndarray]:
+    """Milliseconds of `repeats` calls of each, interleaved in blocks; the first call of a block is not counted."""
+    taken: dict[Any, list[float]] = {key: [] for key in calls}
+    with quiet_collector():
+        for _ in range(max(1, repeats // BLOCK)):
+            for key, call in calls.items():
+                call(0)
+                for number in range(BLOCK):
+                    start = perf_counter()
+                    call(number)
+                    taken[key].append(1e3 * (perf_counter() - start))
+    return {key: np.array(values) for key, values in taken.items()}
+
+
+def copy_bandwidth(on: str) -> float:
+    """Bytes per second of a device-to-device copy, reads and writes both counted: the best of ten."""
+    source = torch.empty(1 << 30, dtype=torch.uint8, device=on)
+    target = torch.empty_like(source)
+    best = 0.0
+    for _ in range(10):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        target.copy_(source)
+        end.record()
+        end.synchronize()
+        best = max(best, 2 * source.numel() / (begin.elapsed_time(end) / 1e3))
+    return best
+
+
+def streamed_bytes(model: torch.nn.Module) -> int:
+    """Bytes of all weights but the embedding tables, of which a query reads a few rows."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in tables)
+
+
+def kept(importance: np.ndarray) -> np.ndarray:
+    """(W,) bool: words that pruning at ALPHA keeps."""
+    return ~(importance < ALPHA * np.nanmean(importance))
+
+
+def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
+    """Fills in the agreement of a row with float32 eager on the same texts."""
+    pairs = list(zip(outputs, reference, strict=True))
+    row.labels_equal = float(np.mean([a.logits.argmax() == b.logits.argmax() for a, b in pairs]))
+    row.logits_off = max(float(np.abs(a.logits - b.logits).max() / np.abs(b.logits).max()) for a, b in pairs)
+    row.words_alike = float(np.concatenate([kept(a.importance) == kept(b.importance) for a, b in pairs]).mean())
+
+
+def reference_outputs(spec: ModelSpec, texts: list[str], on: str) -> list[Output]:
+    """Float32 eager, unfused, without TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    engine = make_engine(EngineConfig(name="eager", device=on, dtype="float32", fuse_qkv=False))
+    model = engine.load(spec, importance="last")
+    outputs = [model.forward(model.encode((text,)), want_importance=True) for text in texts]
+    engine.close()
+    return outputs
+
+
+def bench_length(spec: ModelSpec, length: int, arguments: argparse.Namespace, bandwidth: float | None) -> list[Row]:
+    """All entries on one model at one length."""
+    texts = arguments.real or texts_of_length(spec, length, arguments.texts_count)
+    sample = texts_of_length(spec, length, 1)[0]
+    timed = texts_of_length(spec, length, BLOCK)
+    reference = reference_outputs(spec, texts, arguments.device)
+    rows, entries = {}, {}
+    for name in arguments.entries:
+        rows[name] = Row(spec.name, length, name)
+        try:
+            entry = build(name, spec, arguments, [length], sample)
+            entry.text(sample)
+            if entry.output is not None:
+                compare(rows[name], [entry.output(text) for text in texts], reference)
+            entries[name] = entry
+        except Exception as error:
+            rows[name].error = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[
+                :200
+            ]
+    measure(rows, entries, timed, arguments.repeats)
+    for name, entry in entries.items():
+        if entry.engine is not None:
+            rows[name].engine = entry.engine.describe()
+            describe_streaming(rows[name], entry.engine, bandwidth)
+            entry.engine.close()
+    entries.clear()
+    torch._dynamo.reset()
+    gc.collect()
+    return list(rows.values())
+
+
+def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], repeats: int) -> None:
+    """Fills in the times of all entries that could be built."""
+    calls: dict[tuple[str, str], Callable[[int], Any]] = {}
+    for name, entry in entries.items():
+        calls[name, "text"] = lambda number, entry=entry: entry.text(texts[number])
+        for kind in ("forward", "replay"):
+            if (call := getattr(entry, kind)) is not None:
+                calls[name, kind] = lambda _number, call=call: call()
+    for (name, kind), times in time_all(calls, repeats).items():
+        setattr(rows[name], f"{kind}_p50", float(np.median(times)))
+        if kind == "text":
+            rows[name].text_p99 = float(np.quantile(times, 0.99))
+    for row in rows.values():
+        if row.replay_p50 is not None:
+            row.outside_us = 1e3 * (row.text_p50 - row.replay_p50)
+
+
+def describe_streaming(row: Row, engine: Any, bandwidth: float | None) -> None:
+    """How far the forward pass is from reading the weights once."""
+    if row.engine["fallbacks"]:
+        row.error = "ran under eager: " + row.engine["fallbacks"][0]["reason"]
+    if bandwidth is not None and engine.device.startswith("cuda"):
+        network = next(iter(engine._networks.values()))
+        row.stream_ms = 1e3 * streamed_bytes(network) / bandwidth
+        row.times_streaming = (row.replay_p50 or row.forward_p50) / row.stream_ms
+
+
+def header(on: str, bandwidth: float | None) -> dict[str, Any]:
+    """The device line: what the numbers below were measured on."""
+    import transformers
+
+    facts = devices.describe(on) | {"torch": torch.__version__, "transformers": transformers.__version__}
+    facts |= {"python": platform.python_version(), "threads": torch.get_num_threads()}
+    return facts | ({"copy_tb_per_s": round(bandwidth / 1e12, 3)} if bandwidth else {})
+
+
+def table(rows: list[Row]) -> str:
+    """One line per row."""
+    columns = ("text_p50", "text_p99", "forward_p50", "replay_p50", "outside_us", "stream_ms", "times_streaming")
+    columns += ("labels_equal", "logits_off", "words_alike")
+    lines = [f"{'model':<18}{'tokens':>7} {'entry':<17}" + "".join(f"{column:>16}" for column in columns)]
+    for row in rows:
+        values = (getattr(row, column) for column in columns)
+        cells = "".join(f"{'-' if value is None else f'{value:.4g}':>16}" for value in values)
+        lines.append(f"{row.model:<18}{row.length:>7} {row.entry:<17}{cells}  {row.error or ''}".rstrip())
+    return "\n".join(lines)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tabi_bench.engines.bench", description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["minilm-l6"], help=f"folders, or shapes: {', '.join(SHAPES)}")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[32], help="pieces per text")
+    parser.add_argument("--entries", nargs="+", default=None, choices=[*ENTRIES, *USERS])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads of one forward pass")
+    parser.add_argument("--repeats", type=int, default=300)
+    parser.add_argument("--texts-count", type=int, default=20, help="texts on which outputs are compared")
+    parser.add_argument("--texts", type=Path, default=None, help="a file of real texts to compare on, one per line")
+    parser.add_argument("--json", type=Path, default=None, help="also write header and rows there")
+    arguments = parser.parse_args(argv)
+    arguments.device = devices.resolve(arguments.device)
+    gpu = arguments.device.startswith("cuda")
+    fast = ["graph-unfused", "graph", "compile"] if gpu else ["onnx", "onnx-int8"]
+    arguments.entries = arguments.entries or ["eager", *fast, *USERS[: 1 + gpu]]
+    arguments.real = arguments.texts.read_text().splitlines() if arguments.texts else None
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Benches every model at every length, printing as it goes and keeping `--json` up to date."""
+    from tabi_bench.zoo.loading import spec_of
+
+    arguments = parse(argv)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    bandwidth = copy_bandwidth(arguments.device) if arguments.device.startswith("cuda") else None
+    facts, rows = header(arguments.device, bandwidth), []
+    print(" · ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
+    for name in arguments.models:
+        with tempfile.TemporaryDirectory() as folder:
+            longest = max(arguments.lengths)
+            shaped = name in SHAPES
+            spec = write_shape(name, Path(folder), longest) if shaped else spec_of(Path(name), Path(name).name, longest)
+            for length in arguments.lengths:
+                rows += bench_length(spec, length, arguments, bandwidth)
+                print(table(rows[-len(arguments.entries) :]), flush=True)
+                if arguments.json:
+                    arguments.json.write_text(
+                        json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1)
+                    )
+
+
+if __name__ == "__main__":
+    main()

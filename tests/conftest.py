@@ -1,0 +1,42 @@
+"""Shared fixtures: a composed configuration on a micro setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from tabi_bench import registry
+from tabi_bench.config import Config, conf_dir, from_dict_config, register
+
+
+@pytest.fixture
+def composed():
+    """Composes the real configuration with overrides, as the command line does."""
+
+    def build(*overrides: str) -> Config:
+        register()
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return from_dict_config(compose("config", overrides=list(overrides)))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """One cache for all tests: the micro zoos are trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def micro(composed, cache, tmp_path, monkeypatch):
+    """A configuration on the micro zoo with few generated rows; results go to a fresh folder."""
+    monkeypatch.setitem(registry.ZOOS, "tiny", "tests.micro:load")
+
+    def build(*overrides: str) -> Config:
+        small = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120"]
+        places = [f"results_dir={tmp_path}/results", f"cache_dir={cache}", "scenario.warmup=4", "engine.device=cpu"]
+        return composed(*small, *places, *overrides)
+
+    return build
