@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Entry point of `run.py` and `tabi-bench`."""
     _refuse_swept_experiments(sys.argv[1:])
+    _refuse_unknown_choices(sys.argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register()
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
@@ -33,6 +34,19 @@ def _refuse_swept_experiments(arguments: list[str]) -> None:
         key, _, value = argument.partition("=")
         if key.lstrip("+~") == "experiment" and ("," in value or "(" in value):
             sys.exit(f"{argument}: presets cannot be swept, their own sweeps would be ignored; run them one by one")
+
+
+def _refuse_unknown_choices(arguments: list[str]) -> None:
+    """Names the choices of a group in one line, before Hydra lists its search path."""
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        folder = conf_dir() / group
+        if not group.isalpha() or not folder.is_dir() or not value.replace(",", "").replace("_", "").isalnum():
+            continue
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        for choice in value.split(","):
+            if choice not in (*known, "null"):
+                sys.exit(f"unknown {group} {choice!r}; there are: {', '.join(known)}")
 
 
 def _job(raw: DictConfig) -> None:
