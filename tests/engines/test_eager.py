@@ -1,0 +1,80 @@
+"""The engine that the others are compared with."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tabi_bench.config import EngineConfig
+from tabi_bench.engines import make_engine
+
+
+def logits_of(engine, spec, texts=("not a good film",)) -> np.ndarray:
+    model = engine.load(spec)
+    return model.forward(model.encode(texts)).logits
+
+
+def test_dtype_is_explicit_and_a_cpu_runs_float32(specs, eager):
+    engine = make_engine(EngineConfig(name="eager", device="cpu"))
+    assert engine.dtype == "float32"
+    assert {p.dtype.itemsize for p in engine.network(specs["bert"], None, False).parameters()} == {4}
+    assert logits_of(engine, specs["bert"]).dtype == np.float32
+
+
+def test_weights_are_shared_between_loads(specs, eager):
+    read = eager.load(specs["bert"], importance="last")
+    assert eager.load(specs["bert"]).network is read.network
+    assert eager.load(specs["bert"], importance="mean").network is not read.network
+    assert eager.load(specs["bert"], pooled=True).network is not read.network
+
+
+def test_temperature_belongs_to_the_handle(specs, eager):
+    one, other = eager.load(specs["bert"]), eager.load(specs["bert"])
+    one.set_temperature(2)
+    assert (one.temperature, other.temperature) == (2.0, 1.0)
+
+
+def test_label_order_and_scale_reach_the_logits(specs, eager, tmp_path):
+    plain = logits_of(eager, specs["bert"])
+    turned = logits_of(eager, replace(specs["bert"], label_order=(2, 0, 1)))
+    np.testing.assert_allclose(turned, plain[[2, 0, 1]], rtol=1e-5)
+    scaled = logits_of(eager, replace(specs["bert"], scale=(2.0, 1.0)))
+    np.testing.assert_allclose(scaled, 2 * plain + 1, rtol=1e-5)
+
+
+def test_odd_texts_are_answered(specs, eager):
+    model = eager.load(specs["meanpool"], importance="last")
+    for texts in (("",), ("good " * 10_000,), ("映画 \x00 café",), ("", "")):
+        encoding = model.encode(texts)
+        output = model.forward(encoding, want_importance=True)
+        assert np.isfinite(output.logits).all()
+        assert len(output.importance) == sum(len(text.split()) for text in texts)
+    assert np.isnan(model.forward(model.encode(("a \x00",)), want_importance=True).importance).tolist() == [False, True]
+
+
+def test_profile_lengths_end_at_the_longest_query(eager):
+    assert eager.lengths(20) == [4, 8, 12, 16, 20]
+    assert not eager.pads and eager.concurrent([]) is None
+
+
+@pytest.mark.parametrize("name", ["graph", "compile"])
+def test_graphs_need_a_gpu(name):
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        make_engine(EngineConfig(name=name, device="cpu"))
+
+
+def test_unknown_engines_and_devices_are_refused():
+    with pytest.raises(ValueError, match="unknown engine 'tensorrt'"):
+        make_engine(EngineConfig(name="tensorrt"))
+    with pytest.raises(ValueError, match="cuda:99"):
+        make_engine(EngineConfig(name="eager", device="cuda:99"))
+    with pytest.raises(ValueError, match="choose auto, cpu or cuda"):
+        make_engine(EngineConfig(name="eager", device="tpu"))
+
+
+def test_describe_is_plain_data(specs, eager):
+    facts = eager.describe()
+    assert facts["engine"] == "eager" and facts["fallbacks"] == [] and facts["dtype"] == "float32"
+    eager.load(specs["bert"])
+    eager.close()
+    assert not eager._networks

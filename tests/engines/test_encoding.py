@@ -1,0 +1,91 @@
+"""From raw text to pieces and back to words."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tabi_bench.engines.encoding import encode, word_spans
+from tests.engines.micro_models import micro_tokenizer
+
+LONGEST = 24
+# white space of every kind that str.split knows, one that it does not, letters with and without a piece
+ALPHABET = " \t\n\x0b\x1c\x1f\x85\xa0\u2003\u2028\u3000\u200b'.,atgoodé映\u0301\U0001f600"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokenizer = micro_tokenizer()
+    tokenizer.enable_truncation(LONGEST, strategy="longest_first")
+    return tokenizer
+
+
+def test_words_are_aligned_by_offsets(tokenizer):
+    encoding = encode(tokenizer, ("Don't  play\nfilms",), LONGEST)
+    assert encoding.pieces.tokens == ["[CLS]", "don", "'", "t", "play", "film", "##s", "[SEP]"]
+    assert encoding.words == (["Don't", "play", "films"],)
+    assert encoding.word_of_piece.tolist() == [-1, 0, 0, 0, 1, 2, 2, -1]
+
+
+def test_words_of_a_pair_are_numbered_through(tokenizer):
+    encoding = encode(tokenizer, ("a film", "the play"), LONGEST)
+    assert encoding.word_of_piece.tolist() == [-1, 0, 1, -1, 2, 3, -1]
+    assert encoding.pieces.type_ids == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_empty_texts(tokenizer):
+    encoding = encode(tokenizer, ("",), LONGEST)
+    assert (encoding.n_tokens, encoding.words, encoding.truncated) == (2, ([],), False)
+    assert encoding.word_of_piece.tolist() == [-1, -1]
+    assert encode(tokenizer, ("", "good"), LONGEST).word_of_piece.tolist() == [-1, -1, 0, -1]
+
+
+def test_ten_thousand_words_are_cut_as_the_tokenizer_cuts_them(tokenizer):
+    text = "the film is not good " * 2000
+    encoding = encode(tokenizer, (text,), LONGEST)
+    assert encoding.truncated and encoding.n_tokens == LONGEST
+    assert encoding.pieces.ids == tokenizer.encode(text).ids
+    assert len(encoding.words[0]) == 10_000
+    assert encoding.word_of_piece.tolist() == [-1, *range(LONGEST - 2), -1]
+
+
+def test_a_long_text_of_few_pieces_is_read_to_its_end(tokenizer):
+    text = "good" + " " * 5000 + "film"
+    encoding = encode(tokenizer, (text,), LONGEST)
+    assert encoding.pieces.tokens == ["[CLS]", "good", "film", "[SEP]"] and not encoding.truncated
+
+
+def test_truncation_cuts_the_longer_text(tokenizer):
+    encoding = encode(tokenizer, ("good film", "bad " * 100), LONGEST)
+    assert encoding.truncated and encoding.n_tokens == LONGEST
+    assert encoding.word_of_piece[:4].tolist() == [-1, 0, 1, -1]
+
+
+def test_exactly_the_longest_input_is_not_truncated(tokenizer):
+    assert not encode(tokenizer, ("good " * (LONGEST - 2),), LONGEST).truncated
+    assert encode(tokenizer, ("good " * (LONGEST - 1),), LONGEST).truncated
+
+
+def test_non_ascii_and_words_without_a_piece(tokenizer):
+    encoding = encode(tokenizer, ("Café \x00\x01 映画 good",), LONGEST)
+    assert encoding.words == (["Café", "\x00\x01", "映画", "good"],)
+    assert encoding.pieces.tokens == ["[CLS]", "café", "[UNK]", "[UNK]", "good", "[SEP]"]
+    assert encoding.word_of_piece.tolist() == [-1, 0, 2, 2, 3, -1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(ALPHABET, max_size=60))
+def test_spans_are_the_runs_of_str_split(text):
+    assert [text[first:end] for first, end in word_spans(text)] == text.split()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(ALPHABET, max_size=40), min_size=1, max_size=2))
+def test_every_piece_belongs_to_the_word_that_holds_it(texts):
+    tokenizer = micro_tokenizer()
+    encoding = encode(tokenizer, tuple(texts), 512)
+    words = [word for run in encoding.words for word in run]
+    special = np.array(encoding.pieces.special_tokens_mask, bool)
+    found = encoding.word_of_piece
+    assert (found[special] == -1).all() and (found[~special] >= 0).all()
+    assert (np.diff(found[~special]) >= 0).all() and (found < len(words)).all()
