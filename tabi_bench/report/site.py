@@ -1,0 +1,162 @@
+"""Everything that a results folder can tell, written out: tables, figures, one Markdown file and one web page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tabi_bench.cache import write_atomically
+from tabi_bench.report import figures, tables
+from tabi_bench.report.cells import Table
+from tabi_bench.report.drawing import Drawing
+from tabi_bench.report.reading import Results, Setting, read
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Section:
+    """What one setting (source, zoo, engine, dtype, device) has to show."""
+
+    setting: Setting
+    slug: str
+    tables: dict[str, Table]
+    drawings: dict[str, Drawing]
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys([*self.tables, *self.drawings]))
+
+
+def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[str] = ()) -> list[Path]:
+    """Writes every table (Markdown, CSV, LaTeX) and figure (PDF, PNG, CSV) of the records below `root`, and the pages.
+
+    out: default `<root>/report`. only: names of tables and figures; the pages, which hold all of them, then stay as
+    they are. Returns the files. Raises FileNotFoundError without records, ValueError where nothing fits `only`.
+    """
+    results = read(root)
+    out = Path(out).expanduser() if out else results.root / "report"
+    found = sections(results, only)
+    if not any(section.names for section in found):
+        wanted = ", ".join(only) or "anything"
+        raise ValueError(f"the records below {root} hold nothing for {wanted}; sessions with Tabi and a profile do")
+    written = [path for section in found for path in _write(section, out)]
+    if not only:
+        paper = tables.printed()
+        written += _table_files(paper, out)
+        pages = {"report.md": _markdown(results, found, paper), "index.html": _page(results, found, paper, out)}
+        for name, text in pages.items():
+            write_atomically(out / name, text)
+        written += [out / name for name in pages]
+    return written
+
+
+def sections(results: Results, only: Collection[str] = ()) -> list[Section]:
+    """One per setting; slugs that would collide are numbered."""
+    found: list[Section] = []
+    for setting in results.settings():
+        built = tables.build(results, setting)
+        drawn = figures.build(results, setting, built)
+        if only:
+            built, drawn = ({k: v for k, v in them.items() if k in only} for them in (built, drawn))
+        alike = sum(section.setting.slug == setting.slug for section in found)
+        found.append(Section(setting, setting.slug + (f"-{alike + 1}" if alike else ""), built, drawn))
+    return found
+
+
+def _write(section: Section, out: Path) -> list[Path]:
+    folder = out / section.slug
+    written = [path for table in section.tables.values() for path in _table_files(table, folder / "tables")]
+    for drawing in tqdm(section.drawings.values(), desc=section.slug, unit="figure", disable=None, leave=False):
+        written += drawing.save(folder / "figures")
+    return written
+
+
+def _table_files(table: Table, folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    forms = {".md": table.markdown(), ".csv": table.csv(), ".tex": table.latex()}
+    for end, text in forms.items():
+        (folder / f"{table.name}{end}").write_text(text)
+    return [folder / f"{table.name}{end}" for end in forms]
+
+
+# --- one Markdown file ------------------------------------------------------------------------------------------------
+
+
+def _markdown(results: Results, found: list[Section], paper: Table) -> str:
+    parts = ["# Report", *(f"Unreadable: {problem}" for problem in results.problems)]
+    for section in found:
+        parts.append(f"## {section.setting}")
+        for name in section.names:
+            if name in section.drawings:
+                drawing = section.drawings[name]
+                parts.append(f"![{drawing.title}]({section.slug}/figures/{name}.png)")
+            if name in section.tables:
+                parts.append(section.tables[name].markdown().strip())
+    return "\n\n".join([*parts, "## The paper", paper.markdown()])
+
+
+# --- one web page -----------------------------------------------------------------------------------------------------
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1180px;
+  padding: 1rem 1.5rem 4rem }
+h1 { font-size: 1.5rem }
+h2 { font-size: 1.15rem; margin-top: 2.5rem; border-bottom: 2px solid #ddd; padding-bottom: .3rem }
+h3 { font-size: 1rem; margin: 2rem 0 .5rem } nav ul { columns: 3; padding-left: 1.2rem; margin: .2rem 0 }
+img { max-width: 100%; height: auto; display: block; margin: .5rem 0 } .scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums }
+th, td { padding: .2rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eee }
+th { border-bottom: 1px solid #888; background: #fafafa } th:first-child, td:first-child { text-align: left }
+.note, .source { font-size: .8rem; color: #555; margin: .3rem 0 } .problem { color: #a00 }
+@media print { h3 { break-after: avoid } img { max-width: 17cm } }
+"""
+
+
+def _page(results: Results, found: list[Section], paper: Table, out: Path) -> str:
+    body = ["<h1>tabi-bench: tables and figures</h1>"]
+    body += [f'<p class="problem">Unreadable: {html.escape(problem)}</p>' for problem in results.problems]
+    body += ["<nav>", *(_contents(section) for section in found), "</nav>"]
+    for section in found:
+        body.append(f'<h2 id="{section.slug}">{html.escape(str(section.setting))}</h2>')
+        body += [_entry(section, name, out) for name in section.names]
+    body += ['<h2 id="paper">The paper</h2>', _html_table(paper)]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
+    title = "<title>tabi-bench: tables and figures</title>"
+    return f"<!doctype html><html lang='en'><head>{head}{title}</head><body>" + "\n".join(body) + "</body></html>\n"
+
+
+def _title(section: Section, name: str) -> str:
+    return (section.tables.get(name) or section.drawings[name]).title
+
+
+def _contents(section: Section) -> str:
+    links = "".join(
+        f'<li><a href="#{section.slug}-{name}">{html.escape(_title(section, name))}</a></li>' for name in section.names
+    )
+    return f'<p class="note"><a href="#{section.slug}">{html.escape(str(section.setting))}</a></p><ul>{links}</ul>'
+
+
+def _entry(section: Section, name: str, out: Path) -> str:
+    parts = [f'<h3 id="{section.slug}-{name}">{html.escape(_title(section, name))}</h3>']
+    if name in section.drawings:
+        drawing = section.drawings[name]
+        picture = base64.b64encode((out / section.slug / "figures" / f"{name}.png").read_bytes()).decode()
+        parts.append(f'<img alt="{html.escape(drawing.title)}" src="data:image/png;base64,{picture}">')
+        if name not in section.tables or section.tables[name].title != drawing.title:
+            parts.append(f'<p class="note">Figure: {html.escape(drawing.title)}.</p>')
+    if name in section.tables:
+        parts.append(_html_table(section.tables[name]))
+    return "\n".join(parts)
+
+
+def _html_table(table: Table) -> str:
+    body = table.text().to_html(index=False, border=0)
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
+    return f'<div class="scroll">{body}</div>{notes}<p class="source">{html.escape(table.provenance)}</p>'
