@@ -7,7 +7,7 @@ the door. Each group has a base class and, where a member has its own options, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,16 +204,31 @@ class CocktailConfig(MethodConfig):
 
 
 @dataclass
+class RampConfig:
+    """Stage two of DeeBERT's training: the off-ramps, on the frozen model's hidden states."""
+
+    rows: int = 20000  # of train at most, drawn by the seed
+    epochs: float = 5.0
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    dropout: float = 0.1  # on what a ramp reads
+
+
+@dataclass
 class DeebertConfig(MethodConfig):
+    """Early exit from one model at the first active off-ramp whose entropy is below a threshold."""
+
     max_ramps: int = 3  # active ramps at most
-    train: TrainConfig = field(default_factory=TrainConfig)
+    thresholds: int = 40  # entropies tried per set of ramps, evenly spaced among those seen on tune
+    train: RampConfig = field(default_factory=RampConfig)
 
 
 @dataclass
 class ControlConfig(MethodConfig):
     """random, oracle: built on the plan of `tabi`."""
 
-    tabi: CascadeConfig = field(default_factory=CascadeConfig)
+    tabi: CascadeConfig = field(default_factory=lambda: CascadeConfig(name="tabi"))
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -298,6 +313,7 @@ CHOICES = {
     "method.dispatcher": ("threshold", "sigmoid"),
     "method.importance": ("last", "mean"),
     "method.pruning": ("importance", "random", "stopwords"),
+    "method.latency": ("auto", "parallel", "serial", "concurrent"),
     "engine.dtype": ("auto", "float32", "float16", "bfloat16"),
 }
 
@@ -351,10 +367,20 @@ def from_dict_config(raw: DictConfig) -> Config:
 
 
 def systems_of(config: Config) -> dict[str, MethodConfig]:
-    """The systems of the session in serving order, each with its options; the reference comes first."""
+    """The systems of the session in serving order, each with its options; the reference comes first.
+
+    The controls stand on the very Tabi that runs beside them.
+    """
     names = config.compare or ["infaas", config.method.name]
     names = list(dict.fromkeys(names))
-    return {name: config.method if name == config.method.name else method_options(name) for name in names}
+    found = {name: config.method if name == config.method.name else method_options(name) for name in names}
+    tabi = config.method.tabi if isinstance(config.method, ControlConfig) else found.get("tabi")
+    if tabi is None:
+        return found
+    controls = {
+        name: replace(options, tabi=tabi) for name, options in found.items() if isinstance(options, ControlConfig)
+    }
+    return {name: tabi if name == "tabi" else controls.get(name, options) for name, options in found.items()}
 
 
 def _check(config: Config) -> None:
