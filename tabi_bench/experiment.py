@@ -26,7 +26,7 @@ from tabi_bench.profiling.profile import Profile
 from tabi_bench.profiling.store import save_profile
 from tabi_bench.records import Record
 from tabi_bench.registry import SYSTEMS, lookup
-from tabi_bench.results import describe_result
+from tabi_bench.results import describe_result, replayed_result
 from tabi_bench.serving.single_stream import serve
 from tabi_bench.system import Infeasible, Plan, System
 from tabi_bench.tasks import load_task
@@ -124,12 +124,15 @@ def _measure(session: Session, cache_dir: Path) -> list[Record]:
         profile = _prepare(session, name, profile, cache_dir)
     session.offline_s = {"train": session.zoo.train_s, "profile": time.perf_counter() - start}
     plans, infeasible = _plans(session, profile)
+    plain = plain_rule(session, profile) if config.search.margin_se and not config.plan else {}
     systems = {name: _deploy(session, name, plan, profile, plans) for name, plan in plans.items()}
     log.info("serving %d queries to %s", max(len(task.queries), config.scenario.min_queries), ", ".join(systems))
     with device.exclusive(device.describe(session.engine.device)["id"], log):
         traces = serve(systems, task.queries, profile.rows, config.scenario, config.seed, session.engine.device)
     profile.run_pruned.save()
     found = _describe(session, profile, plans, infeasible, systems, traces)
+    for record in found:
+        record.details["plain_rule"] = plain.get(record.method)
     _write(session, found, plans, traces, profile)
     return found
 
@@ -154,14 +157,21 @@ def _prepare(session: Session, name: str, profile: Profile, cache_dir: Path) -> 
     )
 
 
-def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[str, Infeasible]]:
-    """A plan per system: each half of the rows is served under what was tuned on the other half."""
+def _folds(session: Session, profile: Profile, margin_se: float) -> tuple[list, list[Profile], list[Target]]:
+    """The two halves of the rows (positions), their profiles, and the target on each."""
     config = session.config
     halves = two_folds(session.task.labels("validation"), config.seed)
     views = [profile.view(half) for half in halves]
     slack = config.task.slack if config.target.slack is None else config.target.slack
     value = config.task.paper_target if config.target.kind == "paper" else config.target.value
-    targets = [Target.of(v, config.target.kind, value, slack, config.search.margin_se, config.seed) for v in views]
+    targets = [Target.of(v, config.target.kind, value, slack, margin_se, config.seed) for v in views]
+    return halves, views, targets
+
+
+def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[str, Infeasible]]:
+    """A plan per system: each half of the rows is served under what was tuned on the other half."""
+    config = session.config
+    halves, views, targets = _folds(session, profile, config.search.margin_se)
     made_for = fingerprint(session.task, session.zoo, session.engine)
     plans, infeasible = {}, {}
     for name, options in session.options.items():
@@ -182,6 +192,29 @@ def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[st
         session.offline_s[f"search {name}"] = time.perf_counter() - start
         log.info("%s: planned in %.1f s", name, session.offline_s[f"search {name}"])
     return plans, infeasible
+
+
+def plain_rule(session: Session, profile: Profile) -> dict[str, dict[str, float] | None]:
+    """What each system would yield under margin_se=0, replayed on the profile: score, latency, reduction.
+
+    None for a system without such a plan. The oracle follows Tabi's measured score, so it has none.
+    """
+    halves, views, targets = _folds(session, profile, 0.0)
+    found: dict[str, dict[str, float] | None] = {}
+    for name, options in session.options.items():
+        if name == "oracle":
+            continue
+        try:
+            folds = [_system(name).plan(v, t, options) for v, t in zip(views, targets, strict=True)]
+        except Infeasible:
+            found[name] = None
+            continue
+        for fold, served in zip(folds, reversed(halves), strict=True):
+            fold.serves = served.tolist()
+        plan = Plan(name, session.task.name, folds, session.config.seed, {}, {})
+        said = _system(name).replay(plan, profile, profile.rows)
+        found[name] = replayed_result(profile, said, found.get(next(iter(session.options))))
+    return found
 
 
 def _deploy(session: Session, name: str, plan: Plan, profile: Profile, plans: dict[str, Plan]) -> System:

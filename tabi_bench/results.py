@@ -157,6 +157,18 @@ def agreement(trace: pd.DataFrame, replayed: Outcomes | None) -> dict[str, Any] 
     }
 
 
+def replayed_result(profile: Profile, said: Outcomes, reference: dict[str, float] | None) -> dict[str, float]:
+    """Score, mean latency (ms) and its reduction (%) against the reference's, of replayed answers."""
+    latency = float(said.latency_ms.mean())
+    base = reference["latency_ms"] if reference else latency
+    return {
+        "score": metrics.score(profile.metric, profile.labels, said.labels),
+        "latency_ms": latency,
+        "reduction_pct": 100 * (1 - latency / base),
+        "shares": (np.bincount(said.levels) / len(said.levels)).tolist(),
+    }
+
+
 def _model(profile: Profile, name: str) -> dict[str, Any]:
     from tabi_bench.evaluation.targets import predictions_of
 

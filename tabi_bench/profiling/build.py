@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tabi_bench import device
 from tabi_bench.cache import cached, content_key
 from tabi_bench.engines.base import Engine, Model
-from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Ragged
+from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, PruneKey, Ragged
 from tabi_bench.profiling.pruned import PrunedRunner, PruneRule
 from tabi_bench.tasks.base import Query, Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
@@ -68,6 +68,9 @@ def build_profile(
         n_outputs=task.n_outputs,
         seed=seed,
     )
+    overhead = 0.0
+    if importance and len(zoo.models) > 1:
+        overhead = runner.overhead_ms(PruneKey(zoo.models[0].name, largest, 0.5, importance[0]))
     return Profile(
         task=task.name,
         metric=task.config.metric,
@@ -77,6 +80,7 @@ def build_profile(
         words=np.array([sum(len(text.split()) for text in query.texts) for query in task.queries]),
         models=models,
         run_pruned=runner,
+        overhead_ms=overhead,
         seed=seed,
     )
 

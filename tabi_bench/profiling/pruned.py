@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -63,6 +66,17 @@ class PrunedRunner:
         """(n,) pieces of the pruned texts."""
         return np.array([self._encode(key, int(row))[0].n_tokens for row in rows], np.int64)
 
+    def overhead_ms(self, key: PruneKey, count: int = 32) -> float:
+        """Median milliseconds of pruning one query, without tokenising: what a level beyond the first costs beside."""
+        rows = range(0, len(self.queries), max(1, len(self.queries) // count))
+        taken = []
+        for row in rows:
+            scores = self.importance[key.small][key.importance][row]
+            start = perf_counter()
+            self.prune(self.queries[row].texts, scores, key, self.seed, row)
+            taken.append(1e3 * (perf_counter() - start))
+        return float(np.median(taken))
+
     def _encode(self, key: PruneKey, row: int) -> tuple[Encoding, float, bool]:
         """(pruned query tokenised for the large model, share of words kept, some importance near the threshold)."""
         identity = (key, row)
@@ -85,7 +99,7 @@ class PrunedRunner:
                 pooled = stored["pooled"] if "pooled" in stored else [None] * len(stored["rows"])
                 entries = zip(stored["rows"].tolist(), stored["logits"], pooled, strict=True)
                 self._outputs[key] = {row: (logits, vector) for row, logits, vector in entries}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             log.warning("cache file %s is damaged (%s); running its queries again", file, type(error).__name__)
         return self._outputs[key]
 

@@ -1,0 +1,104 @@
+"""The command line as its users type it: choices, typos, sweeps, and what it prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tabi_bench import cli, registry
+from tabi_bench.config import BASES, ConfigError, conf_dir, method_options
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "run.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_help_explains_the_groups_without_importing_torch():
+    code = (
+        "import sys; sys.argv = ['run.py', '--help']\n"
+        "from tabi_bench import cli\n"
+        "try: cli.main()\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Groups (group=choice" in done.stdout and "search:" in done.stdout
+    assert done.stdout.strip().endswith("False")
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("task=mnlii", "unknown task 'mnlii'; there are: clinc, cola, custom, massive, mnli"),
+        ("method=tabi,taby", "unknown method 'taby'; there are: "),
+        ("zoo=huge", "unknown zoo 'huge'; there are: "),
+        ("source=web", "unknown source 'web'; there are: "),
+        ("method.alphaz=[0]", "Key 'alphaz' not in 'CascadeConfig'"),
+        ("scenario.min_queries=many", "Value 'many' of type 'str' could not be converted to Integer"),
+        ("target.value=90", "target.value=90.0: a fraction in (0, 1]"),
+        ("compare=[infaas,taby]", "compare names an unknown method 'taby'"),
+    ],
+)
+def test_what_does_not_exist_is_refused_by_name(argument, says):
+    done = run(argument)
+    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_presets_cannot_be_swept():
+    done = run("-m", "experiment=main_table,tail")
+    assert done.returncode == 1 and "presets cannot be swept" in done.stderr
+
+
+def test_cfg_job_prints_the_whole_configuration():
+    done = run("task=clinc", "--cfg", "job")
+    assert done.returncode == 0 and "name: clinc" in done.stdout and "margin_se: 0.5" in done.stdout
+
+
+GROUPS = [(g, f.stem) for g in (*BASES, "experiment") for f in sorted((conf_dir() / g).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in GROUPS if pair[0] != "experiment"])
+def test_every_choice_composes(composed, group, choice):
+    extra = {("source", "local"): ["source.dir=somewhere"], ("task", "custom"): ["source=local", "source.dir=d"]}
+    config = composed(f"{group}={choice}", *extra.get((group, choice), []))
+    assert getattr(config, group).name == choice
+
+
+@pytest.mark.parametrize("method", [f.stem for f in sorted((conf_dir() / "method").glob("*.yaml"))])
+def test_every_method_is_registered_with_the_options_of_its_file(method):
+    assert method_options(method).name == method
+    assert registry.lookup(registry.SYSTEMS, method, "method") is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["target.kind=absolute"], "needs target.value"),
+        (["source=local"], "source=local needs source.dir"),
+        (["scenario.block=0"], "scenario.block=0: at least 1"),
+        (["search.margin_se=-1"], "must not be negative"),
+        (["method.confidence=vibes"], "choose one of max, margin, entropy"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(composed, overrides, says):
+    with pytest.raises(ConfigError, match=says.replace("(", r"\(")):
+        composed(*overrides)
+
+
+def test_the_summary_is_plain_text_in_a_pipe(micro, capsys):
+    config = micro("task=sst2", "seed=3")
+    from tabi_bench.experiment import run_session
+
+    cli.print_summary(run_session(config), config)
+    printed = capsys.readouterr().out
+    assert "sst2 from source generated, zoo tiny, engine eager" in printed
+    assert "no evidence about the real task" in printed and "\x1b" not in printed
+    lines = [line for line in printed.splitlines() if line.startswith(("system", "infaas", "tabi"))]
+    assert len(lines) == 3 and "reference" in lines[1] and "%" in lines[2]
+    assert f"Record: {config.results_dir}/adhoc/sst2-tabi-generated-tiny-eager-" in printed
