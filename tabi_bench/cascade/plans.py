@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -55,6 +56,16 @@ class Point:
     def combine(self, outputs: list[np.ndarray], levels: list[int]) -> np.ndarray:
         """The ensemble's output (..., K) from the outputs of `levels`, in order."""
         return rules.combine(outputs, [self.weights[level] for level in levels], self.ensemble, self.share)
+
+    def combine_rows(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """(n, K) ensemble of n rows from those outputs (n, K) of the first levels that are finite; NaN if none is."""
+        finite = np.stack([np.isfinite(output).all(axis=1) for output in outputs], axis=1)
+        result = np.full(outputs[0].shape, np.nan)
+        for pattern in np.unique(finite, axis=0):
+            rows, levels = (pattern == finite).all(axis=1), np.flatnonzero(pattern).tolist()
+            if levels:
+                result[rows] = self.combine([outputs[level][rows] for level in levels], levels)
+        return result
 
     def confidence_of(
         self, level: int, output: np.ndarray, pooled: np.ndarray | None, ids: np.ndarray | int

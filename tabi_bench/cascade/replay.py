@@ -31,7 +31,7 @@ def replay_point(point: Point, profile: Profile, positions: np.ndarray) -> Outco
         borderline[alive] |= read.borderline
         outputs[level, alive] = outputs_of(read.logits, point.temperatures[level])
         answered = np.isfinite(read.logits).all(axis=1)
-        combined[alive[answered]] = _combine(point, outputs[: level + 1, alive[answered]])
+        combined[alive[answered]] = point.combine_rows(outputs[: level + 1, alive[answered]])
         levels[alive[answered]] = level
         if level + 1 < len(point.models):
             sure = np.full(len(alive), np.nan)
@@ -54,13 +54,3 @@ def _read(point: Point, profile: Profile, level: int, positions: np.ndarray) -> 
     model, n = profile.models[name], len(positions)
     pooled = None if model.pooled is None else model.pooled[positions]
     return Pruned(model.logits[positions], model.tokens[positions], np.ones(n), np.zeros(n, bool), pooled)
-
-
-def _combine(point: Point, outputs: np.ndarray) -> np.ndarray:
-    """(n, K) ensemble of the finite ones among outputs (levels, n, K)."""
-    finite = np.isfinite(outputs).all(axis=2)
-    result = np.empty(outputs.shape[1:])
-    for pattern in np.unique(finite.T, axis=0):
-        rows, levels = (pattern == finite.T).all(axis=1), np.flatnonzero(pattern).tolist()
-        result[rows] = point.combine([outputs[level, rows] for level in levels], levels)
-    return result

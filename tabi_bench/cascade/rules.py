@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from tabi_bench.profiling.profile import PruneKey
 
 MIN_WORDS = 3  # kept of every text
 BAND = 1e-3  # around a threshold: there live and replayed decisions may differ
@@ -105,8 +101,10 @@ def near_threshold(importance: np.ndarray, text_words: Sequence[int], alpha: flo
     if alpha <= 0:
         return False
     parts = [importance[part] for part in segments(text_words)]
-    parts = [scores / np.nanmean(scores) for scores in parts if len(scores) > MIN_WORDS and not np.isnan(scores).all()]
-    return any(bool((np.abs(scores - alpha) < BAND).any()) for scores in parts)
+    parts = [scores for scores in parts if len(scores) > MIN_WORDS and not np.isnan(scores).all()]
+    return any(
+        bool((np.abs(scores - alpha * mean) < BAND * mean).any()) for scores in parts if (mean := np.nanmean(scores))
+    )
 
 
 def prune_as_many(
@@ -154,16 +152,6 @@ def pruned_texts(texts: Sequence[str], words: Sequence[Sequence[str]], keep: np.
         text if keep[part].all() else " ".join(word for word, kept in zip(said, keep[part], strict=True) if kept)
         for text, said, part in zip(texts, words, parts, strict=True)
     )
-
-
-def prune_query(
-    texts: tuple[str, ...], importance: np.ndarray, key: PruneKey, seed: int, query: int
-) -> tuple[tuple[str, ...], float, bool]:
-    """The whole rule for one query: (pruned texts, share of words kept, an importance lies near the threshold)."""
-    words = [text.split() for text in texts]
-    keep = kept_words(importance, words, key.alpha, key.control, seed, query)
-    near = near_threshold(importance, [len(text) for text in words], key.alpha)
-    return pruned_texts(texts, words, keep), float(keep.mean()) if len(keep) else 1.0, near
 
 
 # --- ensemble ---------------------------------------------------------------------------------------------------------

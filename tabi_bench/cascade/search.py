@@ -9,25 +9,24 @@ than the best point found so far.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
 
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
+from tabi_bench.cascade.cuts import Cut, Reading
 from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.regression import Agreement, fit_agreement
 from tabi_bench.config import CascadeConfig
 from tabi_bench.evaluation.targets import Target
 from tabi_bench.profiling.profile import Profile, PruneKey
-from tabi_bench.system import FoldPlan, Unreachable
+from tabi_bench.system import FoldPlan, Infeasible, Unreachable
 
 TUNED_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the last level, tried for the ensemble `tuned`
-CHUNKS = 20  # a setting runs at least a 20th of the rows at a time
-FIRST_THRESHOLDS = 48  # of level 1 in a triple, then all around the best of them; those of level 2 exhaustively
-FAR = 1e3  # never and always of the sigmoid dispatcher
+CHUNKS = 40  # a setting runs at least a 40th of the rows at a time
+FAILED = -1  # what a row is taken to answer if no level gave a finite output: never right
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,10 @@ class Candidate:
     point: Point
     predictions: np.ndarray
     shares: list[float]
+
+    def predicted(self, target: Target) -> dict:
+        """Plain data, for FoldPlan.predicted."""
+        return {"score": target.score(self.predictions), "latency_ms": self.latency_ms, "shares": self.shares}
 
 
 @dataclass(frozen=True)
@@ -52,39 +55,41 @@ class Rung:
     ms: np.ndarray
     ms_importance: np.ndarray
 
+    @property
+    def full_text(self) -> Reading:
+        return Reading(self.output, self.pooled, self.ms)
+
 
 @dataclass(frozen=True)
-class Cut:
-    """Some rows, least confident first, and the thresholds between them.
+class LastStep:
+    """Everything decided but the last threshold.
 
-    order: (M,) positions; confidence: (M,) in that order, -inf where it is not a number: such rows always re-route.
+    passed: outputs (N, K) of the levels before the last; base: (N,) answers if the last level is never asked; spent_ms:
+    their total time over all rows; cut: the rows that reach the last level but one; last: the last level; taus, shares:
+    of the levels before these two.
     """
 
-    order: np.ndarray
-    confidence: np.ndarray
-    far: bool = False  # perturbed confidences have no natural ends
+    point: Point
+    passed: list[np.ndarray]
+    base: np.ndarray
+    spent_ms: float
+    cut: Cut
+    last: Reading
+    taus: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, confidence: np.ndarray, positions: np.ndarray, far: bool) -> Cut:
-        sure = np.nan_to_num(confidence[positions], nan=-np.inf)
-        ascending = np.argsort(sure, kind="stable")
-        return cls(positions[ascending], sure[ascending], far)
+    def latency_ms(self, overhead_ms: float) -> np.ndarray:
+        """(M + 1,) mean latency by number of rows re-routed to the last level; a lower bound for untimed rows."""
+        extra = np.cumsum(self.last.ms[self.cut.order] + overhead_ms)
+        return (self.spent_ms + np.concatenate([[0.0], extra])) / len(self.base)
 
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """Ascending numbers of rows that some threshold re-routes: not between equals, never short of a NaN."""
-        between = np.flatnonzero(self.confidence[1:] > self.confidence[:-1]) + 1
-        ends = [] if np.isneginf(self.confidence[:1]).any() else [0]
-        return np.unique(np.concatenate([ends, between, [len(self.order)]]).astype(np.int64))
 
-    def tau(self, count: int) -> float:
-        """The threshold that re-routes `count` rows: midway between neighbours."""
-        below, above = self.confidence[:count], self.confidence[count:]
-        if not len(above):
-            return FAR if self.far else rules.ALWAYS
-        if not len(below) or np.isneginf(below[-1]):
-            return -FAR if self.far else rules.NEVER
-        return float((below[-1] + above[0]) / 2)
+def answers_of(output: np.ndarray) -> np.ndarray:
+    """(N,) labels or scores from outputs (N, K); FAILED where they are not finite."""
+    finite = np.isfinite(output).all(axis=1)
+    said = rules.label_of(np.where(finite[:, None], output, 0.0))
+    said[~finite] = FAILED
+    return said
 
 
 class Search:
@@ -99,11 +104,14 @@ class Search:
         self.n = len(profile.rows)
         self.rungs = {name: self._rung(name) for name in profile.names}
         self.far = options.dispatcher == "sigmoid"
+        # With a margin of more than one standard error, or a bootstrapped one, a right answer more can widen it
+        rises = target.metric == "accuracy" and target.margin_se <= 1
+        self.hope = target if rises else replace(target, margin_se=0.0)
         self.best: Candidate | None = None
-        self.pairwise: dict | None = None
+        self.pairwise: Candidate | None = None
         self.run, self.possible = 0, 0
         self._agreements: dict[tuple, tuple[Agreement, np.ndarray]] = {}
-        self._seen: dict[PruneKey, Seen] = {}
+        self._pruned: dict[PruneKey, Reading] = {}
 
     def _rung(self, name: str) -> Rung:
         model = self.profile.models[name]
@@ -112,6 +120,11 @@ class Search:
         output, weight = outputs_of(model.logits, temperature), vote_weight(model.logits, self.profile.labels)
         ms, ms_importance = (model.latency(model.tokens, importance) for importance in (False, True))
         return Rung(name, temperature, weight, output, model.pooled, ms, ms_importance)
+
+    @property
+    def limit_ms(self) -> float:
+        """What a candidate must be faster than to matter."""
+        return np.inf if self.best is None or self.exhaustive else self.best.latency_ms
 
     # --- settings ---
 
@@ -141,9 +154,6 @@ class Search:
             return point.confidence_of(level, output, pooled, self.profile.rows)
         agreement, cross_fitted = self._agreement(point, level)
         confidences = cross_fitted if level == 0 else agreement(pooled, output[:, 0])
-        return self._perturbed(point, level, confidences)
-
-    def _perturbed(self, point: Point, level: int, confidences: np.ndarray) -> np.ndarray:
         if not self.far:
             return confidences
         return rules.perturb(confidences, point.sigmoid_k, rules.draws(point.seed, self.profile.rows, stream=level))
@@ -152,182 +162,152 @@ class Search:
         key = (*point.models[: level + 1], point.models[-1], level and (point.ensemble, point.share))
         if key not in self._agreements:
             rungs = [self.rungs[name] for name in point.models]
-            passed = list(range(level + 1))
-            score = point.combine([rungs[k].output for k in passed], passed)[:, 0]
+            score = point.combine_rows([rung.output for rung in rungs[: level + 1]])[:, 0]
             self._agreements[key] = fit_agreement(rungs[level].pooled, score, rungs[-1].output[:, 0])
         return self._agreements[key]
 
-    def finished(self, point: Point, taus: list[float]) -> Point:
-        """The point with its thresholds, and for regression with its fits."""
-        fits = range(len(point.models) - 1) if self.profile.is_regression else ()
-        agreement = [self._agreement(point, level)[0].plain() for level in fits]
-        return replace(point, taus=taus, agreement=agreement)
+    def cut(self, point: Point) -> Cut:
+        """All rows by the confidence of the first level."""
+        small = self.rungs[point.models[0]]
+        return Cut.of(self.sure(point, 0, small.output, small.pooled), np.arange(self.n), self.far)
 
-    def offer(self, latency_ms: float, point: Point, taus: list[float], said: np.ndarray, shares: list[float]) -> None:
-        """Keeps the candidate if it is the fastest."""
-        if self.best is None or latency_ms < self.best.latency_ms - 1e-12:
-            self.best = Candidate(latency_ms, self.finished(point, taus), said, shares)
+    def reading(self, point: Point, level: int) -> Reading:
+        """What `level`, not the first, says of its text: full, or pruned and known as far as it was run."""
+        alpha = point.alphas[level - 1]
+        if alpha == 0:
+            return self.rungs[point.models[level]].full_text
+        key = PruneKey(point.models[point.source(level)], point.models[level], alpha, point.importance, point.pruning)
+        if key not in self._pruned:
+            self._pruned[key] = Reading.of_pruned(key, self.profile)
+        return self._pruned[key]
 
     # --- one and two levels ---
 
     def singles(self) -> None:
-        """Every model alone."""
+        """Every model alone, unless it failed on some row: there is no level after it."""
         for name, rung in self.rungs.items():
-            said = rules.label_of(rung.output)
-            if self.target.meets(said):
-                point = next(self.settings((name,), ()))
-                self.offer(float(rung.ms.mean()), replace(point, ensemble="large"), [], said, [1.0])
+            said = answers_of(rung.output)
+            if np.isfinite(rung.output).all() and self.target.meets(said):
+                point = replace(next(self.settings((name,), ())), ensemble="large")
+                self.offer(Candidate(float(rung.ms.mean()), point, said, [1.0]))
 
     def pairs(self) -> None:
-        """Every pair on full text, then pruned: the small settings first, whose incumbents stop the others."""
-        pairs = list(combinations(self.rungs, 2))
-        for alpha in sorted(set(self.options.alphas)):
-            self.possible += len(pairs) * self.n * (alpha > 0)
-            for names in sorted(pairs, key=lambda pair: sum(self.rungs[name].ms.mean() for name in pair)):
+        """Every pair on full text, then pruned, those first that were fastest on full text: they stop the others."""
+        order = {names: self._pair(names, 0.0) for names in combinations(self.rungs, 2)}
+        for alpha in sorted(set(self.options.alphas) - {0.0}):
+            self.possible += len(order) * self.n
+            for names in sorted(order, key=order.__getitem__):
                 self._pair(names, alpha)
 
-    def _pair(self, names: tuple[str, str], alpha: float) -> None:
-        small, large = (self.rungs[name] for name in names)
-        points = list(self.settings(names, (alpha,)))
-        cut = Cut.of(self.sure(points[0], 0, small.output, small.pooled), np.arange(self.n), self.far)
-        spent = small.ms_importance if alpha > 0 else small.ms
-        if alpha == 0:
-            seen = Seen(large.output, large.pooled, large.ms, self.n)
-        else:
-            seen = self.seen(PruneKey(*names, alpha, self.options.importance, self.options.pruning))
-            if not self._timed(seen, cut, small, large, spent):
-                return
-        for point in points:
-            self._thresholds(point, cut, small, spent, seen)
+    def _pair(self, names: tuple[str, str], alpha: float) -> float:
+        """Latency of the best point of a pair, infinite if none was looked at that meets the target."""
+        small, found = self.rungs[names[0]], [np.inf]
+        offered = alpha in self.options.alphas
+        for point in self.settings(names, (alpha,)):
+            spent = small.ms_importance if point.wants_importance(0) else small.ms
+            last, base = self.reading(point, 1), answers_of(small.output)
+            step = LastStep(point, [small.output], base, float(spent.sum()), self.cut(point), last)
+            candidate = self.last_threshold(step, self.limit_ms if alpha else np.inf)
+            if candidate is not None:
+                found.append(candidate.latency_ms)
+                if offered:
+                    self.offer(candidate)
+        return min(found)
 
-    def _timed(self, seen: Seen, cut: Cut, small: Rung, large: Rung, spent: np.ndarray) -> bool:
-        """Times the pruned texts of the rows that matter (tokenising, no model runs); False if none can matter."""
-        cheapest = np.full(self.n, large.ms.min())
-        reach = self._reach(cut, spent, cheapest)
-        base = rules.label_of(small.output)
-        right = self.profile.labels.astype(base.dtype)
-        if not self.exhaustive and self.target.first_met(base, right, cut.order, reach) is None:
-            return False
-        self.time(seen, cut.order[: reach.max()])
-        return True
+    # --- the last threshold ---
 
-    def _reach(self, cut: Cut, spent: np.ndarray, ms: np.ndarray) -> np.ndarray:
-        """The counts at which a pair would still be faster than the best so far, large model at `ms` (N,)."""
-        if self.best is None or self.exhaustive:
-            return cut.counts
-        return cut.counts[self._latency(cut, spent, ms)[cut.counts] < self.best.latency_ms]
-
-    def _latency(self, cut: Cut, spent: np.ndarray, ms: np.ndarray) -> np.ndarray:
-        """(N + 1,) mean latency by number of re-routed rows."""
-        extra = np.cumsum(ms[cut.order] + self.profile.overhead_ms)
-        return (spent.sum() + np.concatenate([[0.0], extra])) / self.n
-
-    def _thresholds(self, point: Point, cut: Cut, small: Rung, spent: np.ndarray, seen: Seen) -> None:
-        """The least re-routing that meets the target. Rows not yet run count as right, a bound on what they can be."""
-        base = rules.label_of(small.output)
-        latency, reach = self._latency(cut, spent, seen.ms), self._reach(cut, spent, seen.ms)
-        if self.exhaustive and reach.size:
-            self.look(point, seen, cut.order)
+    def last_threshold(self, step: LastStep, limit_ms: float) -> Candidate | None:
+        """The least re-routing that meets the target, below `limit_ms`. Rows not yet run are hoped to be right."""
+        if self.exhaustive:
+            self.ask(step, len(step.cut.order))
+        checked = -1
         while True:
-            other = self.profile.labels.astype(base.dtype)
-            known = cut.order[: self._known(seen, cut)]
-            other[known] = rules.label_of(point.combine([small.output[known], seen.output[known]], [0, 1]))
-            count = self.target.first_met(base, other, cut.order, reach)
+            other, known = self._other(step)
+            latency = step.latency_ms(self.profile.overhead_ms)
+            reach = step.cut.counts[latency[step.cut.counts] < limit_ms]
+            new = reach[(reach > checked) & (reach <= known)]
+            count = self.target.first_met(step.base, other, step.cut.order, new)
+            if count is not None:
+                return self._candidate(step, count, float(latency[count]), other)
+            checked = known
+            count = self.hope.first_met(step.base, other, step.cut.order, reach[reach > known])
             if count is None:
-                return
-            if count <= len(known):
-                said = np.where(np.isin(np.arange(self.n), cut.order[:count]), other, base)
-                shares = [1 - count / self.n, count / self.n]
-                return self.offer(float(latency[count]), point, [cut.tau(count)], said, shares)
-            upto = min(max(count, len(known) + self.n // CHUNKS), int(reach.max()))
-            self.look(point, seen, cut.order[:upto])
+                return None
+            self.ask(step, min(max(count, known + self.n // CHUNKS), int(reach.max())))
 
-    def _known(self, seen: Seen, cut: Cut) -> int:
-        """How many rows in order have been run."""
-        return self.n if seen.ran.all() else int((~seen.ran[cut.order]).argmax())
+    def _other(self, step: LastStep) -> tuple[np.ndarray, int]:
+        """(N,) answers with the last level, right where it has not run; the number of rows in order where it has."""
+        other = self.profile.labels.astype(step.base.dtype)
+        known = step.last.known(step.cut.order)
+        rows = step.cut.order[:known]
+        other[rows] = answers_of(step.point.combine_rows([o[rows] for o in (*step.passed, step.last.output)]))
+        return other, known
 
-    # --- passes on pruned text ---
+    def ask(self, step: LastStep, upto: int) -> None:
+        """Makes the first rows in order known; those that turn out slower than hoped are only timed for now."""
+        rows, last = step.cut.order[:upto], step.last
+        if not last.time(self.profile, rows) or self.exhaustive:
+            self.run += last.run(self.profile, rows, step.point.temperatures[-1])
 
-    def seen(self, key: PruneKey) -> Seen:
-        """What is known so far of the large model of `key`; untimed rows never pay."""
-        if key not in self._seen:
-            empty = np.full((self.n, self.profile.n_outputs), np.nan)
-            self._seen[key] = Seen(empty, None, np.full(self.n, np.inf), 0, key)
-        return self._seen[key]
+    def _candidate(self, step: LastStep, count: int, latency_ms: float, other: np.ndarray) -> Candidate:
+        said, routed = step.base.copy(), step.cut.order[:count]
+        said[routed] = other[routed]
+        shares = [*step.shares, (len(step.cut.order) - count) / self.n, count / self.n]
+        return Candidate(latency_ms, replace(step.point, taus=[*step.taus, step.cut.tau(count)]), said, shares)
 
-    def time(self, seen: Seen, positions: np.ndarray) -> None:
-        """Latencies of pruned texts by their length."""
-        new = positions[np.isinf(seen.ms[positions])]
-        if len(new):
-            tokens = self.profile.pruned_tokens(seen.key, new)
-            seen.ms[new] = self.profile.models[seen.key.large].latency(tokens)
+    def offer(self, candidate: Candidate) -> None:
+        """Keeps the candidate if it is the fastest."""
+        if self.best is None or candidate.latency_ms < self.best.latency_ms - 1e-12:
+            self.best = candidate
 
-    def look(self, point: Point, seen: Seen, positions: np.ndarray) -> None:
-        """Runs the large model on those of the pruned texts at `positions` that it has not seen."""
-        new = positions[~seen.ran[positions]]
-        if len(new):
-            pruned = self.profile.pruned(seen.key, new)
-            self.run += len(new)
-            seen.add(new, outputs_of(pruned.logits, self.rungs[seen.key.large].temperature), pruned.pooled)
+    # --- the result ---
 
+    def finish(self) -> FoldPlan:
+        """The plan of the best candidate."""
+        predicted = self.best.predicted(self.target) | {"passes": {"run": self.run, "exhaustive": self.possible}}
+        if self.pairwise is not None:
+            predicted["pairwise"] = self.pairwise.predicted(self.target) | {"point": self.plain(self.pairwise.point)}
+        rows = self.profile.rows.tolist()
+        return FoldPlan(rows, None, self.target.value, self.plain(self.best.point), predicted)
 
-class Seen:
-    """A model's outputs (N, K), pooled vectors (N, H) and milliseconds (N,) on what it reads, as far as it `ran`."""
-
-    def __init__(
-        self, output: np.ndarray, pooled: np.ndarray | None, ms: np.ndarray, ran: int, key: PruneKey | None = None
-    ) -> None:
-        self.output, self.pooled, self.ms, self.key = output, pooled, ms, key
-        self.ran = np.arange(len(ms)) < ran
-
-    def add(self, positions: np.ndarray, output: np.ndarray, pooled: np.ndarray | None) -> None:
-        self.output[positions], self.ran[positions] = output, True
-        if pooled is not None:
-            if self.pooled is None:
-                self.pooled = np.zeros((len(self.ms), pooled.shape[1]))
-            self.pooled[positions] = pooled
+    def plain(self, point: Point) -> dict:
+        """The point as plain data, for regression with its fits."""
+        fits = range(len(point.models) - 1) if self.profile.is_regression else ()
+        return replace(point, agreement=[self._agreement(point, level)[0].plain() for level in fits]).plain()
 
 
 def search(profile: Profile, target: Target, options: CascadeConfig) -> FoldPlan:
     """The fastest point that meets the target on the rows of `profile`, with what it is predicted to yield.
 
     Models alone are candidates too, so that no cascade is predicted to be slower than the best single model; with three
-    levels, the best of fewer levels is kept beside in `predicted["pairwise"]`. Raises Unreachable.
+    levels, the best of fewer levels is kept beside in `predicted["pairwise"]`. Raises Unreachable, or Infeasible if
+    fewer levels are ruled out and no other point is left.
     """
-    found = Search(profile, target, options)
-    _run(found)
+    found = _searched(Search(profile, target, options))
     if found.best is None:
-        raise Unreachable(
-            f"{profile.task}: no cascade of at most {options.levels} levels meets the target {target.value:.4f} with "
-            f"its margin; the best single model, {target.reference_model}, has "
-            f"{target.score(target.reference_predictions):.4f} on tune. Lower the target or set search.margin_se=0"
+        levels = f"at most {options.levels}" if options.fewer_levels else f"exactly {options.levels}"
+        raise (Unreachable if options.fewer_levels else Infeasible)(
+            f"{profile.task}: no cascade of {levels} levels meets the target {target.value:.4f} with its margin; the "
+            f"best single model, {target.reference_model}, has {target.score(target.reference_predictions):.4f} on "
+            "tune. Lower the target or set search.margin_se=0"
         )
-    best = found.best
-    predicted = {
-        "score": target.score(best.predictions),
-        "latency_ms": best.latency_ms,
-        "shares": best.shares,
-        "passes": {"run": found.run, "exhaustive": found.possible},
-    }
-    if options.levels > 2:
-        predicted["pairwise"] = found.pairwise
-    return FoldPlan(profile.rows.tolist(), None, target.value, best.point.plain(), predicted)
+    return found.finish()
 
 
-def _run(found: Search) -> None:
+def _searched(found: Search) -> Search:
     from tabi_bench.cascade.triples import triples
 
-    found.singles()
-    if found.options.levels > 1:
-        found.pairs()
-    if found.options.levels > 2:
-        triples(found)
+    stages = [found.singles, found.pairs, lambda: triples(found)][: found.options.levels]
+    for stage in stages:
+        if not found.options.fewer_levels:
+            found.best = None
+        stage()
+    return found
 
 
 def verify(profile: Profile, target: Target, options: CascadeConfig, plan: FoldPlan) -> dict[str, float]:
     """Searches again exhaustively: {exhaustive_ms, regret_pct, passes_share} of `plan` in predicted latency."""
-    found = Search(profile, target, options, exhaustive=True)
-    _run(found)
+    found = _searched(Search(profile, target, options, exhaustive=True))
     best, passes = found.best.latency_ms, plan.predicted["passes"]
     return {
         "exhaustive_ms": best,

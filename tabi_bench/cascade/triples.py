@@ -1,123 +1,141 @@
-"""Plan search for three levels: both thresholds jointly, on full text first, then pruned around the optimum found."""
+"""Plan search for three levels: both thresholds jointly, on full text first, then on pruned text around its best.
+
+For each number of rows that level 1 re-routes, the rest is a search over the last threshold, as for a pair. These
+numbers are tried on a grid, then all of them around the grid's best.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tabi_bench.cascade import rules
-from tabi_bench.profiling.profile import PruneKey
+from tabi_bench.cascade.cuts import Cut, Reading
+from tabi_bench.cascade.search import Candidate, LastStep, answers_of
 
 if TYPE_CHECKING:
     from tabi_bench.cascade.plans import Point
-    from tabi_bench.cascade.search import Cut, Search, Seen
+    from tabi_bench.cascade.search import Search
 
+GRID = 48  # numbers of rows re-routed by level 1 that are tried first
 HOPELESS = 1.3  # a full-text setting this much slower than the best so far is not refined by pruning
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One setting of three levels: level 1's cut and time (N,), and what levels 2 and 3 say of what they read."""
+class Middle:
+    """A setting of three levels before its first threshold: level 1 and 2 wherever level 2 was asked.
+
+    cut: all rows by level 1's confidence; spent_ms: level 1's time over all rows; small: (N, K) its output; base, both:
+    (N,) answers after level 1 and 2; output: (N, K) of both combined; sure: (N,) confidence in it.
+    """
 
     point: Point
     cut: Cut
-    spent: np.ndarray
-    second: Seen
-    third: Seen
+    spent_ms: float
+    small: np.ndarray
+    base: np.ndarray
+    both: np.ndarray
+    sure: np.ndarray
+    second: Reading
+    third: Reading
 
 
 def triples(found: Search) -> None:
     """Offers three-level points to `found`, which has searched the pairs; their best is kept as `found.pairwise`."""
-    envelope = found.best
-    found.pairwise = envelope and {"models": envelope.point.models, "latency_ms": envelope.latency_ms}
+    found.pairwise = found.best
     if not found.options.fewer_levels:
         found.best = None
+    full_text = {}
     for names in combinations(found.rungs, 3):
-        for point in found.settings(names, (0.0, 0.0)):
-            before = found.best
-            first = _joint(found, _full_text(found, point))
-            if 0.0 not in found.options.alphas:  # full text only told where to look
-                found.best = before
-            for alpha in sorted(set(found.options.alphas) - {0.0}):
-                if first is not None:
-                    _joint_pruned(found, replace(point, alphas=[alpha, alpha]), first)
-    if found.best is None:
-        found.best = envelope
+        for number, point in enumerate(found.settings(names, (0.0, 0.0))):
+            best = _joint(found, _middle(found, point), HOPELESS * found.limit_ms)
+            if best is not None:
+                full_text[names, number] = best
+                if 0.0 in found.options.alphas:
+                    found.offer(best)
+    for alpha in sorted(set(found.options.alphas) - {0.0}):
+        for (names, number), best in sorted(full_text.items(), key=lambda item: item[1].latency_ms):
+            point = list(found.settings(names, (alpha, alpha)))[number]
+            _pruned(found, point, round((1 - best.shares[0]) * found.n))
 
 
-def _reading(found: Search, point: Point, second: Seen, third: Seen) -> Reading:
-    from tabi_bench.cascade.search import Cut
-
-    small = found.rungs[point.models[0]]
-    cut = Cut.of(found.sure(point, 0, small.output, small.pooled), np.arange(found.n), found.far)
-    return Reading(point, cut, small.ms_importance if point.wants_importance(0) else small.ms, second, third)
-
-
-def _full_text(found: Search, point: Point) -> Reading:
-    from tabi_bench.cascade.search import Seen
-
-    rungs = [found.rungs[name] for name in point.models[1:]]
-    return _reading(found, point, *(Seen(rung.output, rung.pooled, rung.ms, found.n) for rung in rungs))
+def _middle(found: Search, point: Point) -> Middle:
+    """Where level 2 has not run, its confidence and answers mean nothing, and no caller may look."""
+    small, second = found.rungs[point.models[0]], found.reading(point, 1)
+    spent = small.ms_importance if point.wants_importance(0) else small.ms
+    output = point.combine_rows([small.output, second.output])
+    sure = found.sure(point, 1, np.nan_to_num(output), second.pooled)
+    sure[~np.isfinite(second.output).all(axis=1)] = np.nan  # a level that failed is unsure
+    base, both = answers_of(small.output), answers_of(output)
+    third = found.reading(point, 2)
+    return Middle(point, found.cut(point), float(spent.sum()), small.output, base, both, sure, second, third)
 
 
-def _joint(found: Search, reading: Reading) -> int | None:
-    """The best first count: a grid over all, then every one around the grid's best. None if none meets the target."""
-    from tabi_bench.cascade.search import FIRST_THRESHOLDS
-
-    counts = reading.cut.counts
-    grid = np.unique(np.linspace(0, len(counts) - 1, FIRST_THRESHOLDS).astype(int))
-    tried = {int(i): _second_threshold(found, reading, int(counts[i])) for i in grid}
-    tried = {i: latency for i, latency in tried.items() if latency is not None}
-    if not tried:
-        return None
-    best = min(tried, key=tried.__getitem__)
-    around = grid[np.abs(grid - best).argsort()[:3]]
-    for i in range(around.min() + 1, around.max()):
-        tried[i] = _second_threshold(found, reading, int(counts[i])) or np.inf
-    return int(counts[min(tried, key=tried.__getitem__)])
-
-
-def _joint_pruned(found: Search, point: Point, first: int) -> None:
-    """Pruned text for the rows that the best full-text point re-routes: the first count stays, the second is free."""
-    small, *larger = point.models
-    keys = [PruneKey(small, name, point.alphas[0], point.importance, point.pruning) for name in larger]
-    reading = _reading(found, point, *map(found.seen, keys))
-    rows = reading.cut.order[: found.n if found.exhaustive else first]
-    found.time(reading.second, rows)
-    least = (reading.spent.sum() + (reading.second.ms[rows[:first]] + found.profile.overhead_ms).sum()) / found.n
-    if found.best is not None and least >= found.best.latency_ms and not found.exhaustive:
-        return
-    for seen in (reading.second, reading.third):
-        found.time(seen, rows)
-        found.look(point, seen, rows)
+def _joint(found: Search, middle: Middle, limit_ms: float, most: int | None = None) -> Candidate | None:
+    """The fastest point below `limit_ms`, level 1 re-routing at most `most` rows: a grid, then around its best."""
+    firsts = _firsts(found, middle, limit_ms, most)
     if found.exhaustive:
-        _joint(found, reading)
-    else:
-        _second_threshold(found, reading, first)
-
-
-def _second_threshold(found: Search, reading: Reading, first: int) -> float | None:
-    """The least re-routing to level 3 that meets the target when level 1 re-routes its `first` least sure rows."""
-    from tabi_bench.cascade.search import Cut
-
-    point, rows, over = reading.point, reading.cut.order[:first], found.profile.overhead_ms
-    spent = reading.spent.sum() + (reading.second.ms[rows] + over).sum()
-    if found.best is not None and spent / found.n >= HOPELESS * found.best.latency_ms:
+        return _fastest(_tries(found, middle, firsts, limit_ms))
+    grid = np.unique(np.linspace(0, len(firsts) - 1, GRID).astype(int)) if len(firsts) else []
+    best = _fastest(_tries(found, middle, firsts[grid], limit_ms)) if len(firsts) else None
+    if best is None:
         return None
-    outputs = [found.rungs[point.models[0]].output, reading.second.output, reading.third.output]
-    both, base = point.combine(outputs[:2], [0, 1]), rules.label_of(outputs[0])
-    base[rows] = rules.label_of(both[rows])
-    other = rules.label_of(point.combine(outputs, [0, 1, 2]))
-    inner = Cut.of(found.sure(point, 1, both, reading.second.pooled), rows, found.far)
-    second = found.target.first_met(base, other, inner.order, inner.counts)
-    if second is None:
-        return None
-    again = inner.order[:second]
-    latency = float(spent + (reading.third.ms[again] + over).sum()) / found.n
-    said = np.where(np.isin(np.arange(found.n), again), other, base)
-    shares = [1 - first / found.n, (first - second) / found.n, second / found.n]
-    found.offer(latency, point, [reading.cut.tau(first), inner.tau(second)], said, shares)
-    return latency
+    at = int(np.searchsorted(firsts, round((1 - best.shares[0]) * found.n)))
+    step = int(np.diff(grid).max(initial=1))
+    around = firsts[max(0, at - step + 1) : at + step]
+    return _fastest([best, *_tries(found, middle, around, best.latency_ms)])
+
+
+def _tries(found: Search, middle: Middle, firsts: Iterable[int], limit_ms: float) -> list[Candidate]:
+    """The best point for each of `firsts`, each faster than those before it."""
+    best: list[Candidate] = []
+    for first in firsts:
+        limit = limit_ms if found.exhaustive or not best else min(limit_ms, best[-1].latency_ms)
+        candidate = found.last_threshold(_step(found, middle, int(first)), limit)
+        if candidate is not None:
+            best.append(candidate)
+    return best
+
+
+def _fastest(candidates: list[Candidate]) -> Candidate | None:
+    return min(candidates, key=lambda candidate: candidate.latency_ms, default=None)
+
+
+def _firsts(found: Search, middle: Middle, limit_ms: float, most: int | None) -> np.ndarray:
+    """The counts at which level 1 alone may be followed by anything that meets the target below `limit_ms`."""
+    cut, over = middle.cut, found.profile.overhead_ms
+    spent = middle.spent_ms + np.concatenate([[0.0], np.cumsum(middle.second.ms[cut.order] + over)])
+    counts = cut.counts[(spent[cut.counts] < limit_ms * found.n) & (cut.counts <= (found.n if most is None else most))]
+    right = found.profile.labels.astype(middle.base.dtype)
+    least = found.hope.first_met(middle.base, right, cut.order, counts)
+    return counts[:0] if least is None else counts[counts >= least]
+
+
+def _step(found: Search, middle: Middle, first: int) -> LastStep:
+    """What is left to decide once level 1 re-routes its `first` least sure rows."""
+    rows, base = middle.cut.order[:first], middle.base.copy()
+    base[rows] = middle.both[rows]
+    spent = middle.spent_ms + float((middle.second.ms[rows] + found.profile.overhead_ms).sum())
+    inner = Cut.of(middle.sure, rows, found.far)
+    passed = [middle.small, middle.second.output]
+    taus, shares = [middle.cut.tau(first)], [1 - first / found.n]
+    return LastStep(middle.point, passed, base, spent, inner, middle.third, taus, shares)
+
+
+def _pruned(found: Search, point: Point, first: int) -> None:
+    """Pruned text for the rows that the best full-text point re-routes at level 1, and thresholds below that one."""
+    second, cut = found.reading(point, 1), found.cut(point)
+    rows = cut.order if found.exhaustive else cut.order[:first]
+    spent = found.rungs[point.models[0]].ms_importance.sum()
+    for known in (False, True):  # bounded by the shortest text, then by their own lengths
+        if known:
+            second.time(found.profile, rows)
+        if spent + (second.ms[rows] + found.profile.overhead_ms).sum() >= found.limit_ms * found.n:
+            return
+    found.run += second.run(found.profile, rows, point.temperatures[1])
+    best = _joint(found, _middle(found, point), found.limit_ms, len(rows))
+    if best is not None:
+        found.offer(best)

@@ -1,7 +1,7 @@
 """A ladder of three models that count votes of words: deterministic functions of the text, so pruning matters.
 
-Every word has a hidden vote per label; the label is what all votes add up to. A model sees the votes blurred, the smaller
-the more. Models answer in no time; their latencies are tables.
+Every word has a hidden vote per label; the label is what all votes add up to. A model sees the votes blurred, the
+smaller the more. Models answer in no time; their latencies are tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tabi_bench.cascade.rules import prune_query
+from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.engines.base import Output
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Pruned, PruneKey, Ragged
 from tabi_bench.system import FoldPlan, Plan

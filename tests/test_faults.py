@@ -1,0 +1,132 @@
+"""What goes wrong in a session: kills, odd texts, targets out of reach, damaged caches, folders that cannot be written."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tabi_bench.experiment import run_session
+from tabi_bench.records import Record
+from tabi_bench.system import PlanError
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120", "scenario.warmup=4"]
+CHILD = """
+import sys
+sys.path.insert(0, {root!r})
+from hydra import compose, initialize_config_dir
+from tabi_bench import registry
+from tabi_bench.config import conf_dir, from_dict_config, register
+registry.ZOOS["tiny"] = "tests.micro:load"
+register()
+with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    config = from_dict_config(compose("config", overrides=sys.argv[1:]))
+from tabi_bench.experiment import run_session
+run_session(config)
+"""
+
+
+def child(cache: Path, results: Path, *overrides: str) -> subprocess.Popen:
+    """The same session in a process of its own, to be killed."""
+    arguments = [*SMALL, f"results_dir={results}", f"cache_dir={cache}", "engine.device=cpu", *overrides]
+    code = CHILD.format(root=str(ROOT))
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.DEVNULL)
+
+
+def test_kill_9_in_the_middle_then_the_next_run_finishes(micro, cache, tmp_path):
+    overrides = ("task=rte", "scenario.min_queries=200000")  # serves for minutes, unless killed
+    process = child(cache, tmp_path / "results", *overrides)
+    deadline = time.monotonic() + 120
+    while not list((cache / "outputs").glob("*/manifest.json")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not list((tmp_path / "results").rglob("record.json"))
+    done = run_session(micro("task=rte"))
+    assert [record.status for record in done] == ["ok", "ok"]
+
+
+def test_two_sessions_at_once_share_a_cache(cache, tmp_path, micro):
+    both = [child(tmp_path / "cache", tmp_path / f"results{k}", "task=sst2", "seed=5") for k in range(2)]
+    assert [process.wait(timeout=240) for process in both] == [0, 0]
+    records = [sorted((tmp_path / f"results{k}").rglob("record.json")) for k in range(2)]
+    values = [[Record.load(path).accuracy["value"] for path in paths] for paths in records]
+    assert len(values[0]) == 2 and values[0] == values[1]
+
+
+def test_damaged_outputs_are_noticed_and_run_again(micro, cache, caplog):
+    first = run_session(micro("task=sst2", "seed=7"))
+    for file in (cache / "outputs").glob("*/outputs.npz"):
+        file.write_bytes(file.read_bytes()[:-40] + b"x" * 40)
+    again = run_session(micro("task=sst2", "seed=7", "overwrite=true"))
+    assert "is damaged: outputs.npz does not match its hash" in caplog.text
+    assert [r.accuracy for r in again] == [r.accuracy for r in first]
+
+
+def test_a_target_out_of_reach_names_the_best_score_and_its_model(micro):
+    with pytest.raises(PlanError, match=r"no model reaches the target 1\.0000; the best on tune is micro-"):
+        run_session(micro("task=sst2", "target.kind=absolute", "target.value=1.0"))
+
+
+def test_a_failed_session_leaves_records_that_say_so_and_the_next_one_works(micro):
+    config = micro("task=sst2", "target.kind=absolute", "target.value=1.0")
+    with pytest.raises(PlanError):
+        run_session(config)
+    records = [Record.load(path) for path in Path(config.results_dir).rglob("record.json")]
+    assert {r.method for r in records} == {"infaas", "tabi"}
+    assert all(r.status == "failed" and "no model reaches the target" in r.error for r in records)
+    assert all(r.status == "ok" for r in run_session(micro("task=sst2")))
+
+
+def test_a_results_folder_that_cannot_be_written_is_said_before_any_work(composed, tmp_path):
+    (tmp_path / "file").write_text("")
+    config = composed("task=sst2", f"results_dir={tmp_path}/file/results", f"cache_dir={tmp_path}/cache")
+    with pytest.raises(OSError, match="cannot write to .*set another results_dir"):
+        run_session(config)
+    assert not (tmp_path / "cache").exists()
+
+
+ODD = ["", " ", "word " * 10_000, "naïve café — 東京 ☕ ¿qué?", "\u200b", "don't", "a b c"]
+
+
+def test_odd_texts_are_served_and_truncation_is_counted(micro, tmp_path):
+    words = {0: "awful dull boring mess", 1: "superb moving bright joy"}
+    rows = [{"text": f"{words[k % 2]} number {k}", "label": "no" if k % 2 == 0 else "yes"} for k in range(200)]
+    odd = [{"text": text, "label": ("no", "yes")[k % 2]} for k, text in enumerate(ODD)]
+    pd.DataFrame(rows).to_json(tmp_path / "train.jsonl", orient="records", lines=True)
+    pd.DataFrame(rows[:60] + odd).to_json(tmp_path / "validation.jsonl", orient="records", lines=True)
+    config = micro(
+        "task=custom",
+        "source=local",
+        "task.texts=[text]",
+        f"task.files={{train: {tmp_path}/train.jsonl, validation: {tmp_path}/validation.jsonl}}",
+        "method.alphas=[0.0,0.5]",
+    )
+    infaas, tabi = run_session(config)
+    for record in (infaas, tabi):
+        assert record.status == "ok" and record.details["truncated"] == 1
+        assert record.details["replay"]["unexplained"] == 0
+        trace = pd.read_parquet(Path(config.results_dir) / "adhoc" / record.run_id / "trace.parquet")
+        assert set(trace.row) == set(range(60 + len(ODD)))
+
+
+def test_a_saved_plan_is_served_again_and_refused_for_other_data(micro, tmp_path):
+    config = micro("task=sst2")
+    _, tabi = run_session(config)
+    plan = Path(config.results_dir) / "adhoc" / tabi.run_id / "plan.json"
+    _, again = run_session(micro("task=sst2", f"plan={plan}", f"results_dir={tmp_path}/again"))
+    assert again.accuracy == tabi.accuracy and again.shares == tabi.shares
+    with pytest.raises(PlanError, match="made for other data"):
+        run_session(micro("task=sst2", f"plan={plan}", "seed=1"))
+    with pytest.raises(PlanError, match="made for task 'sst2', not 'rte'"):
+        run_session(micro("task=rte", f"plan={plan}"))
+    assert json.loads(plan.read_text())["method"] == "tabi"
