@@ -29,6 +29,14 @@ class HubConfig:
 
 
 @dataclass
+class FilesConfig:
+    """Paths of one's own data."""
+
+    train: str | None = None
+    validation: str | None = None
+
+
+@dataclass
 class TaskConfig:
     """A task: its columns, labels, metric, the slack of its target, and where it lies."""
 
@@ -48,7 +56,7 @@ class TaskConfig:
     train_split: str = "train"
     official_rows: dict[str, int] = field(default_factory=dict)  # of the splits, as published
     hub: HubConfig = field(default_factory=HubConfig)
-    files: dict[str, str] = field(default_factory=dict)  # your own: paths of train and validation
+    files: FilesConfig = field(default_factory=FilesConfig)  # your own, instead of a folder per task
 
 
 # --- source -----------------------------------------------------------------------------------------------------------
@@ -395,7 +403,7 @@ def _check(config: Config) -> None:
         raise ConfigError(f"target.kind=paper: the paper has no target for task {config.task.name!r}")
     if config.target.value is not None and not 0 < config.target.value <= 1:
         raise ConfigError(f"target.value={config.target.value}: a fraction in (0, 1], as 0.9 for 90 %")
-    if config.source.name == "local" and not config.source.dir and not config.task.files:
+    if config.source.name == "local" and not config.source.dir and not config.task.files.train:
         raise ConfigError("source=local needs source.dir, a folder with one folder per task (or task.files)")
     for key in ("min_queries", "block"):
         if getattr(config.scenario, key) < 1:

@@ -79,6 +79,7 @@ def config_hash(config: Config, *contents: Any) -> str:
     """8 hex digits over the resolved configuration (without paths) and the content hashes of data and models."""
     raw = {key: value for key, value in asdict(config).items() if key not in UNHASHED}
     raw["source"] = {key: value for key, value in raw["source"].items() if key != "dir"}
+    raw["task"] = {key: value for key, value in raw["task"].items() if key != "files"}
     raw["zoo"] = {key: value for key, value in raw["zoo"].items() if key != "path"}
     return content_key(raw, tabi_bench.__version__, *contents)[:8]
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a session: kills, odd texts, targets out of reach, damaged caches, folders that cannot be written."""
+"""What goes wrong in a session: kills, odd texts, targets out of reach, damaged caches, unwritable folders."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_failed_session_leaves_records_that_say_so_and_the_next_one_works(micr
 def test_a_results_folder_that_cannot_be_written_is_said_before_any_work(composed, tmp_path):
     (tmp_path / "file").write_text("")
     config = composed("task=sst2", f"results_dir={tmp_path}/file/results", f"cache_dir={tmp_path}/cache")
-    with pytest.raises(OSError, match="cannot write to .*set another results_dir"):
+    with pytest.raises(OSError, match=r"cannot write to .*set another results_dir"):
         run_session(config)
     assert not (tmp_path / "cache").exists()
 
@@ -108,7 +108,8 @@ def test_odd_texts_are_served_and_truncation_is_counted(micro, tmp_path):
         "task=custom",
         "source=local",
         "task.texts=[text]",
-        f"task.files={{train: {tmp_path}/train.jsonl, validation: {tmp_path}/validation.jsonl}}",
+        f"task.files.train={tmp_path}/train.jsonl",
+        f"task.files.validation={tmp_path}/validation.jsonl",
         "method.alphas=[0.0,0.5]",
     )
     infaas, tabi = run_session(config)

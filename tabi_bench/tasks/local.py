@@ -22,7 +22,7 @@ def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
 
     Formats: parquet, jsonl, csv, tsv; a split may also lie in shards, `<split>-*-of-*.<format>`. Raises DataError.
     """
-    if task.files:
+    if task.files.train or task.files.validation:
         files = {"train": [_own_file(task, "train")], "validation": [_own_file(task, "validation")]}
     else:
         folder = _task_folder(task, source)
@@ -33,9 +33,10 @@ def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
 
 
 def _own_file(task: TaskConfig, split: str) -> Path:
-    if split not in task.files:
+    given = getattr(task.files, split)
+    if given is None:
         raise DataError(f"task {task.name}: no {split} file; set task.files.{split}=PATH ({', '.join(FORMATS)})")
-    path = Path(task.files[split]).expanduser()
+    path = Path(given).expanduser()
     if not path.is_file():
         raise DataError(f"task.files.{split}: no file {path.absolute()}; {_listing(path.absolute().parent)}")
     return path

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from tabi_bench.config import SourceConfig, TaskConfig
+from tabi_bench.config import FilesConfig, SourceConfig, TaskConfig
 from tabi_bench.tasks.checks import DataError
 from tabi_bench.tasks.local import load
 
@@ -77,8 +77,10 @@ def test_own_files_of_a_custom_task(tmp_path):
     paths = {split: tmp_path / f"{split}.csv" for split in ("train", "validation")}
     for path in paths.values():
         write(ROWS, path)
-    own = TaskConfig(name="custom", family="custom", texts=["text"], files={k: str(v) for k, v in paths.items()})
+    own = TaskConfig(
+        name="custom", family="custom", texts=["text"], files=FilesConfig(**{k: str(v) for k, v in paths.items()})
+    )
     assert load(own, SourceConfig(name="local"), 0).config.labels == ["bad", "good"]
-    own.files["train"] = str(tmp_path / "absent.csv")
+    own.files.train = str(tmp_path / "absent.csv")
     with pytest.raises(DataError, match=r"no file .*absent.csv; .* holds train.csv, validation.csv"):
         load(own, SourceConfig(name="local"), 0)
