@@ -59,6 +59,7 @@ def _job(raw: DictConfig) -> None:
     from tabi_bench.experiment import run_session
     from tabi_bench.system import PlanError
 
+    _quieten_libraries()
     try:
         found = run_session(config)
     except (ValueError, OSError, PlanError) as error:
@@ -66,6 +67,17 @@ def _job(raw: DictConfig) -> None:
             raise
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     print_summary(found, config)
+
+
+def _quieten_libraries() -> None:
+    """No bars for reading a file of a few megabytes; downloads and training keep theirs."""
+    import datasets
+    import huggingface_hub.utils
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    huggingface_hub.utils.enable_progress_bars()
 
 
 def print_summary(found: list[Record], config: Config) -> None:
