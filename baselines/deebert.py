@@ -1,7 +1,7 @@
 """DeeBERT: early exit from one model, at the first active off-ramp whose entropy is below a threshold.
 
 After Xin et al., ACL 2020. An off-ramp after each layer reads what the model's own head reads. Training has two stages:
-the zoo fine-tuned the model; here the ramps are trained on its frozen hidden states (`off_ramps.py` beside this). Model,
+the zoo fine-tuned the model; the ramps are trained on its frozen hidden states (`off_ramps.py` beside this). Model,
 active ramps and threshold are chosen on tune. Serving runs one segment of layers at a time: later layers do not run.
 """
 
@@ -63,12 +63,12 @@ class Exits:
 
     @classmethod
     def of(cls, profile: Profile, name: str, ramps: tuple[int, ...]) -> Exits:
-        """Latency: the model's curve by length, times the share of its layers' time, plus the ramps passed."""
+        """Latency: the model's curve by length, times the share of its time that has passed, plus the ramps passed."""
         model, layers = profile.models[name], (*ramps, profile.models[name].layers)
-        trunk_ms, ramp_ms = profile.segment_ms[name]
-        at = np.array(layers) - 1
-        passed = np.cumsum(ramp_ms[at])[:, None]
-        latency = model.latency(model.tokens) * (trunk_ms[at] / trunk_ms[-1])[:, None] + passed
+        times = profile.segments[name]
+        passed = np.minimum(np.arange(len(layers)) + 1, len(ramps))
+        share = times.share[np.array(layers) - 1]
+        latency = model.latency(model.tokens) * share[:, None] + times.ramp_ms * passed[:, None]
         logits = [*(model.ramps[layer] for layer in ramps), model.logits]
         entropies = np.stack([entropy(z) for z in logits[:-1]])
         return cls(name, layers, entropies, np.stack([decide(z) for z in logits]), latency)
@@ -76,7 +76,7 @@ class Exits:
     def thresholds(self, count: int) -> np.ndarray:
         """At most `count` thresholds midway between entropies seen, each of which lets some row exit."""
         seen = np.unique(self.entropies[np.isfinite(self.entropies)])
-        between = np.append((seen[1:] + seen[:-1]) / 2, np.inf)[: len(seen)]
+        between = np.append((seen[1:] + seen[:-1]) / 2, seen[-1:] + 1.0)
         return between[np.unique(np.linspace(0, len(between) - 1, min(count, len(between))).astype(int))]
 
     def left(self, threshold: float) -> np.ndarray:
@@ -90,13 +90,15 @@ class Exits:
 
 
 class Deebert:
-    """Point: {"model", "ramps": active layers, 1-based, "entropy": threshold in nats, "ramps_hash": of all its ramps}."""
+    """Point: {"model", "ramps": active layers, 1-based, "entropy": threshold in nats, "ramps_hash": of all ramps}."""
 
     name = "deebert"
 
-    def __init__(self, plan: Plan, models: dict[tuple[str, tuple[int, ...]], SegmentedModel]) -> None:
-        """models: by name and active ramps."""
-        self.plan_, self.points, self.models = plan, Points(plan), models
+    def __init__(
+        self, plan: Plan, models: dict[tuple[str, tuple[int, ...]], SegmentedModel], train_s: float = 0.0
+    ) -> None:
+        """models: by name and active ramps; train_s: seconds that training the ramps took."""
+        self.plan_, self.points, self.models, self.train_s = plan, Points(plan), models, train_s
         self._served: dict[int, tuple[int, int]] = {}  # (exit, nanoseconds) of each query, as last answered
 
     @classmethod
@@ -112,11 +114,12 @@ class Deebert:
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: DeebertConfig) -> FoldPlan:
-        """The fastest early exit that meets the target: over models, sets of ramps and thresholds. Raises Infeasible."""
+        """The fastest early exit that meets the target: over models, ramps and thresholds. Raises Infeasible."""
         if profile.is_regression:
             raise Infeasible(f"{profile.task}: early exit compares entropies of labels, and this task has a score")
         plain, tried, nearest = replace(target, margin_se=0.0), 0, 0.0
-        for _, _, exits, threshold in sorted(_candidates(profile, options), key=lambda c: c[:2]):
+        for _, _, name, ramps, threshold in sorted(_candidates(profile, options)):
+            exits = Exits.of(profile, name, ramps)
             taken = exits.left(threshold)
             labels, latency_ms = exits.at(taken)
             tried += 1
@@ -132,7 +135,7 @@ class Deebert:
         """Cuts each model after its active ramps. Raises PlanError for ramps that `prepare` has not brought."""
         from baselines.off_ramps import trained
 
-        models = {}
+        models, seconds = {}, {}
         for point in (fold.point for fold in plan.folds):
             every = trained(point["ramps_hash"])
             if every is None:
@@ -140,9 +143,10 @@ class Deebert:
                     f"this plan was made for other off-ramps of {point['model']} ({point['ramps_hash']}); "
                     "leave plan=null to make a new one"
                 )
-            active = {layer: every[layer] for layer in point["ramps"]}
+            seconds[every.hash] = every.train_s
+            active = {layer: every.modules[layer] for layer in point["ramps"]}
             models.setdefault(_key(point), engine.load_segments(zoo[point["model"]], active))
-        return cls(plan, models)
+        return cls(plan, models, sum(seconds.values()))
 
     def answer(self, query: Query) -> Answer:
         """Segment by segment; level k of the answer is the k-th active ramp, the last the model's own head.
@@ -185,13 +189,14 @@ class Deebert:
         return full_text(rows, labels, latency_ms, levels=levels, borderline=borderline)
 
     def describe(self) -> Mapping[str, Any]:
-        """Savings in percent, over the queries served: of layers (as DeeBERT counts) and of time, expected and measured.
+        """Savings in percent over the queries served: of layers (as DeeBERT counts), of time; expected and measured.
 
         Time is held against the whole model as profiled in this session. Raises PlanError if the plan predicts exits
         and none was served.
         """
         folds = [{**fold.point, **fold.predicted} for fold in self.plan_.folds]
-        return {"folds": folds, "saving_pct": self._savings() if self._served else None}
+        saving = self._savings() if self._served else None
+        return {"folds": folds, "saving_pct": saving, "ramps_train_s": self.train_s}
 
     def _savings(self) -> dict[str, float]:
         layers, milliseconds, expected, full = [], [], [], []
@@ -199,7 +204,7 @@ class Deebert:
         never = 1.0  # probability that nobody exits, if the plan is right
         for query, (number, ns) in self._served.items():
             point = self.points[query]
-            predicted, depth = by_point[id(point)], self.models[_key(point)].depth
+            predicted, depth = by_point[id(point)], self.models[_key(point)].spec.layers
             layers.append([*point["ramps"], depth][number] / depth)
             milliseconds.append(ns / 1e6)
             expected.append((1 - predicted["layers_saved"], predicted["latency_ms"]))
@@ -220,8 +225,8 @@ def _key(point: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
     return point["model"], tuple(point["ramps"])
 
 
-def _candidates(profile: Profile, options: DeebertConfig) -> Iterator[tuple[float, int, Exits, float]]:
-    """(predicted mean latency, number of ramps, exits, threshold) of everything that is tried."""
+def _candidates(profile: Profile, options: DeebertConfig) -> Iterator[tuple[float, int, str, tuple[int, ...], float]]:
+    """(predicted mean latency, number of ramps, model, ramps, threshold) of everything that is tried."""
     for name, model in profile.models.items():
         for size in range(1, min(options.max_ramps, len(model.ramps)) + 1):
             for ramps in combinations(sorted(model.ramps), size):
@@ -229,7 +234,8 @@ def _candidates(profile: Profile, options: DeebertConfig) -> Iterator[tuple[floa
                 thresholds = exits.thresholds(options.thresholds)
                 taken = first_below(exits.entropies[:, None], thresholds[:, None])  # (T, N)
                 mean_ms = np.take_along_axis(exits.latency_ms, taken, axis=0).mean(axis=1)
-                yield from ((float(ms), size, exits, float(s)) for ms, s in zip(mean_ms, thresholds, strict=True))
+                for ms, threshold in zip(mean_ms, thresholds, strict=True):
+                    yield float(ms), size, name, ramps, float(threshold)
 
 
 def _fold_plan(
@@ -242,7 +248,8 @@ def _fold_plan(
     latency_ms: float,
 ) -> FoldPlan:
     model, layers = profile.models[exits.model], np.array(exits.layers)
-    point = {"model": exits.model, "ramps": list(exits.layers[:-1]), "entropy": threshold, "ramps_hash": model.ramps_hash}
+    point = {"model": exits.model, "ramps": list(exits.layers[:-1]), "entropy": threshold}
+    point["ramps_hash"] = model.ramps_hash
     fold = fold_plan(profile, target, point, labels, latency_ms)
     fold.predicted["shares"] = (np.bincount(taken, minlength=len(layers)) / len(taken)).tolist()
     fold.predicted["layers_saved"] = float(1 - layers[taken].mean() / layers[-1])

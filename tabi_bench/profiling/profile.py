@@ -61,7 +61,7 @@ class ModelProfile:
     """One model's outputs on N rows (full text).
 
     logits: (N, K) float32, task label order; tokens: (N,) pieces; importance: per word, by option ("last", "mean");
-    pooled: (N, H), regression only; ramps: {layer: (N, K)} logits of DeeBERT's off-ramps, where trained.
+    pooled: (N, H), regression only; ramps: {layer: (N, K)} logits of DeeBERT's off-ramps, where trained (`ramps_hash`).
     """
 
     name: str
@@ -74,6 +74,7 @@ class ModelProfile:
     importance: dict[str, Ragged] = field(default_factory=dict)
     pooled: np.ndarray | None = None
     ramps: dict[int, np.ndarray] = field(default_factory=dict)
+    ramps_hash: str = ""
 
     def take(self, rows: np.ndarray) -> ModelProfile:
         return replace(
@@ -90,6 +91,17 @@ class ModelProfile:
     def mean_ms(self) -> float:
         """Predicted mean latency on these rows, full text."""
         return float(self.latency(self.tokens).mean())
+
+
+@dataclass(frozen=True)
+class SegmentTimes:
+    """What leaving a model early costs.
+
+    share: (layers,) of the whole model's time that has passed after each layer; ramp_ms: of each off-ramp passed.
+    """
+
+    share: np.ndarray
+    ramp_ms: float
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,7 @@ class Profile:
     overhead_ms: float = 0.0  # dispatcher, pruning and combining, per level beyond the first
     passes: dict[str, int] = field(default_factory=dict)  # {"run": n}
     seed: int = 0
-    segment_ms: dict[str, np.ndarray] = field(default_factory=dict)  # DeeBERT: (layers,) ms up to and with each layer
+    segments: dict[str, SegmentTimes] = field(default_factory=dict)  # DeeBERT: by model, where ramps were trained
 
     @property
     def is_regression(self) -> bool:

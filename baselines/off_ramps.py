@@ -1,0 +1,230 @@
+"""DeeBERT's off-ramps: trained on a frozen model's hidden states, read and timed on the engine that serves.
+
+A ramp has the shape of its model's own head: a linear layer on the mean of the hidden states for a mean-pooled model, a
+dense layer with tanh and a linear layer on the first position for all others.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tabi_bench import device
+from tabi_bench.cache import cached, content_key
+from tabi_bench.engines.attention import DISENTANGLED
+from tabi_bench.profiling.build import REPETITIONS, engine_key
+from tabi_bench.profiling.profile import SegmentTimes
+from tabi_bench.zoo.loading import load_model, load_tokenizer
+from tabi_bench.zoo.models import MeanPoolBert, mean_pool
+from tabi_bench.zoo.training import Table, batches, encode
+
+if TYPE_CHECKING:
+    from tabi_bench.config import RampConfig
+    from tabi_bench.engines.base import Engine
+    from tabi_bench.profiling.profile import ModelProfile, Profile
+    from tabi_bench.tasks.base import Task
+    from tabi_bench.zoo.base import ModelSpec, Zoo
+
+log = logging.getLogger(__name__)
+RECIPE = 1  # raised when the code below changes what is learnt
+READING_BATCH = 256
+
+_trained: dict[str, Ramps] = {}  # of this process, by hash: plans name ramps, and only weights can answer
+
+
+class Ramp(nn.Module):
+    """Logits (B, K) of hidden states (B, L, H) after a layer."""
+
+    def __init__(self, width: int, outputs: int, mean: bool, dropout: float = 0.0):
+        super().__init__()
+        self.mean = mean
+        self.dense = nn.Identity() if mean else nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(width, outputs)
+
+    def forward(self, hidden: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+        """keep: (B, L), 0 for padding."""
+        return self.head(read(hidden, keep, self.mean))
+
+    def head(self, vector: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K) of what `read` reads (B, H)."""
+        dense = self.dense(vector)
+        return self.classifier(self.dropout(dense if self.mean else dense.tanh()))
+
+
+def read(hidden: torch.Tensor, keep: torch.Tensor | None, mean: bool) -> torch.Tensor:
+    """(B, H) that a head reads of hidden states (B, L, H): their mean, or the first position."""
+    return mean_pool(hidden, keep) if mean else hidden[:, 0]
+
+
+@dataclass(frozen=True)
+class Ramps:
+    """A model's off-ramps by layer (1-based), and the seconds that their training took."""
+
+    hash: str
+    modules: dict[int, Ramp]
+    train_s: float
+
+
+def trained(ramps_hash: str) -> Ramps | None:
+    """The ramps of this hash, if `add_ramps` has brought them."""
+    return _trained.get(ramps_hash)
+
+
+def add_ramps(
+    task: Task, zoo: Zoo, engine: Engine, profile: Profile, cache_dir: Path, options: RampConfig, seed: int
+) -> Profile:
+    """The profile with the ramps' logits and times of every model that has two layers and can be cut."""
+    models, segments = dict(profile.models), dict(profile.segments)
+    for spec in zoo.models:
+        if spec.layers < 2 or spec.family in DISENTANGLED:
+            continue
+        ramps = train_ramps(task, spec, cache_dir, options, seed, engine.device)
+        _trained[ramps.hash] = ramps
+        logits = _logits(task, spec, engine, ramps, cache_dir)
+        models[spec.name] = replace(models[spec.name], ramps=logits, ramps_hash=ramps.hash)
+        segments[spec.name] = time_segments(task, spec, engine, ramps, models[spec.name])
+    return replace(profile, models=models, segments=segments)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def train_ramps(task: Task, spec: ModelSpec, cache_dir: Path, options: RampConfig, seed: int, on: str = "cpu") -> Ramps:
+    """Stage two: the ramps of all layers but the last, on the frozen model's hidden states of train. Cached."""
+    key = content_key(
+        RECIPE, task.content_hash, spec.content_hash, spec.label_order, spec.max_length, asdict(options), seed
+    )
+
+    def build(folder: Path) -> None:
+        started = perf_counter()
+        modules = _train(task, spec, options, seed, on)
+        weights = {f"{layer}.{k}": v for layer, ramp in modules.items() for k, v in ramp.state_dict().items()}
+        save_file({k: v.cpu().contiguous() for k, v in weights.items()}, folder / "ramps.safetensors")
+        notes = {"train_s": perf_counter() - started, "mean": next(iter(modules.values())).mean}
+        (folder / "ramps.json").write_text(json.dumps(notes))
+        log.info("%s: %d off-ramps trained in %.1f s", spec.name, len(modules), notes["train_s"])
+
+    folder = cached(Path(cache_dir) / "ramps" / key, build)
+    notes, weights = json.loads((folder / "ramps.json").read_text()), load_file(folder / "ramps.safetensors")
+    modules = {}
+    for layer in range(1, spec.layers):
+        mine = {k.removeprefix(f"{layer}."): v for k, v in weights.items() if k.startswith(f"{layer}.")}
+        outputs, width = mine["classifier.weight"].shape
+        modules[layer] = Ramp(width, outputs, notes["mean"])
+        modules[layer].load_state_dict(mine)
+    return Ramps(key, modules, notes["train_s"])
+
+
+def _train(task: Task, spec: ModelSpec, options: RampConfig, seed: int, on: str) -> dict[int, Ramp]:
+    labels = task.labels("train")
+    rows = np.sort(np.random.default_rng(seed).permutation(len(labels))[: options.rows])
+    model = load_model(spec, torch.float32, on)
+    mean = isinstance(model, MeanPoolBert)
+    texts, wanted = task.texts("train"), torch.tensor(labels[rows])
+    vectors = hidden_vectors(model, spec, [texts[row] for row in rows], mean, on)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {
+            layer: _fit(Ramp(vectors[0].shape[1], task.n_outputs, mean, options.dropout), x, wanted, options, seed, on)
+            for layer, x in enumerate(vectors, start=1)
+        }
+
+
+@torch.no_grad()
+def hidden_vectors(
+    model: nn.Module, spec: ModelSpec, texts: list[tuple[str, ...]], mean: bool, on: str
+) -> list[torch.Tensor]:
+    """What a ramp after each layer but the last reads of N texts: (N, H) float32 on the CPU, one per layer."""
+    table = Table(encode(load_tokenizer(spec.path, spec.max_length), texts), model.config.pad_token_id or 0, on)
+    order = np.argsort(table.lengths, kind="stable")
+    typed = spec.family != "distilbert" and getattr(model.config, "type_vocab_size", 0) > 1
+    keys = ("input_ids", "attention_mask", "token_type_ids") if typed else ("input_ids", "attention_mask")
+    parts = []
+    for start in range(0, len(order), READING_BATCH):
+        batch = table.batch(order[start : start + READING_BATCH])
+        hidden = model(**{key: batch[key] for key in keys}, output_hidden_states=True).hidden_states
+        parts.append([read(states, batch["attention_mask"], mean).float().cpu() for states in hidden[1:-1]])
+    back = torch.from_numpy(np.argsort(order, kind="stable"))
+    return [torch.cat(layer)[back] for layer in zip(*parts, strict=True)]
+
+
+def _fit(ramp: Ramp, x: torch.Tensor, labels: torch.Tensor, options: RampConfig, seed: int, on: str) -> Ramp:
+    """AdamW on vectors x (N, H) and labels (N,), cross entropy, learning rate falling linearly to zero."""
+    ramp.to(on).train()
+    x, labels = x.to(on), labels.to(on)
+    optimizer = torch.optim.AdamW(ramp.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    per_epoch = -(-len(x) // options.batch_size)
+    steps = max(1, round(options.epochs * per_epoch))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    same_length = np.zeros(len(x))
+    for step in range(steps):
+        if step % per_epoch == 0:
+            epoch = batches(same_length, options.batch_size, seed, step // per_epoch)
+        rows = torch.from_numpy(epoch[step % per_epoch]).to(on)
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(ramp.head(x[rows]), labels[rows]).backward()
+        optimizer.step()
+        schedule.step()
+    return ramp.eval().requires_grad_(False)
+
+
+# --- reading and timing -----------------------------------------------------------------------------------------------
+
+
+def _logits(task: Task, spec: ModelSpec, engine: Engine, ramps: Ramps, cache_dir: Path) -> dict[int, np.ndarray]:
+    """{layer: (N, K)} of every ramp on the validation queries, by the calls that serving makes. Cached."""
+
+    def build(folder: Path) -> None:
+        model, found = engine.load_segments(spec, ramps.modules), []
+        for query in task.queries:
+            model.start(model.encode(query.texts))
+            found.append([model.step() for _ in ramps.modules])
+        np.save(folder / "logits.npy", np.asarray(found, np.float32))
+
+    folder = cached(Path(cache_dir) / "ramp_outputs" / content_key(ramps.hash, engine_key(engine)), build)
+    stored = np.load(folder / "logits.npy")
+    return {layer: stored[:, number] for number, layer in enumerate(ramps.modules)}
+
+
+def time_segments(task: Task, spec: ModelSpec, engine: Engine, ramps: Ramps, model: ModelProfile) -> SegmentTimes:
+    """Times the model whole, in one segment and in as many as it has layers, interleaved, at its median length.
+
+    What cutting adds is booked to the ramps, in equal parts: each is a head, a synchronisation and a scalar read.
+    """
+    whole, one, every = engine.load(spec), engine.load_segments(spec, {}), engine.load_segments(spec, ramps.modules)
+    near = np.argsort(np.abs(model.tokens - np.median(model.tokens)), kind="stable")[:8]
+    spent = []
+    with device.exclusive(device.describe(engine.device)["id"], log):
+        for repetition in range(REPETITIONS + 3):
+            texts = task.queries[near[repetition % len(near)]].texts
+            start = perf_counter()
+            whole.forward(whole.encode(texts))
+            spent.append([perf_counter() - start, *_steps_s(one, texts), *_steps_s(every, texts)])
+    whole_s, one_s, *after_s = np.median(spent[3:], axis=0)
+    cuts = np.arange(spec.layers)
+    ramp_s = max(0.0, (after_s[-1] - one_s) / cuts[-1])
+    passed = np.minimum(cuts + 1, cuts[-1])  # ramps behind each layer, its own included
+    share = np.maximum.accumulate(np.array(after_s) - passed * ramp_s) / whole_s
+    return SegmentTimes(share, 1e3 * ramp_s)
+
+
+def _steps_s(model, texts: tuple[str, ...]) -> list[float]:
+    """Seconds from raw text to the end of each segment."""
+    start = perf_counter()
+    model.start(model.encode(texts))
+    ends = []
+    for _ in range(model.n_segments):
+        model.step()
+        ends.append(perf_counter() - start)
+    return ends
