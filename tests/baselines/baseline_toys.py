@@ -20,9 +20,13 @@ class PlainTarget:
 
     profile: Profile
     value: float
+    margin_se: float = 0.0
+
+    def score(self, predictions: np.ndarray) -> float:
+        return score(self.profile.metric, self.profile.labels, predictions)
 
     def meets(self, predictions: np.ndarray, positions: np.ndarray | None = None) -> bool:
-        return score(self.profile.metric, self.profile.labels, predictions) >= self.value
+        return self.score(predictions) >= self.value
 
 
 def profile_of(labels: list, logits: dict[str, np.ndarray], metric: str = "accuracy") -> Profile:

@@ -1,0 +1,187 @@
+"""Early exit: ramps with known entropies, what leaving early costs, live equals replayed, what training learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from baseline_toys import PlainTarget, TableEngine, TableModel, plan_of, profile_of
+
+from baselines import off_ramps
+from baselines.common import NonFiniteOutput
+from baselines.deebert import Deebert, Exits, entropy, first_below
+from baselines.off_ramps import Ramp, Ramps
+from tabi_bench.config import DeebertConfig, EngineConfig, RampConfig
+from tabi_bench.engines import make_engine
+from tabi_bench.profiling.profile import SegmentTimes
+from tabi_bench.system import Infeasible, PlanError
+from tabi_bench.zoo.loading import load_model
+from tests.engines.micro_models import write_model
+
+LABELS = [0, 1, 0, 1]
+SURE = 0.09009  # nats of logits (4, 0): p = .98201; (1, 0): p = .73106 has .58220
+RAMPS = {1: [[4, 0], [0, 1], [0, 1], [0, 0]], 2: [[4, 0], [0, 4], [4, 0], [1, 0]]}
+OWN = [[4, 0], [0, 4], [4, 0], [0, 4]]
+OPTIONS = DeebertConfig("deebert")
+
+
+@pytest.fixture
+def profile(monkeypatch):
+    """One model of four layers and 4 ms, with ramps after layers 1 and 2 that cost 0.1 ms each."""
+    base = profile_of(LABELS, {"small": OWN})
+    ramps = {layer: np.array(z, np.float32) for layer, z in RAMPS.items()}
+    latency = replace(base.models["small"].latency, ms=np.array([4.0]))
+    deep = replace(base.models["small"], layers=4, ramps=ramps, ramps_hash="toy", latency=latency)
+    monkeypatch.setitem(off_ramps._trained, "toy", Ramps("toy", {1: None, 2: None}, 1.5))
+    times = SegmentTimes(np.array([0.25, 0.5, 0.75, 1.0]), 0.1)
+    return replace(base, models={"small": deep}, segments={"small": times})
+
+
+class SegmentEngine(TableEngine):
+    """Cuts its model after the active ramps, by the profile's table."""
+
+    def load_segments(self, spec, ramps):
+        model = self.profile.models[spec.name]
+        return Segmented(replace(spec, layers=model.layers), [*(model.ramps[layer] for layer in ramps), model.logits])
+
+
+class Segmented(TableModel):
+    def __init__(self, spec, exits):
+        super().__init__(spec, exits[-1])
+        self.exits, self.n_segments, self.steps = exits, len(exits), 0
+
+    def start(self, encoding):
+        self.row, self.next = encoding.row, 0
+
+    def step(self):
+        self.next, self.steps = self.next + 1, self.steps + 1
+        return self.exits[self.next - 1][self.row]
+
+
+def planned(profile, value=1.0):
+    return plan_of(Deebert.plan(profile, PlainTarget(profile, value), OPTIONS), method="deebert")
+
+
+def deployed(plan, zoo, profile):
+    return Deebert.deploy(plan, zoo, SegmentEngine(profile), OPTIONS)
+
+
+def test_entropy_by_hand():
+    assert entropy(np.array([[4.0, 0.0], [1.0, 0.0], [0.0, 0.0]])) == pytest.approx([SURE, 0.58220, 0.69315], abs=1e-5)
+    assert entropy(np.array([1e4, 0.0])) == 0.0
+    assert np.isnan(entropy(np.array([np.nan, 0.0])))
+
+
+def test_the_first_ramp_below_the_threshold_is_left_by():
+    entropies = np.array([[0.1, 0.6, 0.6, np.nan], [0.1, 0.1, 0.6, 0.1]])
+    assert first_below(entropies, 0.3).tolist() == [0, 1, 2, 1]
+    assert first_below(entropies, 0.1).tolist() == [2, 2, 2, 2]  # strictly below
+
+
+def test_leaving_early_costs_the_layers_and_ramps_passed(profile):
+    exits = Exits.of(profile, "small", (1, 2))
+    assert exits.latency_ms[:, 0] == pytest.approx([1.1, 2.2, 4.2])  # no ramp at the end
+    assert exits.left(0.3).tolist() == [0, 1, 1, 2]
+    labels, latency = exits.at(exits.left(0.3))
+    assert labels.tolist() == LABELS and latency == pytest.approx([1.1, 2.2, 2.2, 4.2])
+
+
+@pytest.mark.parametrize(
+    ("value", "ramps", "latency", "saved"),
+    [(1.0, [1, 2], 2.425, 7 / 16), (0.75, [1], 1.85, 9 / 16), (0.5, [1], 1.1, 12 / 16)],
+)
+def test_the_fastest_exit_that_meets_the_target(profile, value, ramps, latency, saved):
+    fold = Deebert.plan(profile, PlainTarget(profile, value), OPTIONS)
+    assert fold.point["ramps"] == ramps and fold.predicted["score"] == value
+    assert fold.predicted["latency_ms"] == pytest.approx(latency)
+    assert fold.predicted["layers_saved"] == pytest.approx(saved)
+
+
+def test_no_exit_meets_the_target_is_a_result(profile):
+    with pytest.raises(Infeasible, match=r"no exit meets the target 1\.1000; the best of \d+ has 1\.0000"):
+        Deebert.plan(profile, PlainTarget(profile, 1.1), OPTIONS)
+    shallow = replace(profile, models={"small": replace(profile.models["small"], ramps={})})
+    with pytest.raises(Infeasible, match="no model has two layers"):
+        Deebert.plan(shallow, PlainTarget(profile, 0.5), OPTIONS)
+    with pytest.raises(Infeasible, match="has a score"):
+        Deebert.plan(replace(profile, metric="pearson"), PlainTarget(profile, 0.5), OPTIONS)
+
+
+def test_live_equals_replayed_and_later_segments_do_not_run(profile, zoo, queries):
+    plan = planned(profile)
+    system = deployed(plan, zoo, profile)
+    answers = [system.answer(query) for query in queries[:4]]
+    outcomes = Deebert.replay(plan, profile, np.arange(4))
+    assert [a.label for a in answers] == outcomes.labels.tolist() == LABELS
+    assert [a.level for a in answers] == outcomes.levels.tolist() == [0, 1, 1, 2]
+    assert outcomes.latency_ms == pytest.approx([1.1, 2.2, 2.2, 4.2])
+    (model,) = system.models.values()
+    assert model.steps == 1 + 2 + 2 + 3
+    assert set(answers[0].stages_ns) == {"tokenise", "level1", "decide"}
+    described = system.describe()
+    assert described["saving_pct"]["layers_expected"] == pytest.approx(100 * 7 / 16)
+    assert described["saving_pct"]["layers_measured"] == pytest.approx(100 * 7 / 16)
+    assert described["ramps_train_s"] == 1.5
+
+
+def test_a_ramp_that_fails_is_passed_and_a_head_that_fails_is_an_error(profile, zoo, queries):
+    plan = planned(profile)
+    system = deployed(plan, zoo, profile)
+    model = profile.models["small"]
+    model.ramps[1][0] = np.nan
+    answer = system.answer(queries[0])
+    assert (answer.level, answer.failures) == (1, 1)
+    model.logits[3] = np.inf
+    with pytest.raises(NonFiniteOutput, match="query 3"):
+        system.answer(queries[3])
+
+
+def test_a_plan_that_predicts_exits_but_serves_none_is_an_error(profile, zoo, queries):
+    plan = planned(profile)
+    system = deployed(plan, zoo, profile)
+    for ramp in profile.models["small"].ramps.values():
+        ramp[:] = 0.0  # no ramp is sure any more
+    for query in queries[:4]:
+        system.answer(query)
+    system.describe()  # a quarter was to stay: four of four may be chance
+    plan.folds[0].predicted["shares"] = [0.5, 0.45, 0.05]
+    with pytest.raises(PlanError, match="predicts early exits, but none"):
+        system.describe()
+
+
+def test_ramps_of_another_training_are_refused(profile, zoo):
+    plan = planned(profile)
+    plan.folds[0].point["ramps_hash"] = "other"
+    with pytest.raises(PlanError, match="other off-ramps of small"):
+        deployed(plan, zoo, profile)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_ramp_learns_what_its_vectors_tell(mean):
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (600,), generator=rng)
+    x = torch.randn(600, 16, generator=rng) + 4 * torch.eye(3, 16)[labels]
+    ramp = off_ramps._fit(Ramp(16, 3, mean, 0.1), x, labels, RampConfig(learning_rate=1e-2), 0, "cpu")
+    right = (ramp.head(x).argmax(1) == labels).float().mean()
+    assert right > 0.9 and not any(p.requires_grad for p in ramp.parameters())
+
+
+@pytest.mark.parametrize("family", ["bert", "meanpool", "distilbert", "albert", "roberta"])
+def test_what_a_ramp_is_trained_on_is_what_it_reads_when_serving(tmp_path, family):
+    """Batched and padded in training, one query at a time in serving."""
+    eager = make_engine(EngineConfig(name="eager", device="cpu", dtype="float32"))
+    spec = write_model(tmp_path, family)
+    texts = [("not a good film",), ("a very bad film",), ("good",)]
+    mean = family == "meanpool"
+    vectors = off_ramps.hidden_vectors(load_model(spec, torch.float32, "cpu"), spec, texts, mean, "cpu")
+    ramp = Ramp(vectors[0].shape[1], 3, mean).eval()
+    model = eager.load_segments(spec, {1: ramp})
+    for text, vector in zip(texts, vectors[0], strict=True):
+        model.start(model.encode(text))
+        with torch.no_grad():
+            np.testing.assert_allclose(model.step(), ramp.head(vector[None])[0].numpy(), rtol=1e-4, atol=1e-5)
