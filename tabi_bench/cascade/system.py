@@ -99,7 +99,7 @@ class Cascade:
         if fold is None:
             raise PlanError(f"no fold of this plan serves query {query.id}; it was made for other data")
         point, clock, answer = self.points[fold], Stages(), Answer(float("nan"), -1)
-        readings: dict[int, tuple[Encoding, np.ndarray]] = {}  # by level, where importance was read
+        readings: dict[int, tuple[Encoding, Output]] = {}  # by level, where importance was asked for
         outputs, levels, combined = [], [], None
         for level, model in enumerate(self._ladders[fold]):
             texts = self._texts(point, level, query, readings, answer, clock)
@@ -131,9 +131,9 @@ class Cascade:
         if level == 0 or point.alphas[level - 1] == 0 or point.source(level) not in readings:
             answer.words_kept = answer.words
             return query.texts
-        encoding, importance = readings[point.source(level)]
+        encoding, output = readings[point.source(level)]
         words = encoding.words
-        keep = rules.kept_words(importance, words, point.alphas[level - 1], point.pruning, point.seed, query.id)
+        keep = rules.kept_words(output.importance, words, point.alphas[level - 1], point.pruning, point.seed, query.id)
         answer.words, answer.words_kept = len(keep), int(keep.sum())
         texts = rules.pruned_texts(query.texts, words, keep)
         clock.mark("prune")
@@ -162,8 +162,8 @@ class Cascade:
             return None
         finally:
             clock.mark(f"level{level + 1}")
-        if wanted and output.importance is not None:
-            readings[level] = (encoding, output.importance)
+        if wanted:
+            readings[level] = (encoding, output)
         if not np.isfinite(output.logits).all():
             self._report(point.models[level], "a non-finite output")
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -40,20 +40,35 @@ class Encoding:
         return align(self.texts, self.pieces)
 
 
-@dataclass
 class Output:
     """What a model says of one query.
 
     logits: (K,) float32 in the task's label order (regression: (1,), on the task's scale).
-    importance: (W,) float32, one per word over all texts, NaN for words without a piece; None unless asked for.
     pooled: (H,) float32, the input of the final linear layer; only when the engine was loaded with `pooled=True`.
     probabilities: (K,) softmax(logits / temperature) where the engine computed it on the device, else None.
     """
 
-    logits: np.ndarray
-    importance: np.ndarray | None = None
-    pooled: np.ndarray | None = None
-    probabilities: np.ndarray | None = None
+    __slots__ = ("_importance", "logits", "pooled", "probabilities")
+
+    def __init__(
+        self,
+        logits: np.ndarray,
+        importance: np.ndarray | Callable[[], np.ndarray] | None = None,
+        pooled: np.ndarray | None = None,
+        probabilities: np.ndarray | None = None,
+    ):
+        self.logits, self.pooled, self.probabilities = logits, pooled, probabilities
+        self._importance = importance
+
+    @property
+    def importance(self) -> np.ndarray | None:
+        """(W,) float32, one per word over all texts, NaN for words without a piece; None unless asked for.
+
+        A query that returns early never reads it, so aligning pieces with words waits until someone does.
+        """
+        if callable(self._importance):
+            self._importance = self._importance()
+        return self._importance
 
 
 class Model(Protocol):

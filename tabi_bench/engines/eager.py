@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,11 @@ class LoadedModel:
         self.temperature = float(temperature)
 
 
-def words_from(scores: np.ndarray | None, encoding: Encoding) -> np.ndarray | None:
-    """(W,) importance of the words of `encoding` from scores (>= L,) of its pieces."""
+def words_from(scores: np.ndarray | None, encoding: Encoding) -> Callable[[], np.ndarray] | None:
+    """Works out, when called, the (W,) importance of the words of `encoding` from scores (>= L,) of its pieces."""
     if scores is None:
         return None
-    return word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
+    return lambda: word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
 
 
 def content_of(encoding: Encoding) -> np.ndarray:

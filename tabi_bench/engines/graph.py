@@ -86,10 +86,10 @@ class Outputs:
             }
         self.host.copy_(packed, non_blocking=True)
 
-    def __getitem__(self, name: str) -> np.ndarray | None:
-        """A view of the host buffer, valid until the next replay; None if there is no such output."""
-        part = self.slices.get(name)
-        return None if part is None else self._numpy[part]
+    def read(self) -> dict[str, np.ndarray]:
+        """The vectors of the last replay, in one copy of the host buffer."""
+        packed = self._numpy.copy()
+        return {name: packed[part] for name, part in self.slices.items()}
 
 
 class Step:
@@ -113,10 +113,9 @@ class Step:
 
     def output(self, encoding: Encoding) -> Output:
         """The outputs of the last replay, copied out of the buffer."""
-        own = {
-            name: None if (part := self.outputs[name]) is None else part.copy() for name in ("probabilities", "pooled")
-        }
-        return Output(self.outputs["logits"].copy(), words_from(self.outputs["scores"], encoding), **own)
+        parts = self.outputs.read()
+        importance = words_from(parts.get("scores"), encoding)
+        return Output(parts["logits"], importance, parts.get("pooled"), parts.get("probabilities"))
 
 
 def capture(step: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
@@ -146,7 +145,8 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 class Runner:
     """The graphs of one Network. All buckets of a kind (with scores or without) are captured when it is first used,
-    the largest first; a bucket that does not fit into memory is left out, and its queries run at the next one up."""
+    the largest first; a bucket that does not fit into memory is left out: its queries run at the next one up, or under
+    eager if there is none."""
 
     def __init__(self, spec: ModelSpec, network: Network, engine: GraphEngine, pool: Any, stream: torch.cuda.Stream):
         self.spec, self.network, self.engine = spec, network, engine
@@ -164,7 +164,8 @@ class Runner:
             if kind is None:
                 return None
         lengths, steps = kind
-        return steps[bisect_left(lengths, n_tokens)]
+        place = bisect_left(lengths, n_tokens)
+        return steps[place] if place < len(steps) else None
 
     def _capture_kind(self, scored: bool) -> tuple[list[int], list[Step]] | None:
         steps: dict[int, Step] = {}
@@ -172,10 +173,11 @@ class Runner:
             try:
                 steps[length] = self._capture(length, scored)
             except Exception as error:  # whatever stops a capture, the model still runs under eager
-                if not (steps and out_of_memory(error)):
-                    self._give_up(length, error)
-                    return None
+                if not out_of_memory(error):
+                    return self._give_up(f"capture at {length} tokens: {type(error).__name__}: {error}")
                 self.engine.drop_bucket(self.spec, length)
+        if not steps:
+            return self._give_up("no bucket fits into device memory")
         lengths = sorted(steps)
         self._kinds[scored] = lengths, [steps[length] for length in lengths]
         return self._kinds[scored]
@@ -187,10 +189,10 @@ class Runner:
         self.engine.stats["capture_s"] += perf_counter() - start
         return step
 
-    def _give_up(self, length: int, error: Exception) -> None:
+    def _give_up(self, reason: str) -> None:
         self.failed = True
         self._kinds.clear()
-        self.engine.fall_back(self.spec, f"capture at {length} tokens: {type(error).__name__}: {error}")
+        self.engine.fall_back(self.spec, reason)
 
 
 class GraphModel(LoadedModel):
@@ -319,7 +321,9 @@ class GraphEngine(EagerEngine):
         torch.cuda.empty_cache()
         self.dropped.append({"model": spec.name, "length": length})
         log.warning(
-            "%s: out of device memory while capturing at %d tokens; the next bucket up serves it", spec.name, length
+            "%s: out of device memory while capturing at %d tokens; the next bucket up (or eager) serves them",
+            spec.name,
+            length,
         )
 
     def fall_back(self, spec: ModelSpec, reason: str) -> None:
@@ -340,8 +344,12 @@ class GraphEngine(EagerEngine):
         }
 
     def close(self) -> None:
-        """Frees graphs, memory pool and weights."""
-        torch.cuda.synchronize()
+        """Frees graphs, memory pool and weights. After a driver error only the end of the process frees them."""
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            log.error("the device is lost to this process: %s", str(error).splitlines()[0])
+            return
         for runner in self._runners.values():
             runner._kinds.clear()
         self._runners.clear()

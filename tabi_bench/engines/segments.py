@@ -182,4 +182,4 @@ class GraphSegments(EagerSegments):
         self._current.graphs[self._next].replay()
         torch.cuda.current_stream().synchronize()
         self._next += 1
-        return self._current.outputs[self._next - 1]["logits"].copy()
+        return self._current.outputs[self._next - 1].read()["logits"]

@@ -67,3 +67,15 @@ def write_model(folder, family: str, seed: int = 0, **changes):
     model.save_pretrained(folder)
     micro_tokenizer().save(str(folder / "tokenizer.json"))
     return spec_of(folder, family, max_length=24)
+
+
+class Ramp(torch.nn.Module):
+    """An off-ramp that reads the first position."""
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+        torch.manual_seed(1)
+        self.linear = torch.nn.Linear(width, 3)
+
+    def forward(self, hidden, mask):
+        return self.linear(hidden[:, 0])

@@ -3,26 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines import make_engine
-from tests.engines.micro_models import write_model
+from tests.engines.micro_models import Ramp, write_model
 
 CUT = ("bert", "roberta", "albert", "distilbert", "meanpool")
 TEXTS = (("not a good film",), ("don't play the films", "a very bad café"))
-
-
-class Ramp(nn.Module):
-    """Reads the first position."""
-
-    def __init__(self, width: int = 32):
-        super().__init__()
-        torch.manual_seed(1)
-        self.linear = nn.Linear(width, 3)
-
-    def forward(self, hidden, mask):
-        return self.linear(hidden[:, 0])
 
 
 @pytest.mark.parametrize("fuse", [False, True])
