@@ -11,6 +11,7 @@ import time
 import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,7 +27,7 @@ from tabi_bench.profiling.profile import Profile
 from tabi_bench.profiling.store import save_profile
 from tabi_bench.records import Record
 from tabi_bench.registry import SYSTEMS, lookup
-from tabi_bench.results import describe_result, replayed_result
+from tabi_bench.results import beside_oracle, describe_result, replayed_result
 from tabi_bench.serving.single_stream import serve
 from tabi_bench.system import Infeasible, Plan, System
 from tabi_bench.tasks import load_task
@@ -217,12 +218,16 @@ def plain_rule(session: Session, profile: Profile) -> dict[str, dict[str, float]
     return found
 
 
+def _told(name: str, plan: Plan, profile: Profile, plans: dict[str, Plan]) -> dict[str, Any]:
+    """What a system gets beside its plan: the oracle alone is handed labels, as decisions made beforehand."""
+    decide = getattr(_system(name), "decide", None)
+    return {} if decide is None else {"table": decide(plan, profile, plans)}
+
+
 def _deploy(session: Session, name: str, plan: Plan, profile: Profile, plans: dict[str, Plan]) -> System:
-    """Loads a system; the oracle alone is handed labels, as a table of decisions made beforehand."""
-    kind = _system(name)
-    decide = getattr(kind, "decide", None)
-    extra = {} if decide is None else {"table": decide(plan, profile, plans)}
-    return kind.deploy(plan, session.zoo, session.engine, session.options[name], **extra)
+    """Loads a system, ready to answer."""
+    told = _told(name, plan, profile, plans)
+    return _system(name).deploy(plan, session.zoo, session.engine, session.options[name], **told)
 
 
 def _describe(session, profile, plans, infeasible, systems, traces: dict[str, pd.DataFrame]) -> list[Record]:
@@ -234,9 +239,11 @@ def _describe(session, profile, plans, infeasible, systems, traces: dict[str, pd
         if name in infeasible:
             record.status, record.error = "infeasible", str(infeasible[name])
         else:
-            replayed = _system(name).replay(plans[name], profile, profile.rows) if name != "oracle" else None
+            told = _told(name, plans[name], profile, plans)
+            replayed = _system(name).replay(plans[name], profile, profile.rows, **told)
             describe_result(record, session, profile, plans[name], systems[name], traces, reference, replayed)
         found.append(record)
+    beside_oracle({record.method: record for record in found if record.status == "ok"})
     return found
 
 

@@ -27,7 +27,7 @@ def describe_result(
     system: System,
     traces: dict[str, pd.DataFrame],
     reference: str,
-    replayed: Outcomes | None,
+    replayed: Outcomes,
 ) -> None:
     """Fills `record` from the traces of its session. `reference`: the system that reductions are against."""
     trace, labels = traces[record.method], profile.labels
@@ -130,6 +130,23 @@ def against(
     }
 
 
+def beside_oracle(found: dict[str, Record]) -> None:
+    """Tabi's share of the reduction that the oracle's routing reached, into the details of both. found: by method."""
+    if not {"tabi", "oracle"} <= set(found):
+        return
+    tabi, oracle = found["tabi"], found["oracle"]
+    reached, routed = (record.reference["reduction_pct"] for record in (tabi, oracle))
+    system = oracle.details["system"]
+    note = "routing alone reaches Tabi's score"
+    if not system["reached"]:
+        note = "routing alone does not reach Tabi's score: the rest comes from its ensemble"
+    elif reached > routed:
+        note = "Tabi is faster than routing alone at its score: pruning or the ensemble outdo it"
+    line = {"score": system["score_to_reach"], "reached": system["reached"], "tabi_reduction_pct": reached}
+    line |= {"oracle_reduction_pct": routed, "share": reached / routed if routed > 0 else None, "note": note}
+    tabi.details["oracle"] = oracle.details["oracle"] = line
+
+
 def cost(trace: pd.DataFrame, usd_per_hour: float) -> dict[str, float | None]:
     """Device seconds and dollars per 1,000 queries; joules per query where the device counts them."""
     seconds = float(trace.latency_ms.mean())  # ms per query is s per 1,000 queries
@@ -141,10 +158,8 @@ def cost(trace: pd.DataFrame, usd_per_hour: float) -> dict[str, float | None]:
     }
 
 
-def agreement(trace: pd.DataFrame, replayed: Outcomes | None) -> dict[str, Any] | None:
+def agreement(trace: pd.DataFrame, replayed: Outcomes) -> dict[str, Any]:
     """Live answers against replayed ones: equal, and of those that differ, how many lie at a threshold."""
-    if replayed is None:
-        return None
     first = trace[trace.first_pass].sort_values("row")
     live, said = first.label.to_numpy(), replayed.labels
     same = (first.level.to_numpy() == replayed.levels) & np.isclose(live, said, atol=1e-2 if said.dtype == float else 0)

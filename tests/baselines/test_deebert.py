@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 from baseline_toys import PlainTarget, TableEngine, TableModel, plan_of, profile_of
+from datasets import Dataset
 
 from baselines import off_ramps
 from baselines.common import NonFiniteOutput
 from baselines.deebert import Deebert, Exits, entropy, first_below
 from baselines.off_ramps import Ramp, Ramps
-from tabi_bench.config import DeebertConfig, EngineConfig, RampConfig
+from tabi_bench.config import DeebertConfig, EngineConfig, RampConfig, TaskConfig
 from tabi_bench.engines import make_engine
 from tabi_bench.profiling.profile import SegmentTimes
 from tabi_bench.system import Infeasible, PlanError
+from tabi_bench.tasks.base import Task
+from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import load_model
 from tests.engines.micro_models import write_model
 
@@ -185,3 +188,32 @@ def test_what_a_ramp_is_trained_on_is_what_it_reads_when_serving(tmp_path, famil
         model.start(model.encode(text))
         with torch.no_grad():
             np.testing.assert_allclose(model.step(), ramp.head(vector[None])[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def task():
+    rows = {"sentence": ["a good film", "a bad film", "the play"] * 20, "label": [0, 1, 2] * 20}
+    config = TaskConfig(name="toy", family="sentence", texts=["sentence"], labels=["good", "bad", "none"])
+    return Task(config, "generated", Dataset.from_dict(rows), Dataset.from_dict({k: v[:6] for k, v in rows.items()}))
+
+
+def test_ramps_are_trained_once_and_read_as_served(tmp_path, task, monkeypatch):
+    spec = write_model(tmp_path / "model", "albert")  # of three layers
+    eager = make_engine(EngineConfig(name="eager", device="cpu", dtype="float32"))
+    tokens = np.array([len(eager.load(spec).encode(texts).pieces) for texts in task.texts("validation")])
+    base = profile_of([0, 1, 2, 0, 1, 2], {"small": np.zeros((6, 3))})
+    base = replace(base, models={"albert": replace(base.models["small"], name="albert", layers=3, tokens=tokens)})
+    setting = task, Zoo("toy", (spec,)), eager, base, tmp_path / "cache", RampConfig(epochs=2), 0
+    profile = off_ramps.add_ramps(*setting)
+    model, times = profile.models["albert"], profile.segments["albert"]
+    assert sorted(model.ramps) == [1, 2] and model.ramps[1].shape == (6, 3)
+    assert times.share.shape == (3,) and (np.diff(times.share) >= 0).all() and times.ramp_ms >= 0
+    served = eager.load_segments(spec, {2: off_ramps.trained(model.ramps_hash).modules[2]})
+    served.start(served.encode(task.queries[4].texts))
+    np.testing.assert_allclose(served.step(), model.ramps[2][4], rtol=1e-4, atol=1e-5)
+    monkeypatch.delattr(off_ramps, "_train")
+    again = off_ramps.add_ramps(*setting)
+    np.testing.assert_array_equal(again.models["albert"].ramps[2], model.ramps[2])
+    monkeypatch.undo()
+    other = off_ramps.add_ramps(*setting[:5], RampConfig(epochs=3), 0)
+    assert other.models["albert"].ramps_hash != model.ramps_hash

@@ -1,0 +1,36 @@
+"""Every system in one session on a micro zoo: the same queries, live equals replayed, and what each record tells."""
+
+from __future__ import annotations
+
+import pytest
+
+from tabi_bench.experiment import run_session
+
+SYSTEMS = ["infaas", "cocktail", "tabi", "deebert", "random", "oracle", "single"]
+
+
+@pytest.fixture
+def session(micro):
+    def run(task: str, *overrides: str) -> dict:
+        config = micro(f"task={task}", f"compare=[{','.join(SYSTEMS)}]", "target.slack=0.05", *overrides)
+        return {record.method: record for record in run_session(config)}
+
+    return run
+
+
+@pytest.mark.parametrize("task", ["sst2", "stsb"])
+def test_every_system_serves_what_its_plan_replays(session, task):
+    found = session(task)
+    assert list(found) == SYSTEMS
+    assert len({record.session_id for record in found.values()}) == 1
+    for name, record in found.items():
+        if record.status == "infeasible":
+            assert name in ("cocktail", "deebert") and task in record.error
+            continue
+        assert record.status == "ok" and record.reference["method"] == "infaas"
+        replay = record.details["replay"]
+        assert replay["compared"] == 120 and replay["unexplained"] == 0, name
+    line = found["tabi"].details["oracle"]
+    assert line == found["oracle"].details["oracle"]
+    assert line["share"] is None or line["share"] == line["tabi_reduction_pct"] / line["oracle_reduction_pct"]
+    assert line["score"] == pytest.approx(found["tabi"].accuracy["value"]) and line["note"]
