@@ -1,25 +1,25 @@
 """Cocktail-style ensembles: several models answer every query, and a class-wise weighted majority decides.
 
-After Gunasekaran et al., NSDI 2022. Members run in parallel there, and plan and replay predict that latency (the
-slowest member); `answer` runs them in series on one device. Running them concurrently on streams is not there yet.
+After Gunasekaran et al., NSDI 2022. Members run on machines of their own there: plan and replay predict that latency
+(the slowest member's). On one device `answer` runs them at once on streams where the engine has them, else in series.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from baselines.common import NonFiniteOutput, Points, best, decide, fold_plan, full_text, predictions
+from tabi_bench.cascade.system import Stages
 from tabi_bench.config import CocktailConfig
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError
 
 if TYPE_CHECKING:
-    from tabi_bench.engines.base import Engine, Model
+    from tabi_bench.engines.base import Engine, Model, Output
     from tabi_bench.profiling.profile import Profile
     from tabi_bench.tasks.base import Query
     from tabi_bench.zoo.base import Zoo
@@ -57,9 +57,12 @@ class Cocktail:
 
     name = "cocktail"
 
-    def __init__(self, points: Points, models: dict[str, Model]) -> None:
-        self.points = points
-        self.models = models
+    def __init__(
+        self, plan: Plan, models: dict[str, Model], together: dict[tuple[str, ...], Any] | None = None
+    ) -> None:
+        """together: what runs the members of each fold at the same time; None: they run in series."""
+        self.plan_, self.points, self.models, self.together = plan, Points(plan), models, together
+        self._served: dict[int, tuple[int, int]] = {}  # nanoseconds of each query: as run, and if in parallel
 
     @classmethod
     def plan(cls, profile: Profile, target: Any, options: CocktailConfig) -> FoldPlan:
@@ -89,31 +92,53 @@ class Cocktail:
     @classmethod
     def deploy(cls, plan: Plan, zoo: Zoo, engine: Engine, options: CocktailConfig) -> Cocktail:
         """Loads every member of every fold once. Raises PlanError for a latency that cannot be measured."""
-        if options.latency not in ("auto", "serial"):
-            raise PlanError(f"method.latency={options.latency!r}: members run in series only; choose auto or serial")
-        names = sorted({name for fold in plan.folds for name in fold.point["members"]})
-        return cls(Points(plan), {name: engine.load(zoo[name]) for name in names})
+        groups = {tuple(fold.point["members"]) for fold in plan.folds}
+        models = {name: engine.load(zoo[name]) for name in sorted({name for group in groups for name in group})}
+        if options.latency == "serial":
+            return cls(plan, models)
+        together = {group: engine.concurrent([models[name] for name in group]) for group in groups}
+        if None not in together.values():
+            return cls(plan, models, together)
+        if options.latency == "concurrent":
+            raise PlanError(
+                f"method.latency=concurrent: engine={engine.name} has no streams; choose auto, serial, or engine=graph"
+            )
+        return cls(plan, models)
 
     def answer(self, query: Query) -> Answer:
-        """Members run in series; stages level1, level2, ... tell each one's time. A non-finite member has no vote."""
-        point = self.points[query.id]
-        says, weights, stages, truncated = [], [], {}, False
-        for number, name in enumerate(point["members"], start=1):
-            start = perf_counter_ns()
-            encoding = self.models[name].encode(query.texts)
-            logits = self.models[name].forward(encoding).logits
-            stages[f"level{number}"] = perf_counter_ns() - start
-            truncated |= encoding.truncated
-            if np.isfinite(logits).all():
-                says.append(decide(logits))
-                weights.append(point["weights"][name])
-        if not says:
+        """In series stages level1, level2, ... tell each member's time. A non-finite member has no vote."""
+        clock, point = Stages(), self.points[query.id]
+        start, members = clock.last, point["members"]
+        if self.together is None:
+            outputs, truncated = self._in_series(query, members, clock)
+        else:
+            encodings = [self.models[name].encode(query.texts) for name in members]
+            clock.mark("tokenise")
+            outputs = self.together[tuple(members)].forward(encodings)
+            clock.mark("members")
+            truncated = any(encoding.truncated for encoding in encodings)
+        heard = [
+            (name, out.logits) for name, out in zip(members, outputs, strict=True) if np.isfinite(out.logits).all()
+        ]
+        if not heard:
             raise NonFiniteOutput(f"all members returned non-finite logits for query {query.id}")
-        start = perf_counter_ns()
-        label = combine(np.array(says)[:, None], np.array(weights))[0].item()
-        stages["decide"] = perf_counter_ns() - start
-        failures = len(point["members"]) - len(says)
-        return Answer(label, 0, failures=failures, truncated=truncated, stages_ns=stages)
+        says = np.array([decide(logits) for _, logits in heard])[:, None]
+        label = combine(says, np.array([point["weights"][name] for name, _ in heard]))[0].item()
+        clock.mark("decide")
+        each = [ns for stage, ns in clock.ns.items() if stage.startswith("level")]
+        total = clock.last - start
+        self._served[query.id] = total, total - sum(each) + max(each, default=0)
+        return Answer(label, 0, failures=len(members) - len(heard), truncated=truncated, stages_ns=clock.ns)
+
+    def _in_series(self, query: Query, members: list[str], clock: Stages) -> tuple[list[Output], bool]:
+        """Outputs of the members, one after the other, and whether any text was cut."""
+        outputs, truncated = [], False
+        for number, name in enumerate(members, start=1):
+            encoding = self.models[name].encode(query.texts)
+            outputs.append(self.models[name].forward(encoding))
+            truncated |= encoding.truncated
+            clock.mark(f"level{number}")
+        return outputs, truncated
 
     @classmethod
     def replay(cls, plan: Plan, profile: Profile, rows: np.ndarray) -> Outcomes:
@@ -130,8 +155,19 @@ class Cocktail:
         return full_text(rows, labels, latency_ms)
 
     def describe(self) -> Mapping[str, Any]:
-        """`measured`: how the trace's latency came about; the slowest stage of a query is the latency in parallel."""
-        return {"models": list(self.models), "measured": "serial"}
+        """`measured`: how members ran, which is the latency of the trace; `latency_ms`: the means of all three ways.
+
+        parallel: the slowest member; serial: the sum; both are profiled ones on tune where members ran concurrently.
+        """
+        predicted = [fold.predicted for fold in self.plan_.folds]
+        run, parallel = np.mean(list(self._served.values()), axis=0) / 1e6 if self._served else (None, None)
+        if self.together is None:
+            measured, means = "serial", {"parallel": parallel, "serial": run, "concurrent": None}
+        else:
+            parallel, serial = (float(np.mean([p[key] for p in predicted])) for key in ("latency_ms", "serial_ms"))
+            measured, means = "concurrent", {"parallel": parallel, "serial": serial, "concurrent": run}
+        folds = [{"members": fold.point["members"]} for fold in self.plan_.folds]
+        return {"folds": folds, "measured": measured, "latency_ms": means}
 
 
 def _weights(profile: Profile, says: np.ndarray, accuracy: float, smoothed: bool) -> np.ndarray:

@@ -208,7 +208,7 @@ class InfaasConfig(MethodConfig):
 class CocktailConfig(MethodConfig):
     slo_ms: float | None = None  # default: the slowest model's profiled mean
     smoothed: bool = True
-    latency: str = "auto"  # which latency the table calls its own: parallel | serial | concurrent | auto
+    latency: str = "auto"  # how members run: serial | concurrent | auto
 
 
 @dataclass
@@ -321,7 +321,7 @@ CHOICES = {
     "method.dispatcher": ("threshold", "sigmoid"),
     "method.importance": ("last", "mean"),
     "method.pruning": ("importance", "random", "stopwords"),
-    "method.latency": ("auto", "parallel", "serial", "concurrent"),
+    "method.latency": ("auto", "serial", "concurrent"),
     "engine.dtype": ("auto", "float32", "float16", "bfloat16"),
 }
 

@@ -7,6 +7,7 @@ import pytest
 from baseline_toys import PlainTarget, TableEngine, one_hot, plan_of, profile_of
 
 from baselines.cocktail import Cocktail, class_weights, combine, vote
+from baselines.common import NonFiniteOutput
 from tabi_bench.config import CocktailConfig
 from tabi_bench.system import Infeasible, PlanError
 
@@ -53,11 +54,66 @@ def test_the_fastest_ensemble_that_meets_the_target(profile):
         Cocktail.plan(profile, PlainTarget(profile, 1.1), CocktailConfig())
 
 
-def test_live_equals_replayed(profile, zoo, queries):
+class Streams(TableEngine):
+    """An engine that runs models at the same time."""
+
+    def concurrent(self, models):
+        return Together(models)
+
+
+class Together:
+    def __init__(self, models):
+        self.models = models
+
+    def forward(self, encodings):
+        return [model.forward(encoding) for model, encoding in zip(self.models, encodings, strict=True)]
+
+
+@pytest.mark.parametrize(("engine", "latency"), [(TableEngine, "auto"), (Streams, "auto"), (Streams, "serial")])
+def test_live_equals_replayed(profile, zoo, queries, engine, latency):
     plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
-    system = Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig())
+    system = Cocktail.deploy(plan, zoo, engine(profile), CocktailConfig(latency=latency))
     outcomes = Cocktail.replay(plan, profile, np.arange(6))
-    with pytest.raises(PlanError, match="in series only"):
-        Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig(latency="concurrent"))
     assert [system.answer(query).label for query in queries[:6]] == outcomes.labels.tolist()
     assert outcomes.latency_ms.tolist() == [4.0] * 6
+
+
+def test_latency_three_ways(profile, zoo, queries):
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
+    serial = Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig())
+    answer = serial.answer(queries[0])
+    levels = [ns for stage, ns in answer.stages_ns.items() if stage.startswith("level")]
+    found = serial.describe()
+    total = sum(answer.stages_ns.values())
+    assert found["measured"] == "serial" and found["latency_ms"]["concurrent"] is None
+    assert found["latency_ms"]["serial"] == pytest.approx(total / 1e6)
+    assert found["latency_ms"]["parallel"] == pytest.approx((total - sum(levels) + max(levels)) / 1e6)
+
+    together = Cocktail.deploy(plan, zoo, Streams(profile), CocktailConfig())
+    answer = together.answer(queries[0])
+    assert set(answer.stages_ns) == {"tokenise", "members", "decide"}
+    found = together.describe()
+    predicted = plan.folds[0].predicted
+    assert found["measured"] == "concurrent"
+    assert found["latency_ms"]["concurrent"] == pytest.approx(sum(answer.stages_ns.values()) / 1e6)
+    assert found["latency_ms"]["parallel"] == predicted["latency_ms"] == 4.0
+    assert found["latency_ms"]["serial"] == predicted["serial_ms"]
+
+
+def test_an_engine_without_streams_says_so(profile, zoo):
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
+    with pytest.raises(PlanError, match="engine=table has no streams"):
+        Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig(latency="concurrent"))
+
+
+def test_a_member_that_fails_has_no_vote(profile, zoo, queries):
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
+    system = Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig())
+    first, *others = plan.folds[0].point["members"]
+    profile.models[first].logits[0] = np.nan
+    answer = system.answer(queries[0])
+    assert answer.failures == 1 and answer.label in {SAYS[name][0] for name in others}
+    for name in others:
+        profile.models[name].logits[0] = np.inf
+    with pytest.raises(NonFiniteOutput, match="query 0"):
+        system.answer(queries[0])
