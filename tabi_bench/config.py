@@ -107,7 +107,9 @@ class ZooConfig:
 class TinyZooConfig(ZooConfig):
     """Thin BERT-shaped models, layers x hidden, trained from scratch (shipped for source=generated)."""
 
-    shapes: list[str] = field(default_factory=list)  # "1x64", "4x128", ...
+    shapes: list[str] = field(default_factory=list)  # "1x64", "4x64", ..., the smallest first
+    intermediate: int = 2  # width of the feed-forward layers, times the hidden size
+    vocabulary: int = 4000  # word pieces at most
 
 
 @dataclass
@@ -257,8 +259,10 @@ class SearchConfig:
 
 @dataclass
 class CertifyConfig:
+    """Of what the large model answers right, at most a share epsilon is spoilt, with probability 1 - delta."""
+
+    epsilon: float | None = None  # None: no certificate, and no rows set apart for it
     delta: float = 0.05
-    epsilon: float = 0.01
 
 
 @dataclass
@@ -277,7 +281,7 @@ class Config:
     compare: list[str] | None = None  # systems of the session; default [infaas, method]
     target: TargetConfig = field(default_factory=TargetConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
-    certify: CertifyConfig | None = None
+    certify: CertifyConfig = field(default_factory=CertifyConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     seed: int = 0
     plan: str | None = None  # a saved plan.json for `method`
@@ -405,6 +409,10 @@ def _check(config: Config) -> None:
         raise ConfigError(f"target.value={config.target.value}: a fraction in (0, 1], as 0.9 for 90 %")
     if config.source.name == "local" and not config.source.dir and not config.task.files.train:
         raise ConfigError("source=local needs source.dir, a folder with one folder per task (or task.files)")
+    for key in ("epsilon", "delta"):
+        value = getattr(config.certify, key)
+        if value is not None and not 0 < value < 1:
+            raise ConfigError(f"certify.{key}={value}: a share between 0 and 1, as 0.01 for 1 %")
     for key in ("min_queries", "block"):
         if getattr(config.scenario, key) < 1:
             raise ConfigError(f"scenario.{key}={getattr(config.scenario, key)}: at least 1")

@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tabi_bench import device, records
+from tabi_bench.cascade.certify import certify, set_apart
 from tabi_bench.cascade.pruning import prune_query
-from tabi_bench.config import Config, MethodConfig, systems_of
+from tabi_bench.config import CascadeConfig, Config, MethodConfig, systems_of
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Engine
 from tabi_bench.evaluation.targets import Target
@@ -159,14 +161,21 @@ def _prepare(session: Session, name: str, profile: Profile, cache_dir: Path) -> 
 
 
 def _folds(session: Session, profile: Profile, margin_se: float) -> tuple[list, list[Profile], list[Target]]:
-    """The two halves of the rows (positions), their profiles, and the target on each."""
+    """The two halves of the rows (positions), the profiles to tune on, and the target on each."""
     config = session.config
     halves = two_folds(session.task.labels("validation"), config.seed)
-    views = [profile.view(half) for half in halves]
+    views = [profile.view(tune) for tune, _ in (_parts(session, half) for half in halves)]
     slack = config.task.slack if config.target.slack is None else config.target.slack
     value = config.task.paper_target if config.target.kind == "paper" else config.target.value
     targets = [Target.of(v, config.target.kind, value, slack, margin_se, config.seed) for v in views]
     return halves, views, targets
+
+
+def _parts(session: Session, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a half to tune on, and those that only certification sees (none unless it is asked for)."""
+    if session.config.certify.epsilon is None:
+        return half, half[:0]
+    return set_apart(session.task.labels("validation"), half, session.config.seed)
 
 
 def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[str, Infeasible]]:
@@ -189,6 +198,9 @@ def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[st
             continue
         for fold, served in zip(folds, reversed(halves), strict=True):
             fold.serves = served.tolist()
+        if config.certify.epsilon is not None and isinstance(options, CascadeConfig):
+            for fold, half in zip(folds, halves, strict=True):
+                fold.predicted["certificate"] = certify(fold, profile.view(_parts(session, half)[1]), config.certify)
         plans[name] = Plan(name, session.task.name, folds, config.seed, made_for, asdict(options))
         session.offline_s[f"search {name}"] = time.perf_counter() - start
         log.info("%s: planned in %.1f s", name, session.offline_s[f"search {name}"])

@@ -60,6 +60,9 @@ def where(found: list[Record], config: Config) -> str:
     if ok is not None:
         versus = ok.reference["method"]
         lines.append(f"levels: share of queries answered at level 1 / 2; reduction: of mean latency against {versus}.")
+    for r in found:
+        said = [fold["certificate"]["says"] for fold in r.details.get("plan", []) if "certificate" in fold]
+        lines += [f"{r.method}: fold {k}: {says}" for k, says in enumerate(said, start=1)]
     folder = Path(config.results_dir) / config.label
     lines += [f"Record: {folder / r.run_id}" for r in found]
     return "\n".join(lines)
