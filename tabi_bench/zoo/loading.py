@@ -18,7 +18,7 @@ from tabi_bench.zoo.models import MeanPoolBert
 FAMILIES = ("bert", "distilbert", "albert", "roberta", "deberta", "deberta-v2")
 
 
-class ModelError(Exception):
+class ModelError(ValueError):
     """A folder that is not a usable model; the message names it and says what to do."""
 
 

@@ -34,7 +34,7 @@ MIN_WORDS = 3  # texts of at most so many words are never shortened, as in pruni
 EVALUATION_BATCH = 256
 
 
-class TrainingError(Exception):
+class TrainingError(ValueError):
     """A training that diverged or cannot start; the message says why and what to do."""
 
 

@@ -1,0 +1,106 @@
+"""`zoo=custom`: your own fine-tuned models, folders or hub ids, of any supported family.
+
+A folder may hold what `save_pretrained` writes, or what older checkpoints hold (pytorch_model.bin, vocab.txt,
+spm.model): the latter is converted once, into the cache. Label order and scale are measured (labels.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from tabi_bench.cache import cached, content_key, file_sha256
+from tabi_bench.config import CustomZooConfig
+from tabi_bench.hub import fetch
+from tabi_bench.tasks.base import Task
+from tabi_bench.zoo.base import Zoo
+from tabi_bench.zoo.labels import checked
+from tabi_bench.zoo.loading import ModelError, load_folder, read_config, spec_of
+
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
+OTHER_FILES = (
+    "config.json", "model.safetensors.index.json", *VOCABULARIES, "tokenizer_config.json", "merges.txt",
+    "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+SAFE, PICKLED = ("model*.safetensors",), ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+def load(config: CustomZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
+    """The models of `zoo.paths` on `task`, smallest first. Raises ModelError, and hub.HubError."""
+    if not config.paths:
+        raise ModelError("zoo=custom needs zoo.paths=[DIR_OR_HUB_ID,...], models fine-tuned on the task")
+    names = _names(config.paths)
+    specs, notes = [], {}
+    for name, entry in zip(names, config.paths, strict=True):
+        source = locate(entry)
+        spec = spec_of(usable(source, cache_dir), name, config.max_length)
+        spec, found = checked(spec, task, cache_dir, seed, device)
+        specs.append(spec)
+        notes[name] = {"from": entry, "folder": source.name, **asdict(found)}
+    return Zoo(config.name, tuple(sorted(specs, key=lambda spec: spec.params)), notes={"models": notes})
+
+
+def _names(paths: list[str]) -> list[str]:
+    """The last part of each path or id; with the part before it where two are alike."""
+    parts = [[part for part in path.split("@")[0].split("/") if part not in ("", ".", "..")] for path in paths]
+    last = Counter(part[-1] for part in parts)
+    names = [part[-1] if last[part[-1]] == 1 else "-".join(part[-2:]) for part in parts]
+    if len(set(names)) < len(names):
+        raise ModelError(f"zoo.paths: two models are called {Counter(names).most_common(1)[0][0]}; rename a folder")
+    return names
+
+
+def locate(entry: str) -> Path:
+    """The folder of a local path or of a hub id, `owner/name` or `owner/name@revision`. Raises ModelError, HubError."""
+    path = Path(entry).expanduser()
+    if path.is_dir():
+        return path
+    match = HUB_ID.fullmatch(entry)
+    if match is None:
+        raise ModelError(f"zoo.paths: no folder {path.absolute()}; give a folder, or a hub id as owner/name@revision")
+    return download(match["repo"], match["revision"])
+
+
+def download(repo: str, revision: str | None) -> Path:
+    """A model's files from the hub; pickled weights only where it has no safetensors."""
+    folder = fetch(repo, revision, [*OTHER_FILES, *SAFE])
+    if not any(folder.glob(SAFE[0])):
+        fetch(repo, revision or folder.name, [*OTHER_FILES, *PICKLED])
+    return folder
+
+
+def usable(folder: Path, cache_dir: Path) -> Path:
+    """`folder` itself if it has safetensors and a tokenizer.json, else a converted copy in the cache."""
+    if any(folder.glob(SAFE[0])) and (folder / "tokenizer.json").is_file():
+        return folder
+    read_config(folder)
+    files = sorted({path for pattern in (*OTHER_FILES, *SAFE, *PICKLED) for path in folder.glob(pattern)})
+    key = content_key("converted", [(path.name, file_sha256(path)) for path in files])
+    return cached(Path(cache_dir) / "converted" / key, lambda temporary: _convert(folder, temporary))
+
+
+def _convert(folder: Path, target: Path) -> None:
+    if not any(path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
+        raise ModelError(f"{folder} has no weights (model.safetensors or pytorch_model.bin)")
+    _write_tokenizer(folder, target / "tokenizer.json")
+    load_folder(folder, "auto").save_pretrained(target)
+
+
+def _write_tokenizer(folder: Path, file: Path) -> None:
+    """Raises ModelError; without a vocabulary the library would make an empty one and say nothing."""
+    from transformers import AutoTokenizer
+
+    if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
+        raise ModelError(f"{folder} has no tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer.backend_tokenizer.save(str(file))
+    except Exception as error:  # whatever a foreign folder makes the library raise
+        line = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
+        raise ModelError(
+            f"{folder}: no tokenizer.json can be made of what is there ({line}); sentencepiece models need "
+            f"pip install 'tabi-bench[paper]'"
+        ) from error
