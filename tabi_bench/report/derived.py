@@ -6,14 +6,14 @@ vectors, which are not stored: for them there is None.
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tabi_bench.cascade import rules
-from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
+from tabi_bench.cascade.break_even import pairs
+from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.config import method_options
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
@@ -120,7 +120,7 @@ def break_even(profile: Profile) -> pd.DataFrame:
             meeting = cascades[cascades.score >= target - 1e-12]
             if len(meeting):
                 best = meeting.loc[meeting.mean_ms.idxmin()]
-                line |= {"cascade_ms": best.mean_ms, "cascade": best["pair"]}
+                line |= {"cascade_ms": best.mean_ms, "cascade": f"{best.small} > {best.large}"}
         found.append(line)
     return pd.DataFrame(found)
 
@@ -133,29 +133,3 @@ def _cocktail_ms(profile: Profile, target: float) -> float:
         return cocktail.plan(profile, goal, method_options("cocktail")).predicted["latency_ms"]
     except (Infeasible, Unreachable):
         return float("nan")
-
-
-def pairs(profile: Profile) -> pd.DataFrame:
-    """Every pair of models at thresholds that re-route 0, 2, ..., 100 %: pair, share, score, mean_ms; in-sample."""
-    outputs, weights = {}, {}
-    for name, model in profile.models.items():
-        outputs[name] = outputs_of(model.logits, fit_temperature(model.logits, profile.labels))
-        weights[name] = vote_weight(model.logits, profile.labels)
-    found = [_pair(profile, small, large, outputs, weights) for small, large in combinations(outputs, 2)]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["pair", "share", "score", "mean_ms"])
-
-
-def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict) -> pd.DataFrame:
-    order = np.argsort(rules.confidence(outputs[small]), kind="stable")
-    said = predictions_of(outputs[small]).copy()
-    both = predictions_of(rules.combine([outputs[small], outputs[large]], [weights[small], weights[large]]))
-    first, second = (profile.models[name] for name in (small, large))
-    later = np.concatenate([[0.0], np.cumsum(second.latency(second.tokens)[order])]) / len(order)
-    found = []
-    for share in np.linspace(0, 1, 51):
-        k = round(share * len(order))
-        said[order[:k]] = both[order[:k]]
-        value = score(profile.metric, profile.labels, said)
-        pair = f"{small} > {large}"
-        found.append({"pair": pair, "share": share, "score": value, "mean_ms": first.mean_ms + later[k]})
-    return pd.DataFrame(found)
