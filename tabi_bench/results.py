@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tabi_bench.account import of_cascade
+from tabi_bench.config import CascadeConfig
 from tabi_bench.evaluation import calibration, metrics, statistics
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.records import Record
@@ -59,6 +61,8 @@ def describe_result(
         "harness_us": harness_us(trace),
         "small_level": small_level(session, profile),
     }
+    if isinstance(session.options[record.method], CascadeConfig):
+        record.details |= of_cascade(profile, plan, replayed)
 
 
 def first_pass(trace: pd.DataFrame) -> np.ndarray:

@@ -34,3 +34,12 @@ def test_every_system_serves_what_its_plan_replays(session, task):
     assert line == found["oracle"].details["oracle"]
     assert line["share"] is None or line["share"] == line["tabi_reduction_pct"] / line["oracle_reduction_pct"]
     assert line["score"] == pytest.approx(found["tabi"].accuracy["value"]) and line["note"]
+    account = found["tabi"].details
+    assert len(account["break_even"]) == 1 and account["break_even"][0]["share"] < 1
+    if task == "stsb":
+        assert account["deferral"] is None
+        return
+    assert {"ece_before", "ece_after", "auroc", "reliability"} <= set(account["calibration"])
+    areas = account["deferral"]["areas"]
+    assert areas["oracle"] >= max(areas["confidence"], areas["random"])
+    assert account["calibration"]["n"] == sum(account["calibration"]["reliability"]["after"]["n"]) == 120
