@@ -6,11 +6,13 @@ HF_HUB_DOWNLOAD_TIMEOUT mean what they mean there. What can go wrong ends in one
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import httpx
+
 KINDS = {"model": "model", "dataset": "data set"}
 
 
@@ -24,9 +26,10 @@ def fetch(repo: str, revision: str | None, patterns: list[str], kind: str = "mod
     kind: "model" or "dataset". Its name is the commit. Raises HubError.
     """
     import httpx
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import set_client_factory, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    set_client_factory(_client)
     what = f"{KINDS[kind]} {repo}" + (f" at revision {revision}" if revision else "")
     try:
         folder = Path(snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=patterns))
@@ -40,6 +43,22 @@ def fetch(repo: str, revision: str | None, patterns: list[str], kind: str = "mod
             f"repository, or set HF_ENDPOINT to another mirror"
         )
     return folder
+
+
+def _client() -> httpx.Client:
+    """The hub's own client, but no request waits for ever: it lists files without a timeout, and retries with 60 s."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils._http import default_client_factory
+
+    def limit(request: httpx.Request) -> None:
+        longest = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        given = request.extensions.get("timeout", {})
+        phases = ("connect", "read", "write", "pool")
+        request.extensions["timeout"] = {phase: min(given.get(phase) or longest, longest) for phase in phases}
+
+    client = default_client_factory()
+    client.event_hooks["request"].append(limit)
+    return client
 
 
 def is_commit(revision: str) -> bool:

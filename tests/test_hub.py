@@ -1,0 +1,191 @@
+"""The real hub clients against a small hub on 127.0.0.1: what works, works offline again; what fails, says why."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from tabi_bench.config import HubConfig, SourceConfig, TaskConfig
+from tabi_bench.hub import HubError, fetch
+from tabi_bench.tasks.checks import DataError
+from tabi_bench.tasks.hub import load
+from tabi_bench.zoo.custom import locate, usable
+from tests.fake_hub import FakeHub
+
+REPO = "nyu-mll/glue"
+README = """---
+configs:
+- config_name: mnli
+  data_files:
+  - split: train
+    path: mnli/train-*
+  - split: validation_matched
+    path: mnli/validation_matched-*
+- config_name: sst2
+  data_files:
+  - split: train
+    path: sst2/train-*
+---
+# a card
+"""
+
+
+def parquet(rows: int, seed: int = 0) -> bytes:
+    names = ["entailment", "neutral", "contradiction"]
+    features = Features(premise=Value("string"), hypothesis=Value("string"), label=ClassLabel(names=names))
+    columns = {
+        "premise": [f"p {seed} {i}" for i in range(rows)],
+        "hypothesis": [f"h {i}" for i in range(rows)],
+        "label": [i % 3 for i in range(rows)],
+    }
+    table = Dataset.from_dict(columns, features=features).data.table
+    stream = io.BytesIO()
+    pq.write_table(pa.table(table), stream)
+    return stream.getvalue()
+
+
+def files(rows: int = 30, seed: int = 0) -> dict[str, bytes]:
+    return {
+        "README.md": README.encode(),
+        "mnli/train-00000-of-00001.parquet": parquet(rows, seed),
+        "mnli/validation_matched-00000-of-00001.parquet": parquet(9, seed + 1),
+        "sst2/train-00000-of-00001.parquet": b"another configuration, not fetched",
+    }
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A started hub that the clients of this process use, with short timeouts, no pauses and a fresh cache."""
+    from huggingface_hub import constants
+
+    hub = FakeHub().start()
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    yield hub
+    hub.stop()
+
+
+def task(revision: str, **changes) -> TaskConfig:
+    options = {"labels": ["entailment", "neutral", "contradiction"], "split": "validation_matched"} | changes
+    return TaskConfig("mnli", "pair", ["premise", "hypothesis"], hub=HubConfig(REPO, "mnli", revision), **options)
+
+
+def read(revision: str, **changes):
+    return load(task(revision, **changes), SourceConfig("hub"), 0)
+
+
+def test_a_task_comes_at_its_pinned_revision_and_only_its_own_files(hub):
+    old = hub.add(REPO, files(), "datasets")
+    hub.add(REPO, files(60, seed=5), "datasets")
+    loaded = read(old)
+    assert (len(loaded.train), len(loaded.validation), loaded.source) == (30, 9, "hub")
+    assert loaded.texts("train")[1] == ("p 0 1", "h 1") and loaded.labels("train")[:3].tolist() == [0, 1, 2]
+    assert not any("sst2" in request for request in hub.requests)
+
+
+def test_cached_data_are_read_again_offline_by_environment(hub, tmp_path):
+    commit = hub.add(REPO, files(), "datasets")
+    content = read(commit).content_hash
+    hub.stop()
+    code = (
+        "from tests.test_hub import read\n"
+        f"assert read({commit!r}).content_hash == {content!r}\n"
+        "try: read('0' * 40)\n"
+        "except Exception as error: print(error)\n"
+    )
+    places = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
+    environment = os.environ | places | {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": hub.url}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"data set {REPO} at revision {'0' * 40}: not in the cache, and HF_HUB_OFFLINE is set" in done.stdout
+
+
+TROUBLE = {
+    "404": "answered 404|no file like",
+    "500": "answered 500; try again later",
+    "stall": "does not answer in time",
+    "truncate": "ended early",
+    "other": "gave no file like .* of that very revision|instead",
+}
+
+
+@pytest.mark.parametrize("kind", TROUBLE)
+def test_each_misbehaviour_is_one_sentence_and_the_cache_stays_usable(kind, hub):
+    commit = hub.add(REPO, files(), "datasets")
+    hub.misbehave, hub.trouble = kind, "/store/" if kind == "truncate" else "/resolve/"
+    with pytest.raises(HubError, match=TROUBLE[kind]) as error:
+        read(commit)
+    assert str(error.value).startswith(f"data set {REPO} at revision {commit}: ")
+    assert "\n" not in str(error.value) and hub.url in str(error.value)
+    hub.misbehave = ""
+    assert len(read(commit).train) == 30
+
+
+def test_a_stalled_list_of_files_ends_too(hub):
+    commit = hub.add(REPO, files(), "datasets")
+    hub.misbehave, hub.trouble = "stall", "/tree/"
+    with pytest.raises(HubError, match="does not answer in time"):
+        read(commit)
+
+
+def test_unknown_repositories_revisions_and_dead_servers_are_told_apart(hub):
+    with pytest.raises(HubError, match=f"data set {REPO}.*has no such repository"):
+        read("1" * 40)
+    commit = hub.add(REPO, files(), "datasets")
+    with pytest.raises(HubError, match="has no such revision; see the repository's commits"):
+        read("1" * 40)
+    hub.stop()
+    with pytest.raises(HubError, match="cannot be reached; check the network"):
+        read(commit)
+
+
+def test_what_cannot_be_used_is_refused_before_or_after_fetching(hub):
+    commit = hub.add(REPO, files() | {"mnli/train-00000-of-00001.parquet": b"not parquet"}, "datasets")
+    with pytest.raises(DataError, match="`datasets` cannot read mnli"):
+        read(commit)
+    commit = hub.add(REPO, files(), "datasets")
+    with pytest.raises(DataError, match="no split 'test'; it has train, validation_matched"):
+        read(commit, split="test")
+    with pytest.raises(DataError, match="pin nyu-mll/glue to a commit"):
+        read("main")
+
+
+def test_intents_are_mapped_by_name_whatever_their_numbers(hub):
+    rows = '{"text": "wake me", "label": 7, "label_text": "alarm"}\n{"text": "hi", "label": 0, "label_text": "greet"}\n'
+    content = {"train.jsonl": rows.encode(), "validation.jsonl": rows.encode(), "README.md": b"# card"}
+    commit = hub.add("SetFit/intents", content, "datasets")
+    where = HubConfig("SetFit/intents", None, commit, "label_text")
+    config = TaskConfig("massive", "intent", ["text"], labels=["greet", "alarm"], hub=where)
+    loaded = load(config, SourceConfig("hub"), 0)
+    assert loaded.labels("validation").tolist() == [1, 0]
+
+
+def test_models_come_pinned_safetensors_first(hub, tmp_path):
+    from tests.engines.micro_models import write_model
+
+    write_model(tmp_path / "model", "bert")
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"a pickle")
+    (tmp_path / "model" / "optimizer.pt").write_bytes(b"not wanted")
+    commit = hub.add_folder("me/model", tmp_path / "model")
+    folder = locate(f"me/model@{commit}")
+    assert folder.name == commit and usable(folder, tmp_path) == folder
+    assert not (folder / "optimizer.pt").exists() and not (folder / "pytorch_model.bin").exists()
+    assert locate("me/model").name == commit
+    with pytest.raises(HubError, match=r"model me/none: .* has no such repository"):
+        locate("me/none")
+    hub.misbehave = "500"
+    with pytest.raises(HubError, match="answered 500"):
+        fetch("me/model", commit, ["*.bin"])
