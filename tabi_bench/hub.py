@@ -97,6 +97,8 @@ def _reason(error: Exception) -> str:
         return f"{where} does not answer in time; try again, or set HF_HUB_DOWNLOAD_TIMEOUT=60"
     if among(httpx.ConnectError):
         return f"{where} cannot be reached; check the network, or set HF_HUB_OFFLINE=1 if it is cached"
+    if among(errors.RemoteEntryNotFoundError):
+        return f"{where} answered 404 for a file that it lists; try again later"
     answer = among(errors.HfHubHTTPError)
     if answer is not None and answer.response is not None:
         return f"{where} answered {answer.response.status_code}; try again later"

@@ -77,7 +77,9 @@ class FakeHub:
                     hub.released.wait(20)
                     self.close_connection = True
                 elif self.troubled in ("404", "500"):
-                    self.answer(int(self.troubled), b"", {"X-Error-Code": "EntryNotFound"})
+                    self.answer(
+                        int(self.troubled), b"", {"X-Error-Code": "EntryNotFound"} if self.troubled == "404" else {}
+                    )
                 elif path.startswith("api/"):
                     self.api(*path.removeprefix("api/").split("/"))
                 elif path.startswith("store/"):

@@ -114,7 +114,7 @@ def test_cached_data_are_read_again_offline_by_environment(hub, tmp_path):
 
 
 TROUBLE = {
-    "404": "answered 404|no file like",
+    "404": "answered 404 for a file that it lists",
     "500": "answered 500; try again later",
     "stall": "does not answer in time",
     "truncate": "ended early",

@@ -26,6 +26,7 @@ from tabi_bench.config import EngineConfig
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Output
 from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.shapes import SHAPES, write_shape
 
 ENTRIES: dict[str, dict[str, Any]] = {
     "eager": {"name": "eager", "fuse_qkv": False},
@@ -39,18 +40,6 @@ ENTRIES: dict[str, dict[str, Any]] = {
 USERS = ("pipeline", "reduce-overhead")
 ALPHA = 0.75  # pruning scale at which kept words are compared
 BLOCK = 10  # calls of one entry before the next one's turn
-LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
-DISENTANGLED = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
-DISENTANGLED |= {"position_biased_input": False, "type_vocab_size": 0}
-BUCKETED = {"position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True}
-SHAPES: dict[str, tuple[str, dict[str, Any]]] = {  # model type, what differs from its default configuration
-    "minilm-l6": ("bert", {"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536}),
-    "bert-base": ("bert", BASE),
-    "bert-large": ("bert", LARGE),
-    "deberta-v3-base": ("deberta-v2", BASE | DISENTANGLED | BUCKETED),
-    "deberta-v1-large": ("deberta", LARGE | DISENTANGLED),
-}
 
 
 @dataclass
@@ -84,28 +73,6 @@ class Entry:
     replay: Callable[[], Any] | None = None
     output: Callable[[str], Output] | None = None
     engine: Any = None
-
-
-def write_shape(name: str, folder: Path, max_length: int) -> ModelSpec:
-    """A model of this shape with random weights and a tokenizer of whole words `w0 w1 ...`."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    from tabi_bench.zoo.loading import spec_of
-
-    family, changes = SHAPES[name]
-    config = AutoConfig.for_model(family, **changes, num_labels=3, pad_token_id=0)
-    torch.manual_seed(0)
-    AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    vocabulary = {
-        word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(20000))])
-    }
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = [("[CLS]", 2), ("[SEP]", 3)]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return spec_of(folder, name, max_length)
 
 
 def texts_of_length(spec: ModelSpec, length: int, count: int) -> list[str]:

@@ -1,0 +1,81 @@
+"""The shapes of the paper's twelve models (and of the MiniLM encoder), with random weights: timing needs no training.
+
+Where the paper's size is ambiguous (DeBERTa exists in three versions) the shape is the one whose parameter count the
+paper prints.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
+
+from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.loading import spec_of
+
+
+def _size(hidden: int, layers: int) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden // 64,
+        "intermediate_size": 4 * hidden,
+    }
+
+
+ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
+DISENTANGLED = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+DISENTANGLED |= {"type_vocab_size": 0}
+DEBERTA_V2 = {"position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True, "vocab_size": 128100}
+XLARGE = {"conv_kernel_size": 3, "conv_act": "gelu", "attention_head_size": 64}
+ALBERT = {"vocab_size": 30000, "embedding_size": 128, "hidden_act": "gelu_new"}
+PAPER: dict[str, tuple[str, dict[str, Any]]] = {  # model type, what differs from its default configuration
+    "bert-small": ("bert", _size(512, 4)),
+    "distilbert": ("distilbert", {}),
+    "albert": ("albert", _size(768, 12) | ALBERT),
+    "prunebert": ("bert", _size(768, 12)),  # zeros are multiplied like any other weight
+    "deberta-small": ("deberta-v2", _size(768, 6) | DISENTANGLED | DEBERTA_V2),
+    "bert-base": ("bert", _size(768, 12)),
+    "roberta-base": ("roberta", _size(768, 12) | ROBERTA),
+    "deberta-base": ("deberta-v2", _size(768, 12) | DISENTANGLED | DEBERTA_V2),
+    "bert-large": ("bert", _size(1024, 24)),
+    "roberta-large": ("roberta", _size(1024, 24) | ROBERTA),
+    "deberta-large": ("deberta", _size(1024, 24) | DISENTANGLED | {"vocab_size": 50265}),
+    "deberta-xlarge": ("deberta-v2", _size(1536, 24) | DISENTANGLED | DEBERTA_V2 | XLARGE),
+}
+SHAPES = PAPER | {"minilm-l6": ("bert", _size(384, 6) | {"num_attention_heads": 12})}
+WORDS = 20000
+
+
+def config_of(name: str, n_outputs: int = 3) -> PreTrainedConfig:
+    """The configuration of a shape; an unknown name is a ValueError."""
+    if name not in SHAPES:
+        raise ValueError(f"no shape {name!r}; there are: {', '.join(SHAPES)}")
+    family, changes = SHAPES[name]
+    return AutoConfig.for_model(family, **changes, num_labels=n_outputs, pad_token_id=0)
+
+
+def write_shape(
+    name: str, folder: Path, max_length: int, n_outputs: int = 3, dtype: torch.dtype = torch.float32
+) -> ModelSpec:
+    """A model of this shape with random weights, and a tokenizer of whole words `w0 w1 ...`, in `folder`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config_of(name, n_outputs), dtype=torch.float32)
+    model.to(dtype).save_pretrained(folder)
+    word_tokenizer().save(str(Path(folder) / "tokenizer.json"))
+    return spec_of(folder, name, max_length)
+
+
+def word_tokenizer() -> Tokenizer:
+    """One piece per word: `w0` to `w19999` have their own, all others share [UNK]."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(WORDS))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
