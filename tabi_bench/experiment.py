@@ -29,7 +29,7 @@ from tabi_bench.profiling.profile import Profile
 from tabi_bench.profiling.store import save_profile
 from tabi_bench.records import Record
 from tabi_bench.registry import SYSTEMS, lookup
-from tabi_bench.results import beside_oracle, describe_result, replayed_result
+from tabi_bench.results import beside_oracle, describe_result, replayed_result, time_saved
 from tabi_bench.serving.single_stream import serve
 from tabi_bench.system import Infeasible, Plan, System
 from tabi_bench.tasks import load_task
@@ -255,7 +255,9 @@ def _describe(session, profile, plans, infeasible, systems, traces: dict[str, pd
             replayed = _system(name).replay(plans[name], profile, profile.rows, **told)
             describe_result(record, session, profile, plans[name], systems[name], traces, reference, replayed)
         found.append(record)
-    beside_oracle({record.method: record for record in found if record.status == "ok"})
+    ok = {record.method: record for record in found if record.status == "ok"}
+    beside_oracle(ok)
+    time_saved(ok)
     return found
 
 

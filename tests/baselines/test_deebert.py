@@ -126,7 +126,8 @@ def test_live_equals_replayed_and_later_segments_do_not_run(profile, zoo, querie
     described = system.describe()
     assert described["saving_pct"]["layers_expected"] == pytest.approx(100 * 7 / 16)
     assert described["saving_pct"]["layers_measured"] == pytest.approx(100 * 7 / 16)
-    assert described["ramps_train_s"] == 1.5
+    assert described["saving_pct"]["time_expected"] == pytest.approx(100 * (1 - 2.425 / 4))
+    assert described["full_ms"] == pytest.approx(4) and described["ramps_train_s"] == 1.5
 
 
 def test_a_ramp_that_fails_is_passed_and_a_head_that_fails_is_an_error(profile, zoo, queries):

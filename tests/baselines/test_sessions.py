@@ -34,6 +34,9 @@ def test_every_system_serves_what_its_plan_replays(session, task):
     assert line == found["oracle"].details["oracle"]
     assert line["share"] is None or line["share"] == line["tabi_reduction_pct"] / line["oracle_reduction_pct"]
     assert line["score"] == pytest.approx(found["tabi"].accuracy["value"]) and line["note"]
+    if found["deebert"].status == "ok":
+        saving = found["deebert"].details["system"]["saving_pct"]
+        assert set(saving) == {"layers_expected", "layers_measured", "time_expected", "time_measured"}
     account = found["tabi"].details
     assert len(account["break_even"]) == 1 and account["break_even"][0]["share"] < 1
     if task == "stsb":
