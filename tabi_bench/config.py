@@ -109,7 +109,8 @@ class TinyZooConfig(ZooConfig):
 
     shapes: list[str] = field(default_factory=list)  # "1x64", "4x64", ..., the smallest first
     intermediate: int = 2  # width of the feed-forward layers, times the hidden size
-    vocabulary: int = 4000  # word pieces at most
+    vocabulary: int = 8000  # word pieces at most
+    cue_epochs: float = 0.0  # generated rows: first so many epochs of naming the phrase that decides
 
 
 @dataclass
@@ -124,10 +125,12 @@ class MinilmZooConfig(ZooConfig):
 
 @dataclass
 class PaperZooConfig(ZooConfig):
-    """The paper's twelve models: cells[model][task] = {id, revision, ...}; shapes[model] = backbone."""
+    """The paper's twelve models (tabi_bench/zoo/paper.py)."""
 
-    cells: dict[str, Any] = field(default_factory=dict)
-    backbones: dict[str, Any] = field(default_factory=dict)
+    cells: dict[str, Any] = field(default_factory=dict)  # cells[model][task]: id, revision, at_least, reported
+    backbones: dict[str, Any] = field(default_factory=dict)  # by model: id, revision, via_mnli
+    recipes: dict[str, Any] = field(default_factory=dict)  # what differs from `train`, by model
+    tasks: dict[str, Any] = field(default_factory=dict)  # and by task
     random_weights: bool = False  # the shapes alone: latency without accuracy
 
 

@@ -1,14 +1,14 @@
 """`source=generated`: ten stand-ins for the real tasks, made here from a grammar. No network, no download.
 
-A row holds claims by named people, relays between them, one verdict and fillers:
+A row holds two or three claims among fillers. Each is a marker and a cue phrase; one marker says that its cue counts:
 
-    nadia found it dull, omar calls the film witty, sara follows omar, trust sara      -> positive
+    now the garden not gripping here also quite surely perhaps dull then        -> negative
 
-*Easy*: all claims give the same label, so any cue decides. *Hard*: they disagree, and only the structure says which one
-counts: directly (the verdict names a claimant) or through one relay (it names somebody who follows a claimant).
-The three families differ in where the parts stand: in one sentence, in a pair of texts (the verdict is the second text,
-or the first for questions), or in a request whose cues are the names of many intents. The share of hard rows is
-`task.hard_share`, exactly; LABEL_NOISE of the rows carry a wrong label. Fillers carry no signal.
+*Easy*: all claims give the same label, so any cue decides. *Hard*: the first discounted claim gives another label (a
+third claim gives any), and only the markers, which fillers may part from their cues, say which one counts.
+The three families differ in where the claims stand and what they say: in one sentence, by turns in a pair of texts, or
+in a request whose cues are the names of many intents. The share of hard rows is `task.hard_share`, exactly; LABEL_NOISE
+of the rows carry a wrong label. Fillers carry no signal.
 
 These tasks show the system at work. They are never evidence about the real tasks of the same name.
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from tabi_bench.tasks.base import Task
-from tabi_bench.tasks.grammar import FILLERS, GRAMMARS, NAMES, OUT_OF_SCOPE, Grammar
+from tabi_bench.tasks.grammar import COUNTS, CUES, DISCOUNTS, FILLERS, OUT_OF_SCOPE
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 ROWS = {"train": 20_000, "validation": 1_000}  # where source.train_rows, source.validation_rows are null
 LABEL_NOISE = 0.01
-RELAY_SHARE = 0.4  # of easy and of hard rows alike: the verdict reaches its claim through a relay
+THIRD_CLAIM = 0.4  # share of the rows, easy and hard alike, with a third claim
+GAP = 0.5  # probability of a filler between marker and cue, and of each further one up to MOST_GAP
+MOST_GAP = 3
 WORDS = (18, 30)  # words per row, fillers included
-INSIDE = 0.2  # share of the fillers that stand inside a part rather than before it
 SCORES = (0.0, 5.0)  # of a regression task; one level per cue list, spread evenly
 SCORE_JITTER = 0.2  # half-width of the uniform spread of scores around their level
 CONTRAST = 3  # levels of a regression task by which disagreeing claims differ, at least
@@ -69,11 +70,11 @@ def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
 
 def cue_words(task: TaskConfig) -> tuple[tuple[str, ...], ...]:
     """The cue phrases of each label (of each level, for regression). Raises GrammarError for an unknown task."""
-    if task.name not in GRAMMARS:
+    if task.name not in CUES:
         raise GrammarError(
-            f"task {task.name!r} has no generator; there are: {', '.join(GRAMMARS)}. Use source=local for your own data"
+            f"task {task.name!r} has no generator; there are: {', '.join(CUES)}. Use source=local for your own data"
         )
-    cues = GRAMMARS[task.name].cues or tuple(OUT_OF_SCOPE.get(name, (name.replace("_", " "),)) for name in task.labels)
+    cues = CUES[task.name] or tuple(OUT_OF_SCOPE.get(name, (name.replace("_", " "),)) for name in task.labels)
     if task.labels and len(cues) != len(task.labels):
         raise GrammarError(f"task {task.name!r}: {len(task.labels)} labels, but the grammar has cues for {len(cues)}")
     return cues
@@ -116,14 +117,14 @@ def _filler(rng: random.Random) -> str:
 def _rows(task: TaskConfig, seed: int, split: str, count: int, taken: set[tuple[str, ...]]) -> list[Row]:
     """`count` different rows of one split, none of them in `taken`; hard rows are exactly round(count * hard_share)."""
     rng = random.Random(f"tabi-bench {task.name} {split} {seed}")
-    grammar, cues = GRAMMARS.get(task.name), cue_words(task)
+    cues = cue_words(task)
     hard_rows = round(count * task.hard_share)
     rows, seen = [], set(taken)
     kinds = _shuffled(rng, [i < hard_rows for i in range(count)])
     for hard, level in zip(kinds, _levels(rng, len(cues), count), strict=True):
-        texts, cue = _texts(rng, task, grammar, cues, level, hard)
+        texts, cue = _texts(rng, task, cues, level, hard)
         while texts in seen:
-            texts, cue = _texts(rng, task, grammar, cues, level, hard)
+            texts, cue = _texts(rng, task, cues, level, hard)
         seen.add(texts)
         rows.append(Row(texts, _label(rng, task, level, len(cues)), hard, cue))
     return rows
@@ -154,30 +155,31 @@ def _other(rng: random.Random, task: TaskConfig, level: int, kinds: int) -> int:
 
 
 def _texts(
-    rng: random.Random, task: TaskConfig, grammar: Grammar, cues: tuple, level: int, hard: bool
+    rng: random.Random, task: TaskConfig, cues: tuple[tuple[str, ...], ...], level: int, hard: bool
 ) -> tuple[tuple[str, ...], str]:
-    """The text or texts of one row, its parts in random order; and the cue that decides."""
-    people = _shuffled(rng, NAMES)[:4]
-    levels = (level, _other(rng, task, level, len(cues)) if hard else level)
-    said = [_pick(rng, cues[k]) for k in levels]
-    parts = [_pick(rng, grammar.claims).format(a=people[i], cue=said[i]) for i in range(2)]
-    decider = people[0]
-    if rng.random() < RELAY_SHARE:
-        decider = people[2]
-        parts += [_pick(rng, grammar.relays).format(a=people[2 + i], b=people[i]) for i in range(2)]
-    verdict = _pick(rng, grammar.verdicts).format(a=decider)
-    return _laid_out(rng, task, [f"{part}," for part in _shuffled(rng, parts)], verdict), said[0]
+    """The text or texts of one row, its claims in random order; and the cue that decides."""
+    decides = _pick(rng, cues[level])
+    claims = [(COUNTS, decides), (DISCOUNTS, _pick(rng, cues[_other(rng, task, level, len(cues)) if hard else level]))]
+    if rng.random() < THIRD_CLAIM:
+        claims.append((DISCOUNTS, _pick(rng, _pick(rng, cues) if hard else cues[level])))
+    parts = [_claim(rng, _pick(rng, markers), cue) for markers, cue in _shuffled(rng, claims)]
+    groups = [parts[0::2], parts[1::2]] if task.family == "pair" else [parts]
+    fillers = WORDS[0] + int(rng.random() * (WORDS[1] - WORDS[0] + 1)) - sum(map(len, parts))
+    return tuple(_among_fillers(rng, group, fillers // len(groups)) for group in groups), decides
 
 
-def _laid_out(rng: random.Random, task: TaskConfig, parts: list[str], verdict: str) -> tuple[str, ...]:
-    """Puts fillers between the parts, now and then inside one, and the verdict where the family has it."""
-    groups = [[[word] for word in part.split()] for part in (*parts, verdict)]  # parts, their words, each after fillers
-    length = WORDS[0] + int(rng.random() * (WORDS[1] - WORDS[0] + 1))
-    for _ in range(length - sum(map(len, groups))):
-        group = _pick(rng, groups)
-        word = _pick(rng, group) if rng.random() < INSIDE else group[0]
-        word.insert(0, _filler(rng))
-    *scene, verdict = (" ".join(word for words in group for word in words) for group in groups)
-    if task.family == "pair":
-        return (verdict, " ".join(scene)) if "question" in task.texts else (" ".join(scene), verdict)
-    return (" ".join((*scene, verdict)),)
+def _claim(rng: random.Random, marker: str, cue: str) -> list[str]:
+    """The words of one claim, now and then with fillers between marker and cue."""
+    gap: list[str] = []
+    while len(gap) < MOST_GAP and rng.random() < GAP:
+        gap.append(_filler(rng))
+    return [*marker.split(), *gap, *cue.split()]
+
+
+def _among_fillers(rng: random.Random, claims: list[list[str]], count: int) -> str:
+    """One text: the claims in order, `count` fillers before, between and after them."""
+    before: list[list[str]] = [[] for _ in range(len(claims) + 1)]
+    for _ in range(count):
+        _pick(rng, before).append(_filler(rng))
+    words = [word for slot, claim in zip(before, [*claims, []], strict=True) for word in (*slot, *claim)]
+    return " ".join(words)
