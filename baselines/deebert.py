@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -51,27 +52,38 @@ def first_below(entropies: np.ndarray, threshold: float | np.ndarray) -> np.ndar
 class Exits:
     """One model with some of its ramps active, on N rows.
 
-    layers: (R + 1,) of the ramps and of the model's own head; entropies: (R, N); answers: (R + 1, N) labels;
-    latency_ms: (R + 1, N) predicted, of leaving at each exit.
+    layers: (R + 1,) of the ramps and of the model's own head; entropies: (R, N); answers: (R + 1, N) labels; trunk_ms:
+    (R + 1, N) predicted time up to each exit, without the ramps, each of which takes ramp_ms.
     """
 
     model: str
     layers: tuple[int, ...]
     entropies: np.ndarray
     answers: np.ndarray
-    latency_ms: np.ndarray
+    trunk_ms: np.ndarray
+    ramp_ms: float
 
     @classmethod
-    def of(cls, profile: Profile, name: str, ramps: tuple[int, ...]) -> Exits:
-        """Latency: the model's curve by length, times the share of its time that has passed, plus the ramps passed."""
-        model, layers = profile.models[name], (*ramps, profile.models[name].layers)
-        times = profile.segments[name]
-        passed = np.minimum(np.arange(len(layers)) + 1, len(ramps))
-        share = times.share[np.array(layers) - 1]
-        latency = model.latency(model.tokens) * share[:, None] + times.ramp_ms * passed[:, None]
-        logits = [*(model.ramps[layer] for layer in ramps), model.logits]
+    def of(cls, profile: Profile, name: str) -> Exits:
+        """All ramps of a model. The trunk's time is the model's curve by length, times the share that has passed."""
+        model, times = profile.models[name], profile.segments[name]
+        layers = (*sorted(model.ramps), model.layers)
+        logits = [*(model.ramps[layer] for layer in layers[:-1]), model.logits]
+        trunk_ms = model.latency(model.tokens) * times.share[np.array(layers) - 1][:, None]
         entropies = np.stack([entropy(z) for z in logits[:-1]])
-        return cls(name, layers, entropies, np.stack([decide(z) for z in logits]), latency)
+        return cls(name, layers, entropies, np.stack([decide(z) for z in logits]), trunk_ms, times.ramp_ms)
+
+    def only(self, ramps: tuple[int, ...]) -> Exits:
+        """The same model with only these of its ramps active."""
+        at = [self.layers.index(layer) for layer in ramps]
+        every, layers = [*at, -1], (*ramps, self.layers[-1])
+        return Exits(self.model, layers, self.entropies[at], self.answers[every], self.trunk_ms[every], self.ramp_ms)
+
+    @cached_property
+    def latency_ms(self) -> np.ndarray:
+        """(R + 1, N) predicted, of leaving at each exit."""
+        passed = np.minimum(np.arange(len(self.layers)) + 1, len(self.entropies))
+        return self.trunk_ms + self.ramp_ms * passed[:, None]
 
     def thresholds(self, count: int) -> np.ndarray:
         """At most `count` thresholds midway between entropies seen, each of which lets some row exit."""
@@ -118,15 +130,15 @@ class Deebert:
         if profile.is_regression:
             raise Infeasible(f"{profile.task}: early exit compares entropies of labels, and this task has a score")
         plain, tried, nearest = replace(target, margin_se=0.0), 0, 0.0
-        for _, _, name, ramps, threshold in sorted(_candidates(profile, options)):
-            exits = Exits.of(profile, name, ramps)
+        cut = {name: Exits.of(profile, name) for name, model in profile.models.items() if model.ramps}
+        for _, _, name, ramps, threshold in sorted(_candidates(cut, options)):
+            exits = cut[name].only(ramps)
             taken = exits.left(threshold)
             labels, latency_ms = exits.at(taken)
             tried += 1
             if plain.meets(labels) and target.meets(labels):
                 return _fold_plan(profile, target, exits, threshold, taken, labels, float(latency_ms.mean()))
             nearest = max(nearest, target.score(labels))
-        cut = [name for name, model in profile.models.items() if model.ramps]
         why = f"the best of {tried} has {nearest:.4f}" if cut else "no model has two layers or more that can be cut"
         raise Infeasible(f"{profile.task}: no exit meets the target {target.value:.4f}; {why}")
 
@@ -182,7 +194,7 @@ class Deebert:
         latency_ms, borderline = np.empty(len(rows)), np.empty(len(rows), bool)
         for k, point in enumerate(served.point for served in plan.folds):
             mine = np.flatnonzero(fold == k)
-            exits = Exits.of(profile.view(at[mine]), point["model"], tuple(point["ramps"]))
+            exits = Exits.of(profile.view(at[mine]), point["model"]).only(tuple(point["ramps"]))
             levels[mine] = exits.left(point["entropy"])
             labels[mine], latency_ms[mine] = exits.at(levels[mine])
             borderline[mine] = (np.abs(exits.entropies - point["entropy"]) < BAND).any(axis=0)
@@ -218,12 +230,12 @@ def _key(point: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
     return point["model"], tuple(point["ramps"])
 
 
-def _candidates(profile: Profile, options: DeebertConfig) -> Iterator[tuple[float, int, str, tuple[int, ...], float]]:
+def _candidates(cut: dict[str, Exits], options: DeebertConfig) -> Iterator[tuple[float, int, str, tuple, float]]:
     """(predicted mean latency, number of ramps, model, ramps, threshold) of everything that is tried."""
-    for name, model in profile.models.items():
-        for size in range(1, min(options.max_ramps, len(model.ramps)) + 1):
-            for ramps in combinations(sorted(model.ramps), size):
-                exits = Exits.of(profile, name, ramps)
+    for name, whole in cut.items():
+        for size in range(1, min(options.max_ramps, len(whole.entropies)) + 1):
+            for ramps in combinations(whole.layers[:-1], size):
+                exits = whole.only(ramps)
                 thresholds = exits.thresholds(options.thresholds)
                 taken = first_below(exits.entropies[:, None], thresholds[:, None])  # (T, N)
                 mean_ms = np.take_along_axis(exits.latency_ms, taken, axis=0).mean(axis=1)

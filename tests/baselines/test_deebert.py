@@ -84,11 +84,12 @@ def test_the_first_ramp_below_the_threshold_is_left_by():
 
 
 def test_leaving_early_costs_the_layers_and_ramps_passed(profile):
-    exits = Exits.of(profile, "small", (1, 2))
+    exits = Exits.of(profile, "small")
     assert exits.latency_ms[:, 0] == pytest.approx([1.1, 2.2, 4.2])  # no ramp at the end
     assert exits.left(0.3).tolist() == [0, 1, 1, 2]
     labels, latency = exits.at(exits.left(0.3))
     assert labels.tolist() == LABELS and latency == pytest.approx([1.1, 2.2, 2.2, 4.2])
+    assert exits.only((2,)).latency_ms[:, 0] == pytest.approx([2.1, 4.1])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,9 @@ def test_a_ramp_learns_what_its_vectors_tell(mean):
     rng = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (600,), generator=rng)
     x = torch.randn(600, 16, generator=rng) + 4 * torch.eye(3, 16)[labels]
-    ramp = off_ramps._fit(Ramp(16, 3, mean, 0.1), x, labels, RampConfig(learning_rate=1e-2), 0, "cpu")
+    torch.manual_seed(0)
+    options = RampConfig(epochs=20, learning_rate=1e-2)
+    ramp = off_ramps._fit(Ramp(16, 3, mean, 0.1), x, labels, options, 0, "cpu")
     right = (ramp.head(x).argmax(1) == labels).float().mean()
     assert right > 0.9 and not any(p.requires_grad for p in ramp.parameters())
 
