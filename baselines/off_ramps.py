@@ -30,8 +30,8 @@ from tabi_bench.zoo.training import Table, batches, encode
 
 if TYPE_CHECKING:
     from tabi_bench.config import RampConfig
-    from tabi_bench.engines.base import Engine
-    from tabi_bench.profiling.profile import ModelProfile, Profile
+    from tabi_bench.engines.base import Engine, SegmentedModel
+    from tabi_bench.profiling.profile import Profile
     from tabi_bench.tasks.base import Task
     from tabi_bench.zoo.base import ModelSpec, Zoo
 
@@ -91,9 +91,10 @@ def add_ramps(
             continue
         ramps = train_ramps(task, spec, cache_dir, options, seed, engine.device)
         _trained[ramps.hash] = ramps
-        logits = _logits(task, spec, engine, ramps, cache_dir)
+        cut = engine.load_segments(spec, ramps.modules)
+        logits = _logits(task, cut, ramps, engine, cache_dir)
         models[spec.name] = replace(models[spec.name], ramps=logits, ramps_hash=ramps.hash)
-        segments[spec.name] = time_segments(task, spec, engine, ramps, models[spec.name])
+        segments[spec.name] = time_segments(task, spec, engine, cut, models[spec.name].tokens)
     return replace(profile, models=models, segments=segments)
 
 
@@ -182,14 +183,14 @@ def _fit(ramp: Ramp, x: torch.Tensor, labels: torch.Tensor, options: RampConfig,
 # --- reading and timing -----------------------------------------------------------------------------------------------
 
 
-def _logits(task: Task, spec: ModelSpec, engine: Engine, ramps: Ramps, cache_dir: Path) -> dict[int, np.ndarray]:
+def _logits(task: Task, cut: SegmentedModel, ramps: Ramps, engine: Engine, cache_dir: Path) -> dict[int, np.ndarray]:
     """{layer: (N, K)} of every ramp on the validation queries, by the calls that serving makes. Cached."""
 
     def build(folder: Path) -> None:
-        model, found = engine.load_segments(spec, ramps.modules), []
+        found = []
         for query in task.queries:
-            model.start(model.encode(query.texts))
-            found.append([model.step() for _ in ramps.modules])
+            cut.start(cut.encode(query.texts))
+            found.append([cut.step() for _ in ramps.modules])
         np.save(folder / "logits.npy", np.asarray(found, np.float32))
 
     folder = cached(Path(cache_dir) / "ramp_outputs" / content_key(ramps.hash, engine_key(engine)), build)
@@ -197,20 +198,20 @@ def _logits(task: Task, spec: ModelSpec, engine: Engine, ramps: Ramps, cache_dir
     return {layer: stored[:, number] for number, layer in enumerate(ramps.modules)}
 
 
-def time_segments(task: Task, spec: ModelSpec, engine: Engine, ramps: Ramps, model: ModelProfile) -> SegmentTimes:
-    """Times the model whole, in one segment and in as many as it has layers, interleaved, at its median length.
+def time_segments(task: Task, spec: ModelSpec, engine: Engine, cut: SegmentedModel, tokens: np.ndarray) -> SegmentTimes:
+    """Times the model whole, in one segment and cut after each layer, interleaved, at the median of `tokens` (N,).
 
     What cutting adds is booked to the ramps, in equal parts: each is a head, a synchronisation and a scalar read.
     """
-    whole, one, every = engine.load(spec), engine.load_segments(spec, {}), engine.load_segments(spec, ramps.modules)
-    near = np.argsort(np.abs(model.tokens - np.median(model.tokens)), kind="stable")[:8]
+    whole, one = engine.load(spec), engine.load_segments(spec, {})
+    near = np.argsort(np.abs(tokens - np.median(tokens)), kind="stable")[:8]
     spent = []
     with device.exclusive(device.describe(engine.device)["id"], log):
         for repetition in range(REPETITIONS + 3):
             texts = task.queries[near[repetition % len(near)]].texts
             start = perf_counter()
             whole.forward(whole.encode(texts))
-            spent.append([perf_counter() - start, *_steps_s(one, texts), *_steps_s(every, texts)])
+            spent.append([perf_counter() - start, *_steps_s(one, texts), *_steps_s(cut, texts)])
     whole_s, one_s, *after_s = np.median(spent[3:], axis=0)
     cuts = np.arange(spec.layers)
     ramp_s = max(0.0, (after_s[-1] - one_s) / cuts[-1])
@@ -219,7 +220,7 @@ def time_segments(task: Task, spec: ModelSpec, engine: Engine, ramps: Ramps, mod
     return SegmentTimes(share, 1e3 * ramp_s)
 
 
-def _steps_s(model, texts: tuple[str, ...]) -> list[float]:
+def _steps_s(model: SegmentedModel, texts: tuple[str, ...]) -> list[float]:
     """Seconds from raw text to the end of each segment."""
     start = perf_counter()
     model.start(model.encode(texts))
