@@ -40,3 +40,12 @@ def micro(composed, cache, tmp_path, monkeypatch):
         return composed(*small, *places, *overrides)
 
     return build
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A small Hugging Face hub on 127.0.0.1 (tests/fake_hub.py)."""
+    from tests.fake_hub import serving
+
+    with serving(tmp_path, monkeypatch) as started:
+        yield started

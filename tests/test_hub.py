@@ -17,7 +17,6 @@ from tabi_bench.hub import HubError, fetch
 from tabi_bench.tasks.checks import DataError
 from tabi_bench.tasks.hub import load
 from tabi_bench.zoo.custom import locate, usable
-from tests.fake_hub import FakeHub
 
 REPO = "nyu-mll/glue"
 README = """---
@@ -58,24 +57,6 @@ def files(rows: int = 30, seed: int = 0) -> dict[str, bytes]:
         "mnli/validation_matched-00000-of-00001.parquet": parquet(9, seed + 1),
         "sst2/train-00000-of-00001.parquet": b"another configuration, not fetched",
     }
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A started hub that the clients of this process use, with short timeouts, no pauses and a fresh cache."""
-    from huggingface_hub import constants
-
-    hub = FakeHub().start()
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    yield hub
-    hub.stop()
 
 
 def task(revision: str, **changes) -> TaskConfig:

@@ -85,14 +85,20 @@ def usable(folder: Path, cache_dir: Path) -> Path:
 def _convert(folder: Path, target: Path) -> None:
     if not any(path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
         raise ModelError(f"{folder} has no weights (model.safetensors or pytorch_model.bin)")
-    _write_tokenizer(folder, target / "tokenizer.json")
+    write_tokenizer(folder, target / "tokenizer.json")
     load_folder(folder, "auto").save_pretrained(target)
 
 
-def _write_tokenizer(folder: Path, file: Path) -> None:
-    """Raises ModelError; without a vocabulary the library would make an empty one and say nothing."""
+def write_tokenizer(folder: Path, file: Path) -> None:
+    """The tokenizer of `folder` as `file`. Raises ModelError.
+
+    Without a vocabulary the library would make an empty one and say nothing.
+    """
     from transformers import AutoTokenizer
 
+    if (folder / "tokenizer.json").is_file():
+        file.write_bytes((folder / "tokenizer.json").read_bytes())
+        return
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
     try:

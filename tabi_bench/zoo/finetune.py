@@ -1,0 +1,104 @@
+"""Fills a cell of zoo=paper: `python -m tabi_bench.zoo.finetune model=bert-large task=rte source=hub`.
+
+Further arguments are those of `run.py` (source.dir=DIR, seed=1, zoo.recipes.bert-large.epochs=5). The model goes into
+the cache, where zoo=paper finds it under the same settings.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from tabi_bench import device as devices
+from tabi_bench.cache import cached
+from tabi_bench.config import Config, ConfigError, PaperZooConfig, conf_dir, from_dict_config, register
+from tabi_bench.tasks import load_task
+from tabi_bench.tasks.base import Task
+from tabi_bench.zoo.custom import download, write_tokenizer
+from tabi_bench.zoo.loading import ModelError, final_linear, load_tokenizer
+from tabi_bench.zoo.paper import recipe, start, tuned_folder
+from tabi_bench.zoo.training import encode, metric_score, predict, train
+
+HEADS = ("classifier", "pooler", "pre_classifier")  # what a backbone lacks, by the first part of its name
+
+
+def fine_tuned(config: PaperZooConfig, model: str, task: Task, cache_dir: Path, seed: int, device: str) -> Path:
+    """The folder of `model` fine-tuned on `task`, made unless it is there. Raises ModelError, hub.HubError."""
+    folder = tuned_folder(config, model, task, cache_dir, seed)
+    origin, steps = start(config, model, task.name), recipe(config, model, task.name)
+    metric, checkpoint = task.config.metric, folder.with_name(f"{folder.name}.checkpoint")
+
+    def build(target: Path) -> None:
+        source = download(origin["id"], origin["revision"])
+        write_tokenizer(source, target / "tokenizer.json")
+        tokenizer = load_tokenizer(target, config.max_length)
+        network = with_new_head(source, task, seed)
+        rows = encode(tokenizer, task.texts("train"), task.labels("train"))
+        title = f"{model} on {task.name}"
+        result = train(
+            network, rows, steps, seed=seed, device=device, metric=metric, checkpoint=checkpoint, progress=title
+        )
+        held = encode(tokenizer, task.texts("validation"))
+        score = metric_score(metric, task.labels("validation"), predict(network, held, device))
+        network.to("cpu", torch.float16).save_pretrained(target)
+        notes = {"from": origin["id"], "commit": source.name, "metric": metric, "validation_score": score}
+        notes |= {"seconds": round(result.seconds, 1), "recipe": asdict(steps)}
+        (target / "training.json").write_text(json.dumps(notes, indent=1))
+
+    return cached(folder, build)
+
+
+def with_new_head(folder: Path, task: Task, seed: int) -> PreTrainedModel:
+    """The backbone in `folder`, in float32, under a classification head drawn from `seed`."""
+    names = dict(enumerate(task.config.labels))
+    heads = {"id2label": names, "label2id": {name: i for i, name in names.items()}} if names else {"num_labels": 1}
+    options = {"local_files_only": True, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(folder, **heads, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, dtype=torch.float32, weights_only=True, ignore_mismatched_sizes=True,
+            output_loading_info=True, **options,
+        )  # fmt: skip
+    body = [key for key in report["missing_keys"] if not any(part in HEADS for part in key.split("."))]
+    if body:
+        raise ModelError(f"{folder}: weights are missing ({', '.join(sorted(body)[:4])}); it is no backbone")
+    if task.is_regression:
+        torch.nn.init.constant_(final_linear(network).bias, float(task.labels("train").mean()))
+    return network
+
+
+def _composed(arguments: list[str]) -> tuple[str, Config]:
+    chosen = [argument.removeprefix("model=") for argument in arguments if argument.startswith("model=")]
+    if len(chosen) != 1:
+        raise ConfigError("which model? model=bert-large; `python -m tabi_bench.zoo.paper` lists them")
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        rest = [argument for argument in arguments if not argument.startswith("model=")]
+        return chosen[0], from_dict_config(compose("config", overrides=["zoo=paper", *rest]))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Fine-tunes one model on one task and says what it scores on validation."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        model, config = _composed(sys.argv[1:] if argv is None else argv)
+        task = load_task(config.task, config.source, config.seed)
+        device = devices.resolve(config.engine.device)
+        folder = fine_tuned(config.zoo, model, task, Path(config.cache_dir).expanduser(), config.seed, device)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+    notes = json.loads((folder / "training.json").read_text())
+    print(f"{model} on {task.name}: {notes['metric']} {notes['validation_score']:.4f} on validation, "
+          f"{notes['seconds']:.0f} s; {folder}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

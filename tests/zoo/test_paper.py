@@ -1,0 +1,125 @@
+"""zoo=paper: the list of cells, checkpoints from a small hub, what is missing, filling it, and the bare shapes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tabi_bench.config import PaperZooConfig, TrainConfig, read_file
+from tabi_bench.zoo import paper, shapes
+from tabi_bench.zoo.finetune import fine_tuned, main
+from tabi_bench.zoo.loading import ModelError
+from tabi_bench.zoo.paper import TASKS, coverage, describe, load, recipe, start
+from tabi_bench.zoo.shapes import PAPER
+from tests.engines.micro_models import write_model
+from tests.zoo.toys import permuted, toy_task, trained
+
+
+@pytest.fixture(scope="module")
+def task():
+    return toy_task()
+
+
+@pytest.fixture(scope="module")
+def model(task, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("models") / "toy", task)
+
+
+@pytest.fixture
+def listed() -> PaperZooConfig:
+    return read_file("zoo", "paper", PaperZooConfig)
+
+
+def micro(hub, folder, task, model) -> PaperZooConfig:
+    """Two cells and one backbone on the small hub."""
+    hub.add_folder("a/small", permuted(model, folder / "small", (2, 1, 0)).path)
+    hub.add_folder("b/albert", trained(folder / "albert", task, "albert").path)
+    write_model(folder / "bare", "bert", initializer_range=0.05)
+    hub.add_folder("c/bare", folder / "bare")
+    cells = {"bert-small": {"mnli": {"id": "a/small"}}, "albert": {"mnli": {"id": "b/albert", "at_least": 0.9}}}
+    train = TrainConfig(epochs=8, learning_rate=3e-3, patience=0)
+    return PaperZooConfig(
+        "paper", max_length=24, models=["bert-small", "albert"], cells=cells,
+        backbones={"bert-base": {"id": "c/bare"}}, train=train,
+    )  # fmt: skip
+
+
+def test_the_list_is_whole(listed):
+    assert set(listed.cells) == set(PAPER) and set(listed.backbones) == set(PAPER) - {"prunebert"}
+    for tasks in listed.cells.values():
+        assert set(tasks) <= set(TASKS)
+        for cell in tasks.values():
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+", cell["id"]) and 0.5 < cell["at_least"] < 1
+            assert set(cell) <= {"id", "revision", "at_least", "reported"}
+    assert all(recipe(listed, model, task).epochs > 0 for model in PAPER for task in TASKS)
+
+
+def test_coverage_names_the_command_for_each_empty_cell(listed):
+    states, text = coverage(listed), describe(listed)
+    assert states.shape == (12, 10) and states.loc["deberta-xlarge", "mnli"] == "main"
+    commands = re.findall(r"finetune model=(\S+) task=(\S+) source=hub", text)
+    assert len(commands) == (states == "tune").to_numpy().sum()
+    assert all(task not in listed.cells[model] for model, task in commands)
+
+
+def test_small_tasks_of_large_models_start_from_mnli(listed):
+    assert start(listed, "roberta-large", "rte")["id"] == listed.cells["roberta-large"]["mnli"]["id"]
+    assert start(listed, "roberta-large", "cola")["id"] == "FacebookAI/roberta-large"
+    assert start(listed, "bert-base", "rte")["id"] == "google-bert/bert-base-uncased"
+    with pytest.raises(ModelError, match="prunebert has no backbone"):
+        start(listed, "prunebert", "rte")
+
+
+def test_cells_are_fetched_measured_and_remembered_with_their_commit(hub, task, model, tmp_path):
+    config = micro(hub, tmp_path, task, model)
+    zoo = load(config, task, tmp_path / "cache", 0, "cpu")
+    assert zoo["bert-small"].label_order == (2, 1, 0) and zoo["albert"].label_order == (0, 1, 2)
+    notes = zoo.notes["models"]["bert-small"]
+    assert notes["from"] == "a/small" and notes["commit"] == hub.commit_of("models", "a/small", "main")
+
+
+def test_a_model_below_its_bound_is_refused(hub, task, model, tmp_path):
+    config = micro(hub, tmp_path, task, model)
+    config.cells["albert"]["mnli"]["at_least"] = 1.01
+    with pytest.raises(ModelError, match=r"albert on mnli: .* at least 1\.01 was expected"):
+        load(config, task, tmp_path / "cache", 0, "cpu")
+
+
+def test_a_missing_cell_names_what_fills_it_and_is_filled(hub, task, model, tmp_path):
+    config = micro(hub, tmp_path, task, model)
+    config.models = ["bert-small", "bert-base", "prunebert"]
+    with pytest.raises(ModelError) as error:
+        load(config, task, tmp_path / "cache", 0, "cpu")
+    assert "python -m tabi_bench.zoo.finetune model=bert-base task=mnli source=local" in str(error.value)
+    assert "prunebert: cannot be fine-tuned" in str(error.value) and "zoo.models=[bert-small]" in str(error.value)
+    fine_tuned(config, "bert-base", task, tmp_path / "cache", 0, "cpu")
+    config.models = ["bert-base"]
+    zoo = load(config, task, tmp_path / "cache", 0, "cpu")
+    assert zoo.notes["models"]["bert-base"]["from"] == "fine-tuned here"
+    assert zoo.notes["models"]["bert-base"]["score"] > 0.9
+
+
+def test_unknown_models_and_generated_data_are_refused(listed, task, tmp_path):
+    listed.models = ["bert-huge"]
+    with pytest.raises(ModelError, match="no model bert-huge; the paper's are bert-small"):
+        load(listed, task, tmp_path, 0, "cpu")
+    listed.models = ["bert-base"]
+    generated = type(task)(task.config, "generated", task.train, task.validation)
+    with pytest.raises(ModelError, match=r"source=hub or source=local, or zoo\.random_weights=true"):
+        load(listed, generated, tmp_path, 0, "cpu")
+    with pytest.raises(SystemExit, match="which model"):
+        main(["task=rte"])
+
+
+def test_bare_shapes_need_nothing(listed, task, tmp_path, monkeypatch):
+    for name in ("bert-small", "deberta-small"):
+        family, changes = PAPER[name]
+        small = {"num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 64}
+        monkeypatch.setitem(shapes.SHAPES, name, (family, changes | small | {"vocab_size": 30000}))
+    listed.models, listed.random_weights = ["bert-small", "deberta-small"], True
+    zoo = load(listed, task, tmp_path, 0, "cpu")
+    assert set(zoo.names) == {"bert-small", "deberta-small"} and zoo.notes == {"random_weights": True}
+    assert zoo.models[0].label_order is None
+    monkeypatch.setattr(paper, "write_shape", None)
+    assert load(listed, task, tmp_path, 0, "cpu").names == zoo.names
