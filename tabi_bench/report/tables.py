@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
+from tabi_bench.cascade.break_even import break_even as by_pair
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.evaluation.statistics import percentile
 from tabi_bench.evaluation.targets import predictions_of
@@ -427,6 +428,25 @@ def break_even(results: Results, setting: Setting) -> Table | None:
     return make_table("break_even", "Break-even", data.to_dict("records"), columns, _read(found), notes)
 
 
+def break_even_pairs(results: Results, setting: Setting) -> Table | None:
+    """The re-route share above which each pair loses to its large model, and the targets at which it wins."""
+    found = profiled(results, setting)
+    frames = [by_pair(profile).assign(task=profile.task, session_id=_id(s)) for s, profile in found]
+    if not frames:
+        return None
+    columns = [
+        TASK,
+        word("small", "small"),
+        word("large", "large"),
+        percent("share", "loses above, % re-routed"),
+        percent("above", "wins above target %", 2),
+        percent("upto", "up to target %", 2),
+    ]
+    notes = ["Predicted from the profile, in-sample, full text, plain rule; no target: another model is always faster."]
+    lines = pd.concat(frames, ignore_index=True).to_dict("records")
+    return make_table("break_even_pairs", "Break-even by pair", lines, columns, _read(found), notes)
+
+
 def _pays(task: str, data: pd.DataFrame) -> str:
     """Where the cascade stops paying, in words."""
     if data.cascade_ms.isna().all():
@@ -528,6 +548,7 @@ BUILDERS = (
     engines,
     tail,
     break_even,
+    break_even_pairs,
     calibration,
     deferral,
 )

@@ -119,7 +119,9 @@ def test_engines_stand_in_one_table_without_ratios_between_them(tmp_path):
 
 def test_tables_from_profiles(results):
     found = built(results)
-    assert set(found) == {"main", "models", "tail", "break_even", "calibration", "deferral"}
+    assert set(found) == {"main", "models", "tail", "break_even", "break_even_pairs", "calibration", "deferral"}
+    pair = {"task": "sst2", "small": "small", "large": "large"}  # of 2 and 10 ms
+    assert cell(found["break_even_pairs"], "loses above, % re-routed", **pair) == "80.0"
     assert cell(found["models"], "mean ms", task="sst2", model="large") == "10.00"
     assert found["calibration"].text()["T by fold"].tolist() == ["2.00 / 2.00"] * 2
     assert cell(found["tail"], "p50 ms", task="sst2", system="tabi").startswith("6.00 [")
