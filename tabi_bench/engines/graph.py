@@ -184,6 +184,7 @@ class Runner:
 
     def _capture(self, length: int, scored: bool) -> Step:
         start = perf_counter()
+        self.network.remember_positions(length)
         step = Step(self.engine.prepare(self.network), length, scored, self.engine.device)
         step.graph = self.engine.record(step, self.pool, self.stream)
         self.engine.stats["capture_s"] += perf_counter() - start
