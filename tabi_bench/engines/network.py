@@ -36,7 +36,7 @@ class Network(nn.Module):
             final_linear(model).register_forward_pre_hook(self._keep_pooled)
 
     def remember_positions(self, length: int) -> None:
-        """Builds DeBERTa's relative positions of `length`, or a compiler would meet a pass without and one with them."""
+        """Builds DeBERTa's relative positions of `length` before a compiler looks, or it would compile twice."""
         if self.needs_mask:
             encoder = getattr(self.model, self.model.base_model_prefix).encoder
             encoder.get_rel_pos(torch.empty(1, length, 1, device=self.model.device))
