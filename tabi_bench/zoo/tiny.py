@@ -40,7 +40,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOTES = "ladder.json"
 RECIPE = 1  # raised when the code below changes what is learnt: older ladders are then left alone
-PIECES_PER_WORD = 1.5  # word pieces at most, times the distinct words of train: rare words fall in pieces
+PIECES_PER_WORD = 3.5  # word pieces at most, times the distinct words of train: rare words fall in pieces
 
 
 def load(config: TinyZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
