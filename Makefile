@@ -24,7 +24,10 @@ format: $(VENV)/.installed  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bundle: $(VENV)/.installed  ## pack for a machine without a network: make bundle ARGS="DIR --tasks rte zoo=minilm ..."
+	$(BIN)/python -m tabi_bench.bundle $(ARGS)
+
 clean:  ## remove the environment and outputs
 	rm -rf $(VENV) outputs
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format bundle clean

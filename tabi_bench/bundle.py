@@ -1,0 +1,221 @@
+"""Packs code, wheels, data and models into one folder, for a machine without a network.
+
+    python -m tabi_bench.bundle DIR --tasks clinc,rte --python 3.12 zoo=minilm source=local source.dir=DATA
+
+Models are trained or fetched as a run would do it; what that leaves in the cache goes along. `manifest.json` holds the
+SHA-256 of every file, `--check` compares; `README.txt` says what to type there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.errors import HydraException
+
+from tabi_bench.cache import damage, seal
+from tabi_bench.config import Config, ConfigError, conf_dir, from_dict_config, register
+
+if TYPE_CHECKING:
+    from tabi_bench.tasks.base import Task
+    from tabi_bench.zoo.base import Zoo
+
+log = logging.getLogger(__name__)
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+SOURCE_ONLY = ("antlr4-python3-runtime",)  # pure Python that the index has no wheel of
+TORCH = ("torch", "triton", "nvidia-", "cuda-")  # what a GPU machine often has already
+INSTALL = """    python{python} -m venv .venv
+    .venv/bin/python -m pip install --no-index --find-links wheels -r requirements.txt
+    export PATH=$PWD/.venv/bin:$PATH
+"""
+
+
+def pack(tasks: list[str], overrides: list[str], out: Path, wheels: str | None, with_torch: bool) -> None:
+    """Fills the empty folder `out` with what `run.py task=... overrides` needs for each of `tasks`.
+
+    wheels: the Python version to pack wheels for, e.g. "3.12"; None: none.
+    """
+    configs, commands = _configs(tasks, overrides), []
+    _copy_code(out)
+    for one in configs:
+        _copy_data(one, out)
+        one = dataclasses.replace(one, zoo=_with_copied_folders(one.zoo, out))
+        _copy_models(one, out)
+        commands.append(f"    python run.py {_arguments(one, overrides)}")
+    if wheels:
+        _download_wheels(out, wheels, with_torch)
+    shutil.rmtree(out / "hub" / "datasets", ignore_errors=True)  # made again from the files beside it
+    install = INSTALL.format(python=wheels) if wheels else ""
+    (out / "README.txt").write_text(
+        f"tabi-bench with tasks {', '.join(tasks)}. Nothing here needs a network. In this folder:\n\n{install}"
+        "    export HF_HOME=hub HF_HUB_OFFLINE=1\n    python -m tabi_bench.bundle . --check\n"
+        + "\n".join(commands)
+        + "\n"
+    )
+    seal(out)
+
+
+def _copy_code(out: Path) -> None:
+    """The two packages, the configuration, run.py and the lock, as they are here."""
+    import baselines
+    import tabi_bench
+    from tabi_bench.records import revision
+
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for package in (tabi_bench, baselines):
+        folder = Path(package.__file__).parent
+        shutil.copytree(folder, out / folder.name, ignore=ignore)
+    shutil.copytree(conf_dir(), out / "conf", ignore=ignore, dirs_exist_ok=True)
+    (out / "run.py").write_text("from tabi_bench.cli import main\n\nmain()\n")
+    (out / ".revision").write_text(f"{revision()['commit'] or 'unknown'}\n")
+    lock = conf_dir().parent / "requirements.txt"
+    if not lock.is_file():
+        raise ConfigError(f"no {lock}: bundles are packed in a checkout, which has the lock of all dependencies")
+    shutil.copy(lock, out)
+
+
+def _copy_data(config: Config, out: Path) -> None:
+    """source=local: the task's folder. Others: the hub's cache is in `out` already, generated data need none."""
+    if config.source.name == "local":
+        if config.source.dir is None:
+            raise ConfigError("a bundle needs source.dir=DIR; put your own files there as <task>/train.csv")
+        folder = Path(config.source.dir).expanduser() / config.task.name
+        shutil.copytree(folder, out / "data" / config.task.name, dirs_exist_ok=True)
+
+
+def _with_copied_folders(zoo, out: Path):
+    """The zoo's configuration with local folders of models copied to `models/` and named relative to the bundle."""
+
+    def copied(entry: str | None) -> str | None:
+        folder = Path(entry or "").expanduser()
+        if not entry or not folder.is_dir():
+            return entry
+        shutil.copytree(folder, out / "models" / folder.name, dirs_exist_ok=True)
+        return f"models/{folder.name}"
+
+    changes = {"path": copied(_encoder(zoo) if zoo.name == "minilm" else zoo.path)}
+    if hasattr(zoo, "paths"):
+        names = [Path(entry).name for entry in zoo.paths]
+        if len(set(names)) < len(names):
+            raise ConfigError("zoo.paths: two folders have the same name; rename one, they go side by side")
+        changes["paths"] = [copied(entry) for entry in zoo.paths]
+    return dataclasses.replace(zoo, **changes)
+
+
+def _encoder(zoo) -> str:
+    """The folder of the pre-trained encoder, which may lie in an installed package."""
+    from tabi_bench.zoo.minilm import encoder_folder
+
+    return str(encoder_folder(zoo.path))
+
+
+def _copy_models(config: Config, out: Path) -> None:
+    """Trains or fetches the zoo as a run does, and copies what it left in the cache."""
+    from tabi_bench import device
+    from tabi_bench.tasks import load_task
+    from tabi_bench.zoo import load_zoo
+
+    cache = Path(config.cache_dir).expanduser().absolute()
+    here = Path.cwd()
+    source = config.source
+    if source.name == "local":
+        source = dataclasses.replace(source, dir=str(Path(source.dir).expanduser().absolute()))
+    os.chdir(out)  # models/ is named relative to the bundle
+    try:
+        task = load_task(config.task, source, config.seed)
+        zoo = load_zoo(config.zoo, task, cache, config.seed, device.resolve(config.engine.device))
+    finally:
+        os.chdir(here)
+    _copy_cached(zoo, task, cache, out / "cache")
+
+
+def _copy_cached(zoo: Zoo, task: Task, cache: Path, target: Path) -> None:
+    for spec in zoo.models:
+        path = spec.path.absolute()
+        if path.is_relative_to(cache):
+            entry = Path(*path.relative_to(cache).parts[:2])
+            shutil.copytree(cache / entry, target / entry, dirs_exist_ok=True)
+            log.info("%s: %s goes along", task.name, entry)
+    if (cache / "labels").is_dir():
+        shutil.copytree(cache / "labels", target / "labels", dirs_exist_ok=True)
+
+
+def _arguments(config: Config, overrides: list[str]) -> str:
+    """What to type after `run.py` in the unpacked bundle: as it was given here, with the places in the bundle."""
+    places = {"source.dir": "data" if config.source.dir else None, "zoo.path": config.zoo.path, "cache_dir": "cache"}
+    paths = getattr(config.zoo, "paths", None)
+    places |= {"zoo.paths": f"[{','.join(paths)}]" if paths else None, "results_dir": None}
+    kept = [override for override in overrides if override.split("=")[0] not in places]
+    moved = [f"{key}={value}" for key, value in places.items() if value]
+    return shlex.join([f"task={config.task.name}", *kept, *moved])
+
+
+def _download_wheels(out: Path, python: str, with_torch: bool) -> None:
+    """The lock's wheels for another Python, through pip, and requirements.txt cut to them."""
+    lines = [line for line in (out / "requirements.txt").read_text().splitlines() if "==" in line]
+    chosen = [line for line in lines if with_torch or not line.startswith(TORCH)]
+    (out / "requirements.txt").write_text("\n".join(chosen) + "\n")
+    pip = [sys.executable, "-m", "pip"]
+    binary = [line for line in chosen if not line.startswith(SOURCE_ONLY)]
+    platforms = [option for platform in PLATFORMS for option in ("--platform", platform)]
+    options = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *platforms]
+    options += [] if with_torch else ["--no-deps"]
+    subprocess.run([*pip, "download", "-q", *options, "-d", str(out / "wheels"), *binary], check=True)
+    source = [line for line in chosen if line.startswith(SOURCE_ONLY)]
+    subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", str(out / "wheels"), *source], check=True)
+
+
+def _configs(tasks: list[str], overrides: list[str]) -> list[Config]:
+    from hydra import compose, initialize_config_dir
+
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return [from_dict_config(compose("config", overrides=[f"task={task}", *overrides])) for task in tasks]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tabi_bench.bundle", description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder to make; with --check: to compare with its manifest")
+    parser.add_argument("--tasks", default="mnli", help="comma-separated, e.g. clinc,rte")
+    parser.add_argument("--python", default=f"3.{sys.version_info.minor}", help="Python to pack wheels for")
+    parser.add_argument("--no-wheels", action="store_true", help="the machine has all dependencies")
+    parser.add_argument("--no-torch", action="store_true", help="the machine has torch; its wheels are gigabytes")
+    parser.add_argument("--check", action="store_true", help="compare every file of `out` with the manifest")
+    parser.add_argument("overrides", nargs="*", help="key=value as for run.py: source=..., zoo=..., seed=...")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Packs a bundle, or checks one."""
+    arguments = _parser().parse_intermixed_args(argv)
+    out = arguments.out.absolute()
+    if arguments.check:
+        reason = damage(out)
+        raise SystemExit(f"{out}: {reason}; pack or copy it again" if reason else 0)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if out.exists():
+        raise SystemExit(f"{out} is there already; name a new folder")
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    os.environ["HF_HOME"] = str(partial / "hub")  # before the hub's client is imported: what it fetches is packed
+    wheels = None if arguments.no_wheels else arguments.python
+    try:
+        partial.mkdir(parents=True)
+        pack(arguments.tasks.split(","), arguments.overrides, partial, wheels, not arguments.no_torch)
+        partial.rename(out)
+    except (ValueError, OSError, HydraException, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"packed {sum(file.stat().st_size for file in out.rglob('*') if file.is_file()) / 2**20:.0f} MiB: {out}")
+
+
+if __name__ == "__main__":
+    main()

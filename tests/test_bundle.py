@@ -1,0 +1,100 @@
+"""A bundle: packed, moved elsewhere, whole by its manifest, and run from there without what it was packed from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tabi_bench.bundle import main, pack
+from tests.zoo.toys import permuted, toy_task, trained
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A bundle of a local task and two own models, away from all that it was made from."""
+    root = tmp_path_factory.mktemp("bundle")
+    task = toy_task()
+    (root / "data" / "mnli").mkdir(parents=True)
+    names = dict(enumerate(task.config.labels))
+    for split, file in (("train", "train"), ("validation", "validation_matched")):
+        rows = [{**row, "label": names[row["label"]]} for row in getattr(task, split)]
+        (root / "data" / "mnli" / f"{file}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    small = trained(root / "models" / "small", task)
+    permuted(small, root / "models" / "turned", (1, 2, 0))
+    models = f"zoo.paths=[{root}/models/small,{root}/models/turned]"
+    overrides = ["source=local", f"source.dir={root}/data", "zoo=custom", models, "zoo.max_length=24"]
+    (root / "packed").mkdir()
+    pack(["mnli"], [*overrides, f"cache_dir={root}/cache", "engine.device=cpu"], root / "packed", None, False)
+    (root / "packed").rename(root / "elsewhere")
+    for gone in ("data", "models", "cache"):
+        shutil.rmtree(root / gone)
+    return root / "elsewhere"
+
+
+def run_there(bundle, *command: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PYTHONPATH"))}
+    environment |= {"HF_HOME": "hub", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=bundle, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_commands_name_places_in_the_bundle(bundle):
+    text = (bundle / "README.txt").read_text()
+    command = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
+    assert command[:3] == ["python", "run.py", "task=mnli"]
+    assert {"source.dir=data", "zoo.paths=[models/small,models/turned]", "cache_dir=cache"} <= set(command)
+    assert str(bundle.parent) not in text and "pip install" not in text
+
+
+def test_a_changed_or_missing_file_is_named(bundle, tmp_path, capsys):
+    with pytest.raises(SystemExit) as whole:
+        main([str(bundle), "--check"])
+    assert whole.value.code == 0
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    (copy / "data/mnli/train.jsonl").write_text("{}")
+    with pytest.raises(SystemExit, match=r"data/mnli/train\.jsonl does not match its hash; pack or copy it again"):
+        main([str(copy), "--check"])
+    with pytest.raises(SystemExit, match="is there already; name a new folder"):
+        main([str(copy)])
+
+
+def test_code_data_models_and_findings_are_used_from_the_bundle(bundle):
+    code = """
+import sys, tabi_bench, tabi_bench.zoo.labels as labels
+from tabi_bench.bundle import _configs
+from tabi_bench.tasks import load_task
+from tabi_bench.zoo import load_zoo
+labels.measure = None
+config, = _configs(["mnli"], sys.argv[1:])
+task = load_task(config.task, config.source, config.seed)
+zoo = load_zoo(config.zoo, task, config.cache_dir, config.seed, "cpu")
+print(tabi_bench.__file__, [spec.label_order for spec in zoo.models])
+"""
+    text = (bundle / "README.txt").read_text()
+    command = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
+    said = run_there(bundle, "-c", code, *command[3:])
+    assert said.startswith(str(bundle)) and "(1, 2, 0)" in said and "(0, 1, 2)" in said
+
+
+@pytest.mark.slow
+def test_a_session_runs_from_the_bundle(bundle):
+    text = (bundle / "README.txt").read_text()
+    command = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
+    said = run_there(bundle, *command[1:], "scenario.min_queries=60")
+    assert "infaas" in said and (bundle / "outputs").is_dir()
+
+
+def test_what_cannot_be_packed_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", "restored afterwards")
+    with pytest.raises(SystemExit, match="Error: "):
+        main([str(tmp_path / "b"), "--no-wheels", "source=local", f"source.dir={tmp_path}/none"])
+    assert not list(tmp_path.iterdir())
