@@ -199,8 +199,9 @@ def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[st
         for fold, served in zip(folds, reversed(halves), strict=True):
             fold.serves = served.tolist()
         if config.certify.epsilon is not None and isinstance(options, CascadeConfig):
-            for fold, half in zip(folds, halves, strict=True):
-                fold.predicted["certificate"] = certify(fold, profile.view(_parts(session, half)[1]), config.certify)
+            for fold, view, half in zip(folds, views, halves, strict=True):
+                held = profile.view(_parts(session, half)[1])
+                fold.predicted["certificate"] = certify(fold, view, held, config.certify)
         plans[name] = Plan(name, session.task.name, folds, config.seed, made_for, asdict(options))
         session.offline_s[f"search {name}"] = time.perf_counter() - start
         log.info("%s: planned in %.1f s", name, session.offline_s[f"search {name}"])

@@ -60,9 +60,24 @@ def where(found: list[Record], config: Config) -> str:
     if ok is not None:
         versus = ok.reference["method"]
         lines.append(f"levels: share of queries answered at level 1 / 2; reduction: of mean latency against {versus}.")
-    for r in found:
-        said = [fold["certificate"]["says"] for fold in r.details.get("plan", []) if "certificate" in fold]
-        lines += [f"{r.method}: fold {k}: {says}" for k, says in enumerate(said, start=1)]
+    lines += [f"{r.method}: {remark}" for r in found for remark in _remarks(r)]
     folder = Path(config.results_dir) / config.label
     lines += [f"Record: {folder / r.run_id}" for r in found]
     return "\n".join(lines)
+
+
+def _remarks(r: Record) -> list[str]:
+    """What a row does not tell: certificates, the ways of an ensemble's latency, how near Tabi is to the oracle."""
+    said = [fold["certificate"]["says"] for fold in r.details.get("plan", []) if "certificate" in fold]
+    remarks = [f"fold {k}: {says}" for k, says in enumerate(said, start=1)]
+    system = r.details.get("system", {})
+    if "measured" in system:
+        ways = {way: ms for way, ms in system["latency_ms"].items() if ms is not None}
+        means = ", ".join(f"{way} {ms:.3f} ms" for way, ms in ways.items())
+        streams = "" if "concurrent" in ways else f"; engine {r.engine} runs nothing concurrently"
+        remarks.append(f"its row is {system['measured']}; mean {means}{streams}")
+    if r.method == "oracle" and "oracle" in r.details:
+        line = r.details["oracle"]
+        share = "" if line["share"] is None else f"Tabi has {line['share']:.0%} of its reduction; "
+        remarks.append(f"{share}{line['note']}")
+    return remarks

@@ -5,22 +5,24 @@ from __future__ import annotations
 import pytest
 
 from tabi_bench.experiment import run_session
+from tabi_bench.summary import where
 
 SYSTEMS = ["infaas", "cocktail", "tabi", "deebert", "random", "oracle", "single"]
 
 
 @pytest.fixture
 def session(micro):
-    def run(task: str, *overrides: str) -> dict:
-        config = micro(f"task={task}", f"compare=[{','.join(SYSTEMS)}]", "target.slack=0.05", *overrides)
-        return {record.method: record for record in run_session(config)}
+    def run(task: str) -> tuple[dict, str]:
+        config = micro(f"task={task}", f"compare=[{','.join(SYSTEMS)}]", "target.slack=0.05")
+        records = run_session(config)
+        return {record.method: record for record in records}, where(records, config)
 
     return run
 
 
 @pytest.mark.parametrize("task", ["sst2", "stsb"])
 def test_every_system_serves_what_its_plan_replays(session, task):
-    found = session(task)
+    found, printed = session(task)
     assert list(found) == SYSTEMS
     assert len({record.session_id for record in found.values()}) == 1
     for name, record in found.items():
@@ -34,6 +36,9 @@ def test_every_system_serves_what_its_plan_replays(session, task):
     assert line == found["oracle"].details["oracle"]
     assert line["share"] is None or line["share"] == line["tabi_reduction_pct"] / line["oracle_reduction_pct"]
     assert line["score"] == pytest.approx(found["tabi"].accuracy["value"]) and line["note"]
+    assert f"oracle: {'' if line['share'] is None else 'Tabi has '}" in printed
+    if found["cocktail"].status == "ok":
+        assert "cocktail: its row is serial" in printed and "eager runs nothing concurrently" in printed
     if found["deebert"].status == "ok":
         saving = found["deebert"].details["system"]["saving_pct"]
         assert set(saving) == {"layers_expected", "layers_measured", "time_expected", "time_measured"}

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabi_bench.cascade.certify import certify, fixed_sequence, losses, p_value, rows_needed, sequence, set_apart
+from tabi_bench.cascade import certify as module
+from tabi_bench.cascade.certify import certify, family, fixed_sequence, losses, p_value, rows_needed, set_apart
 from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.config import CascadeConfig, CertifyConfig
@@ -34,21 +35,22 @@ def test_rows_needed_by_hand():
     for spoilt, n in ((1, 473), (2, 628), (3, 773)):
         assert p_value(spoilt, n, EPSILON) <= DELTA < p_value(spoilt, n - 1, EPSILON)
     assert rows_needed(DELTA, EPSILON, 1 / 300) == 773  # 628 rows hold three at this rate, no longer two
+    assert rows_needed(DELTA, EPSILON, 1 / 300, above=773) == 774
     assert rows_needed(DELTA, EPSILON, 0.01) is None
 
 
 @given(st.floats(0.005, 0.2), st.floats(0.01, 0.3), st.floats(0, 0.8))
 def test_the_rows_needed_suffice(epsilon, delta, share):
     n = rows_needed(delta, epsilon, share * epsilon)
-    assert p_value(int(np.ceil(share * epsilon * n)), n, epsilon) <= delta
+    assert p_value(int(np.ceil(share * epsilon * n - 1e-9)), n, epsilon) <= delta
 
 
-def test_the_sequence_goes_from_everything_to_the_plan():
+def test_the_family_goes_from_everything_to_the_plan():
     point = Point(["a", "b", "c"], [1.0] * 3, [1.0] * 3, taus=[0.6, 0.9], alphas=[0.0, 0.0])
-    taus = np.array([p.taus for p in sequence(point)])
+    taus = np.array([p.taus for p in family(point)])
     assert taus[0].tolist() == [2.0, 2.0] and taus[-1].tolist() == [0.6, 0.9]
     assert taus[-2] == pytest.approx([0.8, 0.95]) and (np.diff(taus, axis=0) < 0).all()
-    assert sequence(Point(["a"], [1.0], [1.0])) == [Point(["a"], [1.0], [1.0])]
+    assert family(Point(["a"], [1.0], [1.0])) == [Point(["a"], [1.0], [1.0])]
 
 
 def test_violations_stay_within_delta():
@@ -72,13 +74,13 @@ def planned():
     view = ladder.profile.view(tune)
     options = CascadeConfig("tabi", alphas=[0.0], ensembles=["weighted"], fewer_levels=False)
     fold = Cascade.plan(view, Target.of(view, "relative", None, 0.03, 0.0), options)
-    return fold, ladder.profile.view(held)
+    return fold, view, ladder.profile.view(held)
 
 
 def test_violations_of_a_real_cascade_stay_within_delta(planned):
     """The held rows as population: its risks are known; certificates are made from resamples of it."""
-    fold, population = planned
-    bad = losses(sequence(Point(**fold.point)), population)
+    fold, _, population = planned
+    bad = losses(family(Point(**fold.point)), population)
     risks, rng, resamples, n = bad.mean(axis=1), np.random.default_rng(1), 1000, 300
     epsilon = float(np.median(risks))  # some thresholds keep it, some do not
     drawn = rng.integers(0, bad.shape[1], (resamples, n))
@@ -88,15 +90,35 @@ def test_violations_of_a_real_cascade_stay_within_delta(planned):
 
 
 def test_a_certificate_says_what_it_found(planned):
-    fold, held = planned
-    loose = certify(fold, held, CertifyConfig(epsilon=0.5))
-    assert loose["certified"] and loose["taus"] == fold.point["taus"] and "certified on 600 rows" in loose["says"]
-    strict = certify(fold, held, CertifyConfig(epsilon=0.001))
+    fold, view, held = planned
+    loose = certify(fold, view, held, CertifyConfig(epsilon=0.5))
+    assert (
+        loose["certified"]
+        and loose["taus"] == fold.point["taus"]
+        and loose["spoilt"] <= loose["most"]
+        and "certified on 600 rows" in loose["says"]
+    )
+    strict = certify(fold, view, held, CertifyConfig(epsilon=0.001))
     assert not strict["certified"] and "cannot certify" in strict["says"]
-    few = certify(fold, held.view(np.arange(20)), CertifyConfig(epsilon=0.2, delta=0.001))
+    few = certify(fold, view, held.view(np.arange(20)), CertifyConfig(epsilon=0.2, delta=0.001))
     assert not few["certified"] and few["needs"] > 20 and f"it needs {few['needs']} rows" in few["says"]
-    bad = losses(sequence(Point(**fold.point)), held)
+    bad = losses(family(Point(**fold.point)), held)
     assert strict["spoilt"] == bad[-1].sum()
+
+
+def test_points_are_tested_in_the_order_of_their_risk_on_tune(planned, monkeypatch):
+    """Where pruning makes re-routing everything the riskier choice, the plan does not have to wait for it."""
+    fold, view, held = planned
+    risky = np.zeros((12, 600), bool)
+    risky[:-1, :100] = True  # all points but the plan's own spoil a sixth
+    monkeypatch.setattr(module, "losses", lambda points, profile: risky)
+    found = certify(fold, view, held, CertifyConfig(epsilon=0.05))
+    assert found["certified"] and found["taus"] == fold.point["taus"] and found["most"] == 0
+    monkeypatch.setattr(module, "losses", lambda points, profile: risky[::-1])
+    found = certify(fold, view, held, CertifyConfig(epsilon=0.05))
+    assert not found["certified"] and (found["spoilt"], found["most"]) == (100, 100)
+    assert found["needs"] is None and "no number of rows would do" in found["says"]
+    assert found["taus"] == [2.0] and found["share"] == 1.0 and "certified is re-routing 100%" in found["says"]
 
 
 def test_rows_set_apart_are_in_no_plan():
