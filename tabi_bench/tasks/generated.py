@@ -6,8 +6,8 @@ A row holds two or three claims among fillers. Each is a marker and a cue phrase
 
 *Easy*: all claims give the same label, so any cue decides. *Hard*: the first discounted claim gives another label (a
 third claim gives any), and only the markers, which fillers may part from their cues, say which one counts.
-The three families differ in where the claims stand and what they say: in one sentence, by turns in a pair of texts, or
-in a request whose cues are the names of many intents. The share of hard rows is `task.hard_share`, exactly; LABEL_NOISE
+The three families differ in where the claims stand and what they say: in one sentence, each in either one of a pair of
+texts, or in a request whose cues are the names of many intents. The share of hard rows is `task.hard_share`, exactly; LABEL_NOISE
 of the rows carry a wrong label. Fillers carry no signal.
 
 These tasks show the system at work. They are never evidence about the real tasks of the same name.
@@ -163,7 +163,9 @@ def _texts(
     if rng.random() < THIRD_CLAIM:
         claims.append((DISCOUNTS, _pick(rng, _pick(rng, cues) if hard else cues[level])))
     parts = [_claim(rng, _pick(rng, markers), cue) for markers, cue in _shuffled(rng, claims)]
-    groups = [parts[0::2], parts[1::2]] if task.family == "pair" else [parts]
+    groups: list[list[list[str]]] = [[], []] if task.family == "pair" else [parts]
+    for part in parts if task.family == "pair" else ():
+        _pick(rng, groups).append(part)
     fillers = WORDS[0] + int(rng.random() * (WORDS[1] - WORDS[0] + 1)) - sum(map(len, parts))
     return tuple(_among_fillers(rng, group, fillers // len(groups)) for group in groups), decides
 
