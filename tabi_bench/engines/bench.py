@@ -10,6 +10,7 @@ import argparse
 import gc
 import json
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ class Row:
     entry: str
     text_p50: float | None = None
     text_p99: float | None = None
+    tokenise_p50: float | None = None  # raw text to pieces, part of `text`
     forward_p50: float | None = None
     replay_p50: float | None = None  # the graph and the synchronisation alone
     outside_us: float | None = None  # text_p50 - replay_p50
@@ -69,6 +71,7 @@ class Entry:
 
     name: str
     text: Callable[[str], Any]
+    tokenise: Callable[[str], Any] | None = None
     forward: Callable[[], Any] | None = None
     replay: Callable[[], Any] | None = None
     output: Callable[[str], Output] | None = None
@@ -113,6 +116,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
     return Entry(
         name,
         text=lambda text: int(plain.forward(plain.encode((text,))).logits.argmax()),
+        tokenise=lambda text: plain.encode((text,)),
         forward=lambda: plain.forward(encoding),
         replay=replay if step is not None else None,
         output=lambda text: model.forward(model.encode((text,)), want_importance=True),
@@ -273,7 +277,9 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], r
     """Fills in the times of all entries that could be built."""
     calls: dict[tuple[str, str], Callable[[int], Any]] = {}
     for name, entry in entries.items():
-        calls[name, "text"] = lambda number, entry=entry: entry.text(texts[number])
+        for kind in ("text", "tokenise"):
+            if (call := getattr(entry, kind)) is not None:
+                calls[name, kind] = lambda number, call=call: call(texts[number])
         for kind in ("forward", "replay"):
             if (call := getattr(entry, kind)) is not None:
                 calls[name, kind] = lambda _number, call=call: call()
@@ -305,16 +311,44 @@ def header(on: str, bandwidth: float | None) -> dict[str, Any]:
     return facts | ({"copy_tb_per_s": round(bandwidth / 1e12, 3)} if bandwidth else {})
 
 
+COLUMNS = ("text_p50", "text_p99", "tokenise_p50", "forward_p50", "replay_p50", "outside_us", "stream_ms")
+COLUMNS += ("times_streaming", "labels_equal", "logits_off", "words_alike")
+
+
+def _cells(row: Row) -> list[str]:
+    values = (getattr(row, column) for column in COLUMNS)
+    return ["-" if value is None else f"{value:.4g}" for value in values]
+
+
 def table(rows: list[Row]) -> str:
-    """One line per row."""
-    columns = ("text_p50", "text_p99", "forward_p50", "replay_p50", "outside_us", "stream_ms", "times_streaming")
-    columns += ("labels_equal", "logits_off", "words_alike")
-    lines = [f"{'model':<18}{'tokens':>7} {'entry':<17}" + "".join(f"{column:>16}" for column in columns)]
+    """One line per row, for the screen."""
+    lines = [f"{'model':<18}{'tokens':>7} {'entry':<17}" + "".join(f"{column:>16}" for column in COLUMNS)]
     for row in rows:
-        values = (getattr(row, column) for column in columns)
-        cells = "".join(f"{'-' if value is None else f'{value:.4g}':>16}" for value in values)
+        cells = "".join(f"{cell:>16}" for cell in _cells(row))
         lines.append(f"{row.model:<18}{row.length:>7} {row.entry:<17}{cells}  {row.error or ''}".rstrip())
     return "\n".join(lines)
+
+
+def markdown(facts: dict[str, Any], rows: list[Row]) -> str:
+    """The device line and one table per model and length: rows of one table were measured interleaved."""
+    lines = ["# Engines on " + facts["name"], "", " · ".join(f"{name} {value}" for name, value in facts.items())]
+    for group in dict.fromkeys((row.model, row.length) for row in rows):
+        lines += ["", f"## {group[0]}, {group[1]} tokens", "", "| entry | " + " | ".join(COLUMNS) + " | note |"]
+        lines.append("|---|" + "---:|" * len(COLUMNS) + "---|")
+        of_group = [row for row in rows if (row.model, row.length) == group]
+        lines += [f"| {row.entry} | {' | '.join(_cells(row))} | {row.error or ''} |" for row in of_group]
+    return "\n".join(lines) + "\n"
+
+
+def save(folder: Path, facts: dict[str, Any], rows: list[Row]) -> None:
+    """<device>.json and <device>.md; earlier rows of other models and lengths on this device are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / (re.sub(r"[^a-z0-9]+", "-", facts["name"].lower()) + ".json")
+    new = {(row.model, row.length) for row in rows}
+    known = [Row(**row) for row in json.loads(file.read_text())["rows"]] if file.exists() else []
+    rows = [row for row in known if (row.model, row.length) not in new] + rows
+    file.write_text(json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    file.with_suffix(".md").write_text(markdown(facts, rows))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -328,7 +362,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=300)
     parser.add_argument("--texts-count", type=int, default=20, help="texts on which outputs are compared")
     parser.add_argument("--texts", type=Path, default=None, help="a file of real texts to compare on, one per line")
-    parser.add_argument("--json", type=Path, default=None, help="also write header and rows there")
+    parser.add_argument("--results", type=Path, default=None, help="folder for <device>.json and <device>.md")
     arguments = parser.parse_args(argv)
     arguments.device = devices.resolve(arguments.device)
     gpu = arguments.device.startswith("cuda")
@@ -339,7 +373,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Benches every model at every length, printing as it goes and keeping `--json` up to date."""
+    """Benches every model at every length, printing as it goes and keeping `--results` up to date."""
     from tabi_bench.zoo.loading import spec_of
 
     arguments = parse(argv)
@@ -356,10 +390,8 @@ def main(argv: list[str] | None = None) -> None:
             for length in arguments.lengths:
                 rows += bench_length(spec, length, arguments, bandwidth)
                 print(table(rows[-len(arguments.entries) :]), flush=True)
-                if arguments.json:
-                    arguments.json.write_text(
-                        json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1)
-                    )
+                if arguments.results:
+                    save(arguments.results, facts, rows)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from time import perf_counter
 
 import numpy as np
@@ -71,7 +72,9 @@ class Segments:
                 f"ramps after layers {wrong}: a model of {self.stages.layers} layers has 1..{self.stages.layers - 1}"
             )
         dtype = next(network.parameters()).dtype
-        self.ramps = {layer: ramps[layer].to(device, dtype).eval() for layer in sorted(ramps)}
+        self.ramps = {
+            layer: deepcopy(ramps[layer]).to(device, dtype).eval() for layer in sorted(ramps)
+        }  # the caller's stay
         ends = [*self.ramps, self.stages.layers]
         self.cuts = list(zip([0, *ends[:-1]], ends, strict=True))
 

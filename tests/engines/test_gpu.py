@@ -207,7 +207,7 @@ def test_a_driver_error_in_the_middle_leaves_a_record_and_the_next_run_works(tmp
         return done.returncode, done.stderr, records
 
     code, said, records = run("break")
-    assert code == 1, said[-2000:]
+    assert code != 0, said[-2000:]  # torch may abort while it ends: its destructors meet the lost device
     assert {record["status"] for record in records} == {"failed"} and len(records) == 2, said[-2000:]
     code, said, records = run("work")
     assert code == 0, said[-2000:]
