@@ -72,9 +72,7 @@ class Segments:
                 f"ramps after layers {wrong}: a model of {self.stages.layers} layers has 1..{self.stages.layers - 1}"
             )
         dtype = next(network.parameters()).dtype
-        self.ramps = {
-            layer: deepcopy(ramps[layer]).to(device, dtype).eval() for layer in sorted(ramps)
-        }  # the caller's stay
+        self.ramps = {layer: deepcopy(ramps[layer]).to(device, dtype).eval() for layer in sorted(ramps)}
         ends = [*self.ramps, self.stages.layers]
         self.cuts = list(zip([0, *ends[:-1]], ends, strict=True))
 

@@ -135,7 +135,7 @@ def load_model(spec: ModelSpec, dtype: torch.dtype, device: str, attention: str 
     """A *ForSequenceClassification in eval mode on `device`, its logits in the task's label order and scale."""
     model = load_folder(spec.path, dtype, attention)
     fold_head(model, spec.label_order, spec.scale)
-    return model.to(device)
+    return model.to(device, dtype)  # from_pretrained leaves DeBERTa's biases of queries and values in float32
 
 
 def load_tokenizer(path: Path, max_length: int) -> Tokenizer:

@@ -7,6 +7,7 @@ import pytest
 
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines import make_engine
+from tests.engines.micro_models import FAMILIES
 
 
 def logits_of(engine, spec, texts=("not a good film",)) -> np.ndarray:
@@ -78,3 +79,10 @@ def test_describe_is_plain_data(specs, eager):
     eager.load(specs["bert"])
     eager.close()
     assert not eager._networks
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_runs_in_half_precision(specs, family, eager):
+    half = make_engine(EngineConfig(name="eager", device="cpu", dtype="float16"))
+    known = logits_of(eager, specs[family])
+    np.testing.assert_allclose(logits_of(half, specs[family]), known, atol=2e-2 * np.abs(known).max())
