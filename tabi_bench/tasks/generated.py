@@ -7,8 +7,8 @@ A row holds two or three claims among fillers. Each is a marker and a cue phrase
 *Easy*: all claims give the same label, so any cue decides. *Hard*: the first discounted claim gives another label (a
 third claim gives any), and only the markers, which fillers may part from their cues, say which one counts.
 The three families differ in where the claims stand and what they say: in one sentence, each in either one of a pair of
-texts, or in a request whose cues are the names of many intents. The share of hard rows is `task.hard_share`, exactly; LABEL_NOISE
-of the rows carry a wrong label. Fillers carry no signal.
+texts, or in a request whose cues are the names of many intents. The share of hard rows is `task.hard_share`, exactly;
+LABEL_NOISE of the rows carry a wrong label. Fillers carry no signal.
 
 These tasks show the system at work. They are never evidence about the real tasks of the same name.
 """
