@@ -8,6 +8,7 @@ from transformers.models.deberta import modeling_deberta
 
 from tabi_bench.engines.attention import DISENTANGLED, NAME, install_probe
 from tabi_bench.engines.fuse import fuse_projections
+from tabi_bench.engines.stages import Stages
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.loading import final_linear, load_model
 
@@ -28,6 +29,7 @@ class Network(nn.Module):
             _remember_positions(model)
         self.needs_mask = family in DISENTANGLED  # without one, it looks for padding: a device synchronisation
         self.typed = family != "distilbert" and getattr(model.config, "type_vocab_size", 0) > 1
+        self.stages = None if family in DISENTANGLED else Stages(model, self.typed)
         self.pad = model.config.pad_token_id or 0
         self.probe = install_probe(model, importance) if importance else None
         self.pooled: torch.Tensor | None = None
@@ -60,10 +62,13 @@ class Network(nn.Module):
             self.probe.begin(content)
         if keep is None and self.needs_mask:
             keep = torch.ones_like(ids)
-        kwargs = {"token_type_ids": types} if self.typed else {}
-        logits = self.model(input_ids=ids, attention_mask=keep, **kwargs).logits[0].float()
+        logits = (self.stages or self._whole)(ids, types, keep)[0].float()
         scores = self.probe.result() if content is not None and self.probe is not None else None
         return logits, scores, None if self.pooled is None else self.pooled[0].float()
+
+    def _whole(self, ids: torch.Tensor, types: torch.Tensor | None, keep: torch.Tensor | None) -> torch.Tensor:
+        kwargs = {"token_type_ids": types} if self.typed else {}
+        return self.model(input_ids=ids, attention_mask=keep, **kwargs).logits
 
 
 def _attention_span(query: torch.Tensor, key: torch.Tensor, longest: int) -> int:

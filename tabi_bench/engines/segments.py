@@ -10,62 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from tabi_bench.engines.attention import DISENTANGLED, additive_mask
+from tabi_bench.engines.attention import additive_mask
 from tabi_bench.engines.base import Encoding
 from tabi_bench.engines.eager import LoadedModel
 from tabi_bench.engines.graph import GraphEngine, Inputs, Outputs
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
-from tabi_bench.zoo.models import MeanPoolBert, mean_pool
-
-
-class Stages:
-    """The parts of a classifier: `embed`, `layer(i, ...)`, `head`. Same numbers as calling it whole."""
-
-    def __init__(self, network: Network):
-        self.model = network.model
-        self.family = self.model.config.model_type
-        if self.family in DISENTANGLED:
-            raise ValueError(
-                f"{self.family} cannot be cut into segments; DeeBERT runs on bert, roberta, distilbert, albert"
-            )
-        self.typed = network.typed
-        self.base = getattr(self.model, self.model.base_model_prefix)
-        self.body = self.base.transformer if self.family == "distilbert" else self.base.encoder
-        self.layers = self.model.config.num_hidden_layers
-
-    def embed(self, ids: torch.Tensor, types: torch.Tensor | None) -> torch.Tensor:
-        """(1, L) ids -> (1, L, H)."""
-        kwargs = {"token_type_ids": types} if self.typed else {}
-        hidden = self.base.embeddings(input_ids=ids, **kwargs)
-        return self.body.embedding_hidden_mapping_in(hidden) if self.family == "albert" else hidden
-
-    def layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Layer `index` (0-based) on (1, L, H) under an additive mask."""
-        if self.family == "albert":
-            group = int(index / (self.layers / self.model.config.num_hidden_groups))
-            return self.body.albert_layer_groups[group](hidden, mask)
-        return self.body.layer[index](hidden, mask)
-
-    def head(self, hidden: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        """Logits (1, K) of the last layer's (1, L, H)."""
-        model = self.model
-        if isinstance(model, MeanPoolBert):
-            return model.classifier(mean_pool(hidden, keep))
-        if self.family == "roberta":
-            return model.classifier(hidden)
-        if self.family == "distilbert":
-            return model.classifier(model.pre_classifier(hidden[:, 0]).relu())
-        if self.family == "albert":
-            return model.classifier(self.base.pooler_activation(self.base.pooler(hidden[:, 0])))
-        return model.classifier(self.base.pooler(hidden))
 
 
 class Segments:
     """Functions hidden states -> (hidden states, logits), one per segment; the last ends in the model's own head."""
 
     def __init__(self, network: Network, ramps: dict[int, nn.Module], device: str):
-        self.stages = Stages(network)
+        if network.stages is None:
+            family = network.model.config.model_type
+            raise ValueError(f"{family} cannot be cut into segments; DeeBERT runs on bert, roberta, distilbert, albert")
+        self.stages = network.stages
         wrong = [layer for layer in ramps if not 0 < layer < self.stages.layers]
         if wrong:
             raise ValueError(
