@@ -90,8 +90,6 @@ class EagerEngine:
         self.dtype = config.dtype
         if config.dtype == "auto":
             self.dtype = "float16" if self.device.startswith("cuda") else "float32"
-        if config.threads and self.device == "cpu":
-            torch.set_num_threads(config.threads)
         self._networks: dict[tuple, Network] = {}
 
     def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
@@ -99,6 +97,8 @@ class EagerEngine:
 
         A load without importance shares a Network loaded with it: unread, the probe changes nothing.
         """
+        if self.config.threads and self.device == "cpu":
+            torch.set_num_threads(self.config.threads)
         identity = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled)
         for option in (importance,) if importance else (None, "last", "mean"):
             if (identity, option) in self._networks:
