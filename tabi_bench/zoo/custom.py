@@ -40,7 +40,7 @@ def load(config: CustomZooConfig, task: Task, cache_dir: Path, seed: int, device
         spec, found = checked(spec, task, cache_dir, seed, device)
         specs.append(spec)
         notes[name] = {"from": entry, "folder": source.name, **asdict(found)}
-    return Zoo(config.name, tuple(sorted(specs, key=lambda spec: spec.params)), notes={"models": notes})
+    return Zoo(config.name, tuple(sorted(specs, key=lambda spec: spec.params)), notes={"checkpoints": notes})
 
 
 def _names(paths: list[str]) -> list[str]:

@@ -42,7 +42,7 @@ def load(config: PaperZooConfig, task: Task, cache_dir: Path, seed: int, device:
     for name in names:
         found, notes[name] = _cell(config, name, task, own[name], cache_dir, seed, device)
         models.append(found)
-    return Zoo(config.name, _sorted(models), notes={"models": notes})
+    return Zoo(config.name, _sorted(models), notes={"checkpoints": notes})
 
 
 def _sorted(models: list[ModelSpec]) -> tuple[ModelSpec, ...]:

@@ -81,7 +81,7 @@ def test_ladder_of_folders_smallest_first_with_measured_orders(task, model, tmp_
     zoo = load(config, task, tmp_path / "cache", 0, "cpu")
     assert [spec.params for spec in zoo.models] == sorted(spec.params for spec in zoo.models)
     assert zoo["b"].label_order == (2, 0, 1) and zoo["a"].label_order == (0, 1, 2)
-    assert zoo.notes["models"]["b"]["score"] > 0.9
+    assert zoo.notes["checkpoints"]["b"]["score"] > 0.9
 
 
 def test_pickled_weights_and_a_vocabulary_are_converted_once(model, tmp_path):

@@ -75,7 +75,7 @@ def test_cells_are_fetched_measured_and_remembered_with_their_commit(hub, task, 
     config = micro(hub, tmp_path, task, model)
     zoo = load(config, task, tmp_path / "cache", 0, "cpu")
     assert zoo["bert-small"].label_order == (2, 1, 0) and zoo["albert"].label_order == (0, 1, 2)
-    notes = zoo.notes["models"]["bert-small"]
+    notes = zoo.notes["checkpoints"]["bert-small"]
     assert notes["from"] == "a/small" and notes["commit"] == hub.commit_of("models", "a/small", "main")
 
 
@@ -96,8 +96,8 @@ def test_a_missing_cell_names_what_fills_it_and_is_filled(hub, task, model, tmp_
     fine_tuned(config, "bert-base", task, tmp_path / "cache", 0, "cpu")
     config.models = ["bert-base"]
     zoo = load(config, task, tmp_path / "cache", 0, "cpu")
-    assert zoo.notes["models"]["bert-base"]["from"] == "fine-tuned here"
-    assert zoo.notes["models"]["bert-base"]["score"] > 0.9
+    assert zoo.notes["checkpoints"]["bert-base"]["from"] == "fine-tuned here"
+    assert zoo.notes["checkpoints"]["bert-base"]["score"] > 0.9
 
 
 def test_unknown_models_and_generated_data_are_refused(listed, task, tmp_path):
