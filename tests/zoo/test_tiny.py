@@ -1,0 +1,86 @@
+"""The tiny ladders: what is shipped is whole and small, used for its own rows alone, and can be trained again."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+
+from tabi_bench.cache import damage
+from tabi_bench.config import SourceConfig, TaskConfig, TinyZooConfig, read_file
+from tabi_bench.tasks import load_task
+from tabi_bench.tasks.grammar import CUES
+from tabi_bench.zoo import tiny
+from tabi_bench.zoo.loading import ModelError, load_tokenizer
+
+
+def task(name: str = "sst2", **source):
+    return load_task(read_file("task", name, TaskConfig), SourceConfig(name="generated", **source), 0)
+
+
+@pytest.fixture
+def config():
+    return read_file("zoo", "tiny", TinyZooConfig)
+
+
+@pytest.fixture
+def short(config):
+    steps = replace(config.train, epochs=2, learning_rate=4e-3)
+    return replace(config, shapes=["1x16", "2x16"], cue_epochs=1, train=steps)
+
+
+def test_all_ten_ladders_are_shipped_whole_in_less_than_8_mb():
+    assert {folder.name for folder in tiny.SHIPPED.iterdir()} == set(CUES)
+    assert all(damage(folder) is None for folder in tiny.SHIPPED.iterdir())
+    assert sum(file.stat().st_size for file in tiny.SHIPPED.rglob("*") if file.is_file()) < 8e6
+
+
+@pytest.mark.parametrize("name", CUES)
+def test_the_largest_shipped_model_is_far_better_than_the_smallest(name, config):
+    scores = [tiny.notes_of(tiny.SHIPPED / name)["models"][shape]["score"] for shape in config.shapes]
+    assert scores[0] + 0.15 < scores[-1] and scores[-1] > 0.92
+
+
+def test_default_rows_are_answered_by_what_is_shipped(config, tmp_path):
+    zoo = tiny.load(config, task(), tmp_path, 0, "cpu")
+    assert zoo.names == config.shapes and all(tiny.SHIPPED in spec.path.parents for spec in zoo.models)
+    assert not list(tmp_path.iterdir())
+
+
+def test_words_and_pieces_both_occur(config):
+    tokenizer = load_tokenizer(tiny.SHIPPED / "sst2" / config.shapes[0], config.max_length)
+    texts = task(validation_rows=50, train_rows=50).texts("validation")
+    pieces = [piece for (text,) in texts for piece in tokenizer.encode(text).tokens]
+    split = sum(piece.startswith("##") for piece in pieces) / len(pieces)
+    assert 0.01 < split < 0.5
+
+
+def test_other_rows_are_trained_for_once_and_then_found(short, tmp_path, caplog):
+    few = task(train_rows=600, validation_rows=100)
+    with caplog.at_level(logging.INFO):
+        zoo = tiny.load(short, few, tmp_path, 0, "cpu")
+        trained = caplog.text.count("on validation after")
+        again = tiny.load(short, few, tmp_path, 0, "cpu")
+    assert trained == 2 and caplog.text.count("on validation after") == 2
+    assert [spec.content_hash for spec in zoo.models] == [spec.content_hash for spec in again.models]
+    assert zoo.train_s > 0 and zoo.names == ["1x16", "2x16"]
+
+
+def test_rows_recipe_and_seed_name_a_ladder(config):
+    few, other = task(train_rows=50), task(train_rows=51)
+    key = tiny.ladder_key(config, few, 0)
+    assert key == tiny.ladder_key(replace(config, models=["1x64"]), few, 0)
+    assert len({key, tiny.ladder_key(config, other, 0), tiny.ladder_key(config, few, 1)}) == 3
+    assert key != tiny.ladder_key(replace(config, cue_epochs=1), few, 0)
+
+
+def test_a_damaged_shipped_ladder_is_refused(config, tmp_path, monkeypatch):
+    folder = tmp_path / "shipped" / "sst2"
+    folder.mkdir(parents=True)
+    notes = {"key": tiny.ladder_key(config, task(), 0), "models": {shape: {"train_s": 1} for shape in config.shapes}}
+    (folder / tiny.NOTES).write_text(json.dumps(notes))
+    monkeypatch.setattr(tiny, "SHIPPED", tmp_path / "shipped")
+    with pytest.raises(ModelError, match="its manifest cannot be read"):
+        tiny.load(config, task(), tmp_path, 0, "cpu")
