@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tabi_bench.config import Config, ConfigError, conf_dir, from_dict_config, register
+from tabi_bench.sweep import guarded
 
 if TYPE_CHECKING:
     from tabi_bench.records import Record
@@ -25,7 +26,7 @@ def main() -> None:
     _refuse_unknown_choices(sys.argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register()
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(guarded(_job))()
 
 
 def _refuse_swept_experiments(arguments: list[str]) -> None:
@@ -49,13 +50,15 @@ def _refuse_unknown_choices(arguments: list[str]) -> None:
                 sys.exit(f"unknown {group} {choice!r}; there are: {', '.join(known)}")
 
 
-def _job(raw: DictConfig) -> None:
-    """One session. Errors that a person can mend end in one line; all others keep their traceback."""
+def _job(raw: DictConfig) -> list[Record]:
+    """One session, or a derived preset. Errors that a person can mend end in one line; others keep their traceback."""
     try:
         config = from_dict_config(raw)
     except (ConfigError, OmegaConfBaseException) as error:
         raise SystemExit(f"configuration: {error}") from None
     logging.captureWarnings(True)
+    if config.derive:
+        return _derive(config)
     from tabi_bench.experiment import run_session
     from tabi_bench.system import PlanError
 
@@ -67,6 +70,19 @@ def _job(raw: DictConfig) -> None:
             raise
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     print_summary(found, config)
+    return found
+
+
+def _derive(config: Config) -> list[Record]:
+    """A derived preset measures nothing: it draws from the records and profiles below results_dir."""
+    from tabi_bench.report.site import rebuild
+
+    try:
+        written = rebuild(config.results_dir, only=[config.derive])
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"{config.derive}: {error}") from None
+    print("\n".join(map(str, written)))
+    return []
 
 
 def _quieten_libraries() -> None:
