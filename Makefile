@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
+, := ,
 BIN := $(VENV)/bin
 
 help:  ## what can be made
@@ -27,7 +28,19 @@ format: $(VENV)/.installed  ## let ruff mend what it can
 bundle: $(VENV)/.installed  ## pack for a machine without a network: make bundle ARGS="DIR --tasks rte zoo=minilm ..."
 	$(BIN)/python -m tabi_bench.bundle $(ARGS)
 
+RESULTS ?= outputs
+MEASURED := models main_table all_systems three_level deebert pruning ablation
+
+report: $(VENV)/.installed  ## tables, figures and a web page of records: make report RESULTS=outputs
+	$(BIN)/python -m tabi_bench.report $(RESULTS)
+
+reproduce: $(VENV)/.installed  ## all measured presets, then the report: make reproduce TASKS="sst2 mnli"
+	for preset in $(MEASURED); do \
+	  $(BIN)/python run.py experiment=$$preset results_dir=$(RESULTS) $(if $(TASKS),task=$(subst $() ,$(,),$(strip $(TASKS)))) || exit 1; \
+	done
+	$(MAKE) report
+
 clean:  ## remove the environment and outputs
 	rm -rf $(VENV) outputs
 
-.PHONY: help demo test lint format bundle clean
+.PHONY: help demo test lint format bundle report reproduce clean
