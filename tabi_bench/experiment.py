@@ -19,6 +19,7 @@ import pandas as pd
 from tabi_bench import device, records
 from tabi_bench.cascade.certify import certify, set_apart
 from tabi_bench.cascade.pruning import prune_query
+from tabi_bench.cascade.search import verify
 from tabi_bench.config import CascadeConfig, Config, MethodConfig, systems_of
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Engine
@@ -202,6 +203,9 @@ def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[st
             for fold, view, half in zip(folds, views, halves, strict=True):
                 held = profile.view(_parts(session, half)[1])
                 fold.predicted["certificate"] = certify(fold, view, held, config.certify)
+        if config.search.verify and isinstance(options, CascadeConfig):
+            for fold, view, target in zip(folds, views, targets, strict=True):
+                fold.predicted["verified"] = verify(view, target, options, fold)
         plans[name] = Plan(name, session.task.name, folds, config.seed, made_for, asdict(options))
         session.offline_s[f"search {name}"] = time.perf_counter() - start
         log.info("%s: planned in %.1f s", name, session.offline_s[f"search {name}"])

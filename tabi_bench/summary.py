@@ -70,6 +70,11 @@ def _remarks(r: Record) -> list[str]:
     """What a row does not tell: certificates, the ways of an ensemble's latency, how near Tabi is to the oracle."""
     said = [fold["certificate"]["says"] for fold in r.details.get("plan", []) if "certificate" in fold]
     remarks = [f"fold {k}: {says}" for k, says in enumerate(said, start=1)]
+    for k, fold in enumerate(r.details.get("plan", []), start=1):
+        if "verified" in fold:
+            found, passes = fold["verified"], fold["passes"]
+            share = f"{passes['run']} of {passes['exhaustive']} passes on pruned text ({found['passes_share']:.0%})"
+            remarks.append(f"fold {k}: {share}; regret against exhaustive search {found['regret_pct']:.2f} %")
     system = r.details.get("system", {})
     if "measured" in system:
         ways = {way: ms for way, ms in system["latency_ms"].items() if ms is not None}

@@ -7,7 +7,9 @@ import copy
 import numpy as np
 import pytest
 
+from tabi_bench.experiment import run_session
 from tabi_bench.fingerprint import check_plan
+from tabi_bench.summary import where
 from tabi_bench.system import FoldPlan, Plan, PlanError
 
 MADE_FOR = {"data": "d1", "models": {"a": "m1", "b": "m2"}, "tokenizers": {"a": "t"}, "engine": {"name": "eager"}}
@@ -59,3 +61,12 @@ def test_another_method_or_task_is_refused():
         check_plan(plan(), "sst2", "infaas", MADE_FOR)
     with pytest.raises(PlanError, match="task 'sst2', not 'rte'"):
         check_plan(plan(), "rte", "tabi", MADE_FOR)
+
+
+def test_a_verified_search_records_its_regret_and_says_it(micro):
+    config = micro("task=sst2", "search.verify=true", "method.alphas=[0.0,0.5]")
+    _, tabi = run_session(config)
+    for fold in tabi.details["plan"]:
+        assert fold["verified"]["regret_pct"] >= -1e-6
+        assert fold["verified"]["passes_share"] == fold["passes"]["run"] / fold["passes"]["exhaustive"] <= 1
+    assert "regret against exhaustive search" in where([tabi], config)
