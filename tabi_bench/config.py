@@ -110,7 +110,8 @@ class TinyZooConfig(ZooConfig):
     shapes: list[str] = field(default_factory=list)  # "1x64", "4x64", ..., the smallest first
     intermediate: int = 2  # width of the feed-forward layers, times the hidden size
     vocabulary: int = 8000  # word pieces at most
-    cue_epochs: float = 0.0  # generated rows: first so many epochs of naming the phrase that decides
+    cue_steps: int = 0  # generated rows: first so many steps of naming the phrase that decides, on hard rows
+    reach: dict[str, float] = field(default_factory=dict)  # generated rows: by shape, where between the ends it stops
 
 
 @dataclass

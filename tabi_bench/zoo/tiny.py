@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import multiprocessing
 import os
 import shutil
@@ -32,14 +33,15 @@ from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import ModelError, load_tokenizer, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
-from tabi_bench.zoo.training import Examples, encode, metric_score, predict, train
+from tabi_bench.zoo.training import Examples, encode, metric_score, predict, split_slice, train
 
 log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "shipped"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOTES = "ladder.json"
-RECIPE = 1  # raised when the code below changes what is learnt: older ladders are then left alone
+RECIPE = 2  # raised when the code below changes what is learnt: older ladders are then left alone
+EVALUATIONS = 80  # of a training that ends at a goal
 PIECES_PER_WORD = 3.5  # word pieces at most, times the distinct words of train: rare words fall in pieces
 
 
@@ -73,54 +75,81 @@ def notes_of(folder: Path) -> dict:
 
 
 def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: str) -> None:
-    """Trains every shape of the ladder into `folder`, the largest first: the smaller ones learn from its logits too."""
+    """Trains every shape of the ladder into `folder`, the largest first: the others learn from its logits too."""
     write_tokenizer([" ".join(row) for row in task.texts("train")], folder / "tokenizer.json", config.vocabulary)
     tokenizer = load_tokenizer(folder, config.max_length)
     rows = encode(tokenizer, task.texts("train"), task.labels("train"))
     held = encode(tokenizer, task.texts("validation"))
-    teacher, found = None, {}
-    for name in reversed(config.shapes):
+    teacher, done = None, {}
+    for name in sorted(reversed(config.shapes), key=lambda name: name in config.reach):  # those that stop early: last
         model = new_model(name, config, tokenizer.get_vocab_size(), task, seed)
-        steps = replace(config.train, distill=0.0 if teacher is None else config.train.distill)
-        title = f"{task.name} {name}"
-        cue_s = learn_cues(model, rows, task, config, seed, device, title)
-        result = train(
-            model,
-            rows,
-            steps,
-            seed=seed,
-            device=device,
-            teacher_logits=teacher,
-            metric=task.config.metric,
-            progress=title,
-        )
+        done[name] = learn(model, rows, teacher, task, config, seed, device, goals(name, config, done))
         score = metric_score(task.config.metric, task.labels("validation"), predict(model, held, device))
-        log.info("%s: %.4f on validation after %d steps, %.0f s", title, score, result.steps, result.seconds)
+        done[name]["score"] = round(score, 4)
+        took = done[name]["steps"], done[name]["train_s"]
+        log.info("%s %s: %.4f on validation after %d steps, %.0f s", task.name, name, score, *took)
         teacher = predict(model, rows, device) if teacher is None else teacher
-        found[name] = {"score": round(score, 4), "train_s": round(cue_s + result.seconds, 1), "steps": result.steps}
         model.half().save_pretrained(folder / name)
         shutil.copy(folder / "tokenizer.json", folder / name)
     (folder / "tokenizer.json").unlink()
     notes = {"key": ladder_key(config, task, seed), "task": task.name, "source": task.source, "seed": seed}
-    notes |= {"device": device_name(device), "torch": torch.__version__, "models": {n: found[n] for n in config.shapes}}
+    notes |= {"device": device_name(device), "torch": torch.__version__, "models": {n: done[n] for n in config.shapes}}
     (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n")
 
 
-def learn_cues(
-    model: MeanPoolBert, rows: Examples, task: Task, config: TinyZooConfig, seed: int, device: str, title: str
-) -> float:
-    """Trains the encoder to name the phrase that decides, where the rows say it (generated ones do); the seconds taken.
+def goals(name: str, config: TinyZooConfig, done: dict[str, dict]) -> dict[str, float]:
+    """Per part of the training the score on the held-out slice at which it ends: `reach` of the way from the smallest
+    model's to the largest one's. Empty for a shape that is trained to the end, and for rows that name no cue.
 
-    A few dozen phrases tell much more than two labels: without this the deeper models stay at chance on hard rows.
+    Trained to the end, a few layers learn all that ten do, or nothing beyond one: a rung between is one stopped there.
     """
-    if not config.cue_epochs or "cue" not in task.train.column_names:
-        return 0.0
-    cues, numbers = np.unique(np.asarray(task.train["cue"]), return_inverse=True)
-    head, model.classifier = model.classifier, nn.Linear(model.config.hidden_size, len(cues))
-    steps = replace(config.train, epochs=config.cue_epochs, distill=0.0, patience=0)
-    result = train(model, replace(rows, labels=numbers), steps, seed=seed, device=device, progress=f"{title} cues")
-    model.classifier = head
-    return result.seconds
+    if name not in config.reach:
+        return {}
+    low, high = done[config.shapes[0]]["slice"], done[config.shapes[-1]]["slice"]
+    return {part: low[part] + config.reach[name] * (high[part] - low[part]) for part in low} if "cues" in low else {}
+
+
+def learn(
+    model: MeanPoolBert,
+    rows: Examples,
+    teacher: np.ndarray | None,
+    task: Task,
+    config: TinyZooConfig,
+    seed: int,
+    device: str,
+    goals: dict[str, float],
+) -> dict:
+    """Trains `model` on the cues of hard rows, where rows name them, and on the labels; what it took.
+
+    A few dozen cues tell much more than two labels: without them the deeper models stay at chance on hard rows. In easy
+    rows every cue is as good as the other, so they only slow it down.
+    """
+    steps = replace(config.train, patience=EVALUATIONS, evaluations=EVALUATIONS) if goals else config.train
+    parts = {"labels": (rows, replace(steps, distill=0.0 if teacher is None else steps.distill), teacher)}
+    if config.cue_steps and "cue" in task.train.column_names:
+        cues, numbers = np.unique(np.asarray(task.train["cue"]), return_inverse=True)
+        seen, _ = split_slice(rows.labels, seed)  # what the labels' slice holds out must not be learnt here either
+        hard = replace(rows, labels=numbers).take(seen[np.asarray(task.train["hard"])[seen]])
+        recipe = replace(steps, epochs=config.cue_steps, max_steps=config.cue_steps, distill=0.0)
+        parts = {"cues": (hard, recipe, None)} | parts
+    head, found = model.classifier, {"train_s": 0.0, "steps": 0, "slice": {}}
+    for part, (examples, recipe, soft) in parts.items():
+        model.classifier = head if part == "labels" else nn.Linear(model.config.hidden_size, len(cues))
+        result = train(
+            model,
+            examples,
+            recipe,
+            seed=seed,
+            device=device,
+            teacher_logits=soft,
+            metric=task.config.metric if part == "labels" else "accuracy",
+            enough=goals.get(part, math.inf),
+            progress=f"{task.name} {model.config.num_hidden_layers}x{model.config.hidden_size} {part}",
+        )
+        found["slice"][part] = round(result.score, 4)
+        found["train_s"] = round(found["train_s"] + result.seconds, 1)
+        found["steps"] += result.steps
+    return found
 
 
 def device_name(device: str) -> str:

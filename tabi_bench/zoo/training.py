@@ -277,6 +277,7 @@ class _Run:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.history: list[tuple[int, float, float]] = []
         self.saved_at = time.monotonic()
+        self.enough = math.inf
 
     def set_rate(self) -> None:
         """Linear warm-up, then linear decay to zero."""
@@ -305,7 +306,9 @@ class _Run:
 
     @property
     def done(self) -> bool:
-        return self.step >= self.steps or (self.config.patience > 0 and self.stale >= self.config.patience)
+        if self.step >= self.steps or self.best[0] >= self.enough:
+            return True
+        return self.config.patience > 0 and self.stale >= self.config.patience
 
     def save(self, seconds: float) -> None:
         """Writes the checkpoint to a temporary name and moves it into place."""
@@ -406,14 +409,16 @@ def train(
     teacher_logits: np.ndarray | None = None,
     metric: str = "accuracy",
     checkpoint: Path | None = None,
+    enough: float = math.inf,
     progress: str = "",
 ) -> TrainResult:
     """Fine-tunes `model` in place on labelled rows and leaves it in eval mode on `device` with its best weights.
 
     teacher_logits (N, K): soft targets, used with weight `config.distill`. With `config.patience > 0` a slice of the
     rows is held out, the weights that scored best on it are kept, and training ends after so many evaluations without
-    improvement; with 0 every row is trained on and the last weights are kept. `checkpoint`: file to resume from; it
-    is removed at the end. `progress`: title of the bar; empty: no bar. Raises TrainingError if the loss is not finite.
+    improvement, or once its score is `enough`; with 0 every row is trained on and the last weights are kept.
+    `checkpoint`: file to resume from; it is removed at the end. `progress`: title of the bar; empty: no bar. Raises
+    TrainingError if the loss is not finite.
     """
     labels = examples.labels
     if labels is None or len(examples) < 10:
@@ -425,6 +430,7 @@ def train(
     steps = math.ceil(config.epochs * len(batches(table.lengths, config.batch_size, seed, 0)))
     steps = min(steps, config.max_steps or steps)
     run = _Run(model, config, steps, f"{asdict(config)} {seed} {len(examples)} {int(table.lengths.sum())}", checkpoint)
+    run.enough = enough
     with torch.random.fork_rng(enabled=True):
         run.resume(device)
         seconds = _loop(run, table, held, None if held is None else labels[slice_rows], metric, seed, progress)
