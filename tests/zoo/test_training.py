@@ -49,6 +49,13 @@ def test_early_stop_keeps_the_best_weights():
     assert score_of(predict(net, data.take(held), "cpu"), data.labels[held]) == result.score
 
 
+def test_training_ends_once_the_slice_is_good_enough():
+    config = TrainConfig(epochs=40, batch_size=16, learning_rate=5e-3, patience=99, evaluations=80)
+    result = train(model(), rows(), config, seed=0, enough=0.7)
+    scores = [score for _, score, _ in result.history]
+    assert scores[-1] >= 0.7 and all(score < 0.7 for score in scores[:-1]) and result.steps < 40 * 8
+
+
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     whole, halted, resumed = model(), model(), model()
