@@ -1,0 +1,61 @@
+"""Tables between markers: current in this repository, and how they are rewritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tabi_bench.report.readme import main, rewritten
+
+ROOT = Path(__file__).resolve().parents[2]
+END = "<!-- /table -->\n"
+
+
+@pytest.mark.parametrize("name", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_tables_in_the_documentation_are_current(name):
+    text = (ROOT / name).read_text()
+    assert rewritten(text, ROOT) == text, "run `python -m tabi_bench.report.readme`"
+
+
+def test_the_text_around_stays_and_a_second_time_changes_nothing(results):
+    text = f"before\n<!-- table: main . | task, system, mean ms -->\nold\n{END}"
+    text += f"between\n<!-- table: tail . -->\n{END}after\n"
+    once = rewritten(text, results)
+    assert "| sst2 | tabi | 6.00 |" in once and "old" not in once and "paper: ms" not in once
+    assert all(f"\n{word}\n" in f"\n{once}" for word in ("before", "between", "after"))
+    assert once.count("commit abc1234567") == 2, "each table keeps its line of provenance"
+    assert rewritten(once, results) == once
+
+
+def test_a_folder_without_records_says_so(tmp_path):
+    text = f"<!-- table: main results/none -->\n{END}"
+    assert "*No records in results/none yet.*\n<!-- /table -->" in rewritten(text, tmp_path)
+
+
+def test_the_papers_table_needs_no_folder(tmp_path):
+    assert "| sst2 |" in rewritten(f"<!-- table: paper -->\n{END}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        (f"<!-- table: mian . -->\n{END}", "one of main, all_systems"),
+        (f"<!-- table: main -->\n{END}", "results folder"),
+        (f"<!-- table: main . | colour -->\n{END}", "no column colour"),
+        ("<!-- table: main . -->\n", "not closed"),
+        (f"<!-- table: main . -->\n<!-- table: tail . -->\n{END}", "not closed"),
+    ],
+)
+def test_a_wrong_marker_is_refused_by_name(results, marker, message):
+    with pytest.raises(ValueError, match=message):
+        rewritten(marker, results)
+
+
+def test_the_command_writes_the_file(results, monkeypatch, capsys):
+    monkeypatch.chdir(results)
+    page = results / "page.md"
+    page.write_text(f"<!-- table: main . -->\n{END}")
+    assert main(["page.md"]) == 0
+    assert "| sst2 |" in page.read_text() and "page.md: tables rewritten" in capsys.readouterr().out
+    assert main(["absent.md"]) == 1
