@@ -1,0 +1,85 @@
+"""`python -m tabi_bench.report.slim RESULTS OUT`: what the report reads of a results folder, small enough to commit.
+
+Kept: every record; plans of Tabi, and of INFaaS where traces stay, without the rows they were tuned on; one profile per
+task, the one that derived tables read; of traces those of the main table and of pruning, with the columns that are
+read, times as float32. There is no text in any of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from tabi_bench.report.reading import Results, Run, read
+from tabi_bench.report.tables import profiled
+
+TIMES = {"latency_ms": np.float32}
+PLACES = {"position": np.int32, "row": np.int32, "block": np.int32}
+STAGES = {"level": np.int8, "stage_level1_ms": np.float32, "stage_level2_ms": np.float32}
+TRACED = {"main_table": PLACES | TIMES, "pruning": PLACES | TIMES | STAGES}  # by label
+PLANNED = ("tabi", "tabi3")
+
+
+def slim(root: Path | str, out: Path | str) -> int:
+    """Writes the slim copy of the results below `root` into the empty or absent folder `out`; returns its bytes.
+
+    Raises FileNotFoundError without records, FileExistsError where `out` holds something, ValueError for a record that
+    cannot be read: a copy without it would hide it.
+    """
+    results, out = read(root), Path(out).expanduser()
+    if results.problems:
+        raise ValueError("; ".join(results.problems))
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty; name another folder, or remove it")
+    for run in results.runs:
+        _run(run, out / run.folder.relative_to(results.root))
+    for path in _profiles(results):
+        target = out / path.relative_to(results.root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def _run(run: Run, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(asdict(run.record), separators=(",", ":")))
+    kept = TRACED.get(run.label)
+    if run.plan is not None and (run.record.method in PLANNED or (kept and run.record.method == "infaas")):
+        plan = asdict(run.plan)
+        for fold in plan["folds"]:
+            fold["tuned_on"] = []
+        (folder / "plan.json").write_text(json.dumps(plan, separators=(",", ":")))
+    if kept and run.trace is not None:
+        columns = {name: dtype for name, dtype in kept.items() if name in run.trace}
+        trace = run.trace[list(columns)].astype(columns).sort_values("position")
+        trace.to_parquet(folder / "trace.parquet", index=False, compression="zstd", compression_level=19)
+
+
+def _profiles(results: Results) -> list[Path]:
+    """The files of the profiles that derived tables read."""
+    first = [next(iter(s.values())) for setting in results.settings() for s, _ in profiled(results, setting)]
+    return [run.folder.parent / "profiles" / f"{run.record.session_id}.npz" for run in first]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tabi_bench.report.slim", description=__doc__.splitlines()[0])
+    parser.add_argument("results", help="a folder with records, e.g. outputs")
+    parser.add_argument("out", help="the copy, e.g. results/NAME")
+    options = parser.parse_args(arguments)
+    try:
+        size = slim(options.results, options.out)
+    except (OSError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.out}: {size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The copy of a results folder that is committed: the report makes the same of it, in less space."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_samples import record, write
+
+from tabi_bench.report import tables
+from tabi_bench.report.reading import read
+from tabi_bench.report.slim import main, slim
+
+
+def built(root) -> dict[str, tables.Table]:
+    results = read(root)
+    (setting,) = results.settings()
+    return tables.build(results, setting)
+
+
+@pytest.fixture
+def whole(results):
+    """The main table, again at the plain rule, and a session of pruning."""
+    write(results, *(record(m, "d", margin_se=0.0, run_id=f"sst2-{m}-d") for m in ("infaas", "tabi")))
+    write(results, *(record(m, "e", label="pruning", option={"alphas": [0.5]}) for m in ("infaas", "tabi")))
+    return results
+
+
+def test_every_table_reads_the_same(whole, tmp_path_factory):
+    out = tmp_path_factory.mktemp("slim") / "copy"
+    slim(whole, out)
+    before, after = built(whole), built(out)
+    assert set(before) == set(after) and {"main", "pruning", "tail", "break_even", "calibration"} <= set(after)
+    for name, table in before.items():
+        pd.testing.assert_frame_equal(table.text(), after[name].text())
+        assert table.notes == after[name].notes and table.provenance == after[name].provenance
+
+
+def test_what_is_kept(whole, tmp_path_factory):
+    out = tmp_path_factory.mktemp("slim") / "copy"
+    size = slim(whole, out)
+    assert size == sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    assert len(list(out.rglob("record.json"))) == len(list(whole.rglob("record.json")))
+    assert sorted(p.stem for p in out.rglob("*.npz")) == ["a", "b"], "one profile per task"
+    traced = pd.read_parquet(out / "main_table" / "sst2-tabi-a" / "trace.parquet")
+    assert list(traced) == ["position", "row", "block", "latency_ms"] and traced.latency_ms.dtype == np.float32
+    assert not (out / "main_table" / "sst2-cocktail-a" / "plan.json").exists()
+
+
+def test_nothing_is_overwritten_or_left_out_in_silence(whole, tmp_path, tmp_path_factory, capsys):
+    full = tmp_path_factory.mktemp("full")
+    (full / "mine").write_text("x")
+    assert main([str(whole), str(full)]) == 1 and "not empty" in capsys.readouterr().err
+    (whole / "main_table" / "sst2-tabi-a" / "record.json").write_text("{")
+    with pytest.raises(ValueError, match="sst2-tabi-a"):
+        slim(whole, tmp_path / "other")
