@@ -60,6 +60,8 @@ class Point:
     def combine_rows(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
         """(n, K) ensemble of n rows from those outputs (n, K) of the first levels that are finite; NaN if none is."""
         finite = np.stack([np.isfinite(output).all(axis=1) for output in outputs], axis=1)
+        if finite.all():
+            return self.combine(list(outputs), list(range(len(outputs))))
         result = np.full(outputs[0].shape, np.nan)
         for pattern in np.unique(finite, axis=0):
             rows, levels = (pattern == finite).all(axis=1), np.flatnonzero(pattern).tolist()

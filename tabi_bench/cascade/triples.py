@@ -1,12 +1,12 @@
-"""Plan search for three levels: both thresholds jointly, on full text first, then on pruned text around its best.
+"""Plan search for three levels: both thresholds jointly, on full text, then on pruned text.
 
-For each number of rows that level 1 re-routes, the rest is a search over the last threshold, as for a pair. These
-numbers are tried on a grid, then all of them around the grid's best.
+A setting is guessed at first, for many numbers of rows that level 1 re-routes and every last threshold at once: what
+has not run is hoped to go well, as for pairs. What the fastest guess reads is run, and the setting guessed at again,
+until no guess beats the best point found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tabi_bench.cascade.cuts import Cut, Reading
-from tabi_bench.cascade.search import Candidate, LastStep, answers_of
+from tabi_bench.cascade.search import LastStep, answers_of
 
 if TYPE_CHECKING:
     from tabi_bench.cascade.plans import Point
     from tabi_bench.cascade.search import Search
 
-GRID = 48  # numbers of rows re-routed by level 1 that are tried first
-HOPELESS = 1.3  # a full-text setting this much slower than the best so far is not refined by pruning
+GRID = 64  # numbers of rows re-routed by level 1 that are guessed at first, then all of them around the fastest
+CELLS = 2_000_000  # of the table over both thresholds, worked out at once
+MATTERS = 1e-3  # a guess is followed if it beats the best point by this share of its latency
 
 
 @dataclass(frozen=True)
 class Middle:
-    """A setting of three levels before its first threshold: level 1 and 2 wherever level 2 was asked.
+    """A setting of three levels before its first threshold, as far as known, hoped for beyond.
 
-    cut: all rows by level 1's confidence; spent_ms: level 1's time over all rows; small: (N, K) its output; base, both:
-    (N,) answers after level 1 and 2; output: (N, K) of both combined; sure: (N,) confidence in it.
+    cut: all rows by level 1's confidence; spent_ms: level 1's time over all rows; small: (N, K) its output; base, both,
+    last: (N,) answers after level 1, 2, 3; sure: (N,) confidence after level 2.
     """
 
     point: Point
@@ -38,6 +39,7 @@ class Middle:
     small: np.ndarray
     base: np.ndarray
     both: np.ndarray
+    last: np.ndarray
     sure: np.ndarray
     second: Reading
     third: Reading
@@ -48,70 +50,107 @@ def triples(found: Search) -> None:
     found.pairwise = found.best
     if not found.options.fewer_levels:
         found.best = None
-    full_text = {}
-    for names in combinations(found.rungs, 3):
-        for number, point in enumerate(found.settings(names, (0.0, 0.0))):
-            best = _joint(found, _middle(found, point), HOPELESS * found.limit_ms)
-            if best is not None:
-                full_text[names, number] = best
-                if 0.0 in found.options.alphas:
-                    found.offer(best)
-    for alpha in sorted(set(found.options.alphas) - {0.0}):
-        for (names, number), best in sorted(full_text.items(), key=lambda item: item[1].latency_ms):
-            point = list(found.settings(names, (alpha, alpha)))[number]
-            _pruned(found, point, round((1 - best.shares[0]) * found.n))
+    for alpha in sorted(set(found.options.alphas)):
+        for names in combinations(found.rungs, 3):
+            for point in found.settings(names, (alpha, alpha)):
+                _setting(found, point)
 
 
-def _middle(found: Search, point: Point) -> Middle:
-    """Where level 2 has not run, its confidence and answers mean nothing, and no caller may look."""
-    small, second = found.rungs[point.models[0]], found.reading(point, 1)
-    spent = small.ms_importance if point.wants_importance(0) else small.ms
-    output = point.combine_rows([small.output, second.output])
-    sure = found.sure(point, 1, np.nan_to_num(output), second.pooled)
-    sure[~np.isfinite(second.output).all(axis=1)] = np.nan  # a level that failed is unsure
-    base, both = answers_of(small.output), answers_of(output)
-    third = found.reading(point, 2)
-    return Middle(point, found.cut(point), float(spent.sum()), small.output, base, both, sure, second, third)
-
-
-def _joint(found: Search, middle: Middle, limit_ms: float, most: int | None = None) -> Candidate | None:
-    """The fastest point below `limit_ms`, level 1 re-routing at most `most` rows: a grid, then around its best."""
-    firsts = _firsts(found, middle, limit_ms, most)
+def _setting(found: Search, point: Point) -> None:
+    """Offers the best points of a setting, until no guess at it beats the best point of all."""
+    cut, second, tried = found.cut(point), found.reading(point, 1), []
     if found.exhaustive:
-        return _fastest(_tries(found, middle, firsts, limit_ms))
-    grid = np.unique(np.linspace(0, len(firsts) - 1, GRID).astype(int)) if len(firsts) else []
-    best = _fastest(_tries(found, middle, firsts[grid], limit_ms)) if len(firsts) else None
-    if best is None:
-        return None
-    at = int(np.searchsorted(firsts, round((1 - best.shares[0]) * found.n)))
-    step = int(np.diff(grid).max(initial=1))
-    around = firsts[max(0, at - step + 1) : at + step]
-    return _fastest([best, *_tries(found, middle, around, best.latency_ms)])
-
-
-def _tries(found: Search, middle: Middle, firsts: Iterable[int], limit_ms: float) -> list[Candidate]:
-    """The best point for each of `firsts`, each faster than those before it."""
-    best: list[Candidate] = []
-    for first in firsts:
-        limit = limit_ms if found.exhaustive or not best else min(limit_ms, best[-1].latency_ms)
-        candidate = found.last_threshold(_step(found, middle, int(first)), limit)
+        for level in (1, 2):
+            found.ask(found.reading(point, level), cut.order, point.temperatures[level])
+    while True:
+        middle = _middle(found, point, cut)
+        first = _fastest(found, middle, np.setdiff1d(_firsts(found, middle), tried))
+        if first is None:
+            return
+        if second.known(cut.order[:first]) < first:
+            found.ask(second, cut.order[:first], point.temperatures[1])
+            continue
+        tried.append(first)
+        candidate = found.last_threshold(_step(found, middle, first), found.limit_ms)
         if candidate is not None:
-            best.append(candidate)
-    return best
+            found.offer(candidate)
 
 
-def _fastest(candidates: list[Candidate]) -> Candidate | None:
-    return min(candidates, key=lambda candidate: candidate.latency_ms, default=None)
+def _middle(found: Search, point: Point, cut: Cut) -> Middle:
+    """Where level 2 has not run it is taken to be as sure as on full text."""
+    small, second, third = found.rungs[point.models[0]], found.reading(point, 1), found.reading(point, 2)
+    whole = [found.rungs[name] for name in point.models]
+    spent = small.ms_importance if point.wants_importance(0) else small.ms
+    ran2, ran3 = second.ran[:, None], third.ran[:, None]
+    output = np.where(ran2, second.output, whole[1].output)
+    pooled = whole[1].pooled if second.pooled is None else np.where(ran2, second.pooled, whole[1].pooled)
+    voted = point.combine_rows([small.output, output])
+    sure = found.sure(point, 1, np.nan_to_num(voted), pooled)
+    sure[~np.isfinite(output).all(axis=1)] = np.nan  # a level that failed is unsure
+    base, both = answers_of(small.output), answers_of(voted)
+    both = np.where(second.ran, both, found.hoped(base, both))
+    last = answers_of(point.combine_rows([small.output, output, np.where(ran3, third.output, whole[2].output)]))
+    last = np.where(third.ran, last, found.hoped(both, last))
+    return Middle(point, cut, float(spent.sum()), small.output, base, both, last, sure, second, third)
 
 
-def _firsts(found: Search, middle: Middle, limit_ms: float, most: int | None) -> np.ndarray:
-    """The counts at which level 1 alone may be followed by anything that meets the target below `limit_ms`."""
-    cut, over = middle.cut, found.profile.overhead_ms
-    spent = middle.spent_ms + np.concatenate([[0.0], np.cumsum(middle.second.ms[cut.order] + over)])
-    counts = cut.counts[(spent[cut.counts] < limit_ms * found.n) & (cut.counts <= (found.n if most is None else most))]
-    right = found.profile.labels.astype(middle.base.dtype)
-    least = found.hope.first_met(middle.base, right, cut.order, counts)
-    return counts[:0] if least is None else counts[counts >= least]
+def _firsts(found: Search, middle: Middle) -> np.ndarray:
+    """The counts at which level 1 alone may be followed by anything faster than the best point."""
+    spent = _spent_ms(found, middle)
+    counts = middle.cut.counts
+    return counts[spent[counts] < found.limit_ms * found.n]
+
+
+def _spent_ms(found: Search, middle: Middle) -> np.ndarray:
+    """(N + 1,) time of levels 1 and 2 over all rows, by number of rows that level 1 re-routes."""
+    each = middle.second.ms[middle.cut.order] + found.profile.overhead_ms
+    return middle.spent_ms + np.concatenate([[0.0], np.cumsum(each)])
+
+
+def _fastest(found: Search, middle: Middle, firsts: np.ndarray) -> int | None:
+    """Which of `firsts` is guessed to lead to the fastest point; None if no guess beats the best point."""
+    if not len(firsts):
+        return None
+    limit_ms = found.limit_ms if found.exhaustive else (1 - MATTERS) * found.limit_ms
+    grid = np.arange(len(firsts))
+    if not found.exhaustive:
+        grid = np.unique(np.linspace(0, len(firsts) - 1, GRID).astype(int))
+    guesses = _guesses(found, middle, firsts[grid], limit_ms)
+    at, step = grid[guesses.argmin()], int(np.diff(grid).max(initial=1))
+    if np.isfinite(guesses.min()) and step > 1:
+        firsts = firsts[max(0, at - step + 1) : at + step]
+        guesses = _guesses(found, middle, firsts, limit_ms)
+    else:
+        firsts = firsts[grid]
+    return int(firsts[guesses.argmin()]) if np.isfinite(guesses.min()) else None
+
+
+def _guesses(found: Search, middle: Middle, firsts: np.ndarray, limit_ms: float) -> np.ndarray:
+    """(F,) mean latency of the fastest point that may meet the target, by `firsts`; infinite from `limit_ms` on."""
+    cut, target = middle.cut, found.target
+    rank = np.empty(found.n, np.int64)
+    rank[cut.order] = np.arange(found.n)
+    inner = Cut.of(middle.sure, cut.order[: firsts[-1]], found.far)
+    base, both, last = (target.features(said) for said in (middle.base, middle.both, middle.last))
+    started = base.sum(0) + np.concatenate([np.zeros((1, base.shape[1])), np.cumsum((both - base)[cut.order], axis=0)])
+    spent, extra = _spent_ms(found, middle), middle.third.ms[inner.order] + found.profile.overhead_ms
+    gain, parts = (last - both)[inner.order], []
+    for some in np.array_split(firsts, 1 + len(firsts) * len(inner.order) // CELLS):
+        passed = rank[inner.order] < some[:, None]  # (f, M) rows that level 2 reads, least sure first
+        late = _sums(passed, extra, spent[some])[:, inner.counts]
+        width = max(1, int((late < limit_ms * found.n).sum(axis=1).max(initial=0)))
+        sums = [_sums(passed, gain[:, k], started[some, k])[:, inner.counts[:width]] for k in range(gain.shape[1])]
+        met = target.may_meet(np.stack(sums, axis=-1)) & (late[:, :width] < limit_ms * found.n)
+        parts.append(np.where(met.any(axis=1), late[np.arange(len(some)), met.argmax(axis=1)] / found.n, np.inf))
+    return np.concatenate(parts)
+
+
+def _sums(passed: np.ndarray, each: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """(f, M + 1) start (f,) plus the running sums of `each` (M,) over the rows passed (f, M)."""
+    table = np.empty((len(passed), len(each) + 1))
+    table[:, 0] = 0.0
+    np.cumsum(passed * each, axis=1, out=table[:, 1:])
+    return table + start[:, None]
 
 
 def _step(found: Search, middle: Middle, first: int) -> LastStep:
@@ -123,19 +162,3 @@ def _step(found: Search, middle: Middle, first: int) -> LastStep:
     passed = [middle.small, middle.second.output]
     taus, shares = [middle.cut.tau(first)], [1 - first / found.n]
     return LastStep(middle.point, passed, base, spent, inner, middle.third, taus, shares)
-
-
-def _pruned(found: Search, point: Point, first: int) -> None:
-    """Pruned text for the rows that the best full-text point re-routes at level 1, and thresholds below that one."""
-    second, cut = found.reading(point, 1), found.cut(point)
-    rows = cut.order if found.exhaustive else cut.order[:first]
-    spent = found.rungs[point.models[0]].ms_importance.sum()
-    for known in (False, True):  # bounded by the shortest text, then by their own lengths
-        if known:
-            second.time(found.profile, rows)
-        if spent + (second.ms[rows] + found.profile.overhead_ms).sum() >= found.limit_ms * found.n:
-            return
-    found.run += second.run(found.profile, rows, point.temperatures[1])
-    best = _joint(found, _middle(found, point), found.limit_ms, len(rows))
-    if best is not None:
-        found.offer(best)

@@ -107,8 +107,35 @@ class Target:
         """
         compute = self._accuracy if self.metric == "accuracy" else self._bootstrap
         point, error = compute(base, other, order, counts)
-        goal = -self.slack if self._relative else self.value
-        return point - self.margin_se * error >= goal - TOLERANCE
+        return point - self.margin_se * error >= self._goal - TOLERANCE
+
+    def features(self, predictions: np.ndarray) -> np.ndarray:
+        """(N, F) whose sums over rows say whether predictions (N,) may meet the target: see `may_meet`."""
+        if self.metric != "accuracy":
+            return self._features(predictions)
+        right = (self.reference_predictions == self.labels) * 1.0 if self._relative else 0.0
+        difference = (predictions == self.labels) - right
+        return np.stack([difference, difference**2], axis=1)
+
+    def may_meet(self, sums: np.ndarray) -> np.ndarray:
+        """(...,) bool from sums (..., F) of features over all rows: met with the margin for accuracy, without it for
+        other metrics, whose margin needs the rows themselves."""
+        if self.metric == "accuracy":
+            point, error = self._mean_and_error(sums)
+            return point - self.margin_se * error >= self._goal - TOLERANCE
+        alone = np.ones((1, len(self.labels)))
+        flat = self._score_of(sums.reshape(1, -1, sums.shape[-1]), alone)[0]
+        own = self._score_of((alone @ self._features(self.reference_predictions))[:, None], alone)[0, 0]
+        return (flat - own * self._relative >= self._goal - TOLERANCE).reshape(sums.shape[:-1])
+
+    def _mean_and_error(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n = len(self.labels)
+        mean, square = np.moveaxis(sums / n, -1, 0)
+        return mean, np.sqrt(np.maximum(square - mean**2, 0) / max(n - 1, 1))
+
+    @property
+    def _goal(self) -> float:
+        return -self.slack if self._relative else self.value
 
     @property
     def _relative(self) -> bool:
@@ -116,14 +143,8 @@ class Target:
 
     def _accuracy(self, base: np.ndarray, other: np.ndarray, order: np.ndarray, counts: np.ndarray) -> tuple:
         """(score or paired difference, its standard error) at each count, both (C,)."""
-        n = len(self.labels)
-        right = np.float64(self.reference_predictions == self.labels) if self._relative else np.zeros(n)
-        features = []
-        for said in (base, other):
-            difference = (said == self.labels) - right
-            features.append(np.stack([difference, difference**2], axis=1))
-        mean, square = np.moveaxis(_prefix_sums(*features, order, counts, np.ones((1, n)))[0] / n, -1, 0)
-        return mean, np.sqrt(np.maximum(square - mean**2, 0) / max(n - 1, 1))
+        alone = np.ones((1, len(self.labels)))
+        return self._mean_and_error(_prefix_sums(self.features(base), self.features(other), order, counts, alone)[0])
 
     def _bootstrap(self, base: np.ndarray, other: np.ndarray, order: np.ndarray, counts: np.ndarray) -> tuple:
         weights = self._weights if self.margin_se else self._weights[:1]
