@@ -1,16 +1,17 @@
 """`python -m tabi_bench.report.slim RESULTS OUT`: what the report reads of a results folder, small enough to commit.
 
-Kept: every record; plans of Tabi, and of INFaaS where traces stay, without the rows they were tuned on; one profile per
-task, the one that derived tables read; of traces those of the main table and of pruning, with the columns that are
-read, times as float32. There is no text in any of them.
+Kept: every record; plans of Tabi, and of INFaaS where traces stay, without the rows they were tuned on; of the engines
+named (all, if none is) one profile per task, the one that derived tables read, its logits in steps of 1/32 where a task
+has many labels; of traces those of the main table and of pruning, with the columns that are read, times as float32.
+There is no text in any of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from tabi_bench.report.tables import profiled
 
 TIMES = {"latency_ms": np.float32}
 PLACES = {"position": np.int32, "row": np.int32, "block": np.int32}
-STAGES = {"level": np.int8, "stage_level1_ms": np.float32, "stage_level2_ms": np.float32}
+STAGES = {"level": np.int32, "stage_level1_ms": np.float32, "stage_level2_ms": np.float32}
 TRACED = {"main_table": PLACES | TIMES, "pruning": PLACES | TIMES | STAGES}  # by label
 PLANNED = ("tabi", "tabi3")
+MANY_LABELS, STEP = 32, 1 / 32
 
 
-def slim(root: Path | str, out: Path | str) -> int:
+def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
     """Writes the slim copy of the results below `root` into the empty or absent folder `out`; returns its bytes.
 
     Raises FileNotFoundError without records, FileExistsError where `out` holds something, ValueError for a record that
@@ -39,10 +41,11 @@ def slim(root: Path | str, out: Path | str) -> int:
         raise FileExistsError(f"{out} is not empty; name another folder, or remove it")
     for run in results.runs:
         _run(run, out / run.folder.relative_to(results.root))
-    for path in _profiles(results):
+    for path in _profiles(results, engines):
         target = out / path.relative_to(results.root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        with np.load(path) as stored:
+            np.savez_compressed(target, **{name: _coarse(array) for name, array in stored.items()})
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
@@ -58,12 +61,22 @@ def _run(run: Run, folder: Path) -> None:
     if kept and run.trace is not None:
         columns = {name: dtype for name, dtype in kept.items() if name in run.trace}
         trace = run.trace[list(columns)].astype(columns).sort_values("position")
-        trace.to_parquet(folder / "trace.parquet", index=False, compression="zstd", compression_level=19)
+        encoding = {c: "BYTE_STREAM_SPLIT" if t is np.float32 else "DELTA_BINARY_PACKED" for c, t in columns.items()}
+        best = {"compression": "zstd", "compression_level": 19, "use_dictionary": False, "column_encoding": encoding}
+        trace.to_parquet(folder / "trace.parquet", index=False, **best)
 
 
-def _profiles(results: Results) -> list[Path]:
+def _coarse(array: np.ndarray) -> np.ndarray:
+    """Logits (N, K) of many labels rounded to steps of 1/32, a third of the disk; any other array as it is."""
+    if array.ndim != 2 or array.shape[1] <= MANY_LABELS:
+        return array
+    return (np.round(array.astype(np.float32) / STEP) * STEP).astype(np.float16)
+
+
+def _profiles(results: Results, engines: Sequence[str]) -> list[Path]:
     """The files of the profiles that derived tables read."""
     first = [next(iter(s.values())) for setting in results.settings() for s, _ in profiled(results, setting)]
+    first = [run for run in first if not engines or run.record.engine in engines]
     return [run.folder.parent / "profiles" / f"{run.record.session_id}.npz" for run in first]
 
 
@@ -71,9 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.report.slim", description=__doc__.splitlines()[0])
     parser.add_argument("results", help="a folder with records, e.g. outputs")
     parser.add_argument("out", help="the copy, e.g. results/NAME")
+    parser.add_argument("--profiles-of", nargs="+", default=[], metavar="ENGINE", help="only these engines' profiles")
     options = parser.parse_args(arguments)
     try:
-        size = slim(options.results, options.out)
+        size = slim(options.results, options.out, options.profiles_of)
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
