@@ -199,6 +199,8 @@ def row(run: Run) -> dict[str, Any]:
     """A record as one flat row; what it lacks is None."""
     r = run.record
     reference = r.reference
+    apart = reference.get("accuracy_difference") or {}
+    plain = r.details.get("plain_rule") or {}
     return {
         "task": r.task,
         "method": r.method,
@@ -219,6 +221,10 @@ def row(run: Run) -> dict[str, Any]:
         "reduction_pct": reference.get("reduction_pct"),
         "reduction_low": reference.get("reduction_low"),
         "reduction_high": reference.get("reduction_high"),
+        **{f"difference{end}": apart.get(f"value{end}", apart.get(end[1:])) for end in ("", "_low", "_high")},
+        "plain_score": plain.get("score"),
+        "plain_reduction_pct": plain.get("reduction_pct"),
+        "oracle_share": (r.details.get("oracle") or {}).get("share") if r.method == "tabi" else None,
         "returned_early": r.shares[0] if r.shares and r.method in CASCADES else None,
         "shares": r.shares,
         "words_pruned_share": r.words_pruned_share if r.status == "ok" else None,
