@@ -5,7 +5,8 @@ A marker names a table, the folder of its records (relative to where this runs) 
     <!-- table: main results/NAME | task, system, score % -->
     <!-- /table -->
 
-`paper` needs no folder. A folder without records gets a sentence that says so; an unknown table or column is an error.
+`paper` needs no folder; `headline` is the main table's Tabi in one row per task, the engines side by side. A folder
+without records gets a sentence that says so; an unknown table or column is an error.
 """
 
 from __future__ import annotations
@@ -45,9 +46,13 @@ def _fill(found: re.Match, root: Path) -> str:
     name, folder, columns = found["name"], found["folder"], found["columns"]
     if name == "paper":
         return _chosen(tables.printed(), columns)
+    if name == "headline" and folder:
+        return _chosen(tables.headline(read(root / folder)), columns)
     known = [builder.__name__ for builder in tables.BUILDERS]
     if name not in known or not folder:
-        raise ValueError(f"{found[1].strip()}: a table is 'paper', or one of {', '.join(known)} and a results folder")
+        raise ValueError(
+            f"{found[1].strip()}: a table is 'paper', 'headline', or one of {', '.join(known)} and a results folder"
+        )
     built = _built(root / folder)
     if not built:
         return f"*No records in {folder} yet.*\n"

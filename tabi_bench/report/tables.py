@@ -17,7 +17,7 @@ from tabi_bench.evaluation.statistics import percentile
 from tabi_bench.evaluation.targets import predictions_of
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.report import derived, paper
-from tabi_bench.report.cells import NONE, Column, Row, Table, absent, make_table, number, percent, word
+from tabi_bench.report.cells import NONE, Column, Row, Table, absent, make_table, number, percent, provenance, word
 from tabi_bench.report.reading import (
     CASCADES,
     METHODS,
@@ -542,6 +542,39 @@ def printed() -> Table:
     notes = ["Brackets: what latencies that round to the printed ones allow."]
     line = "The paper's printed numbers; nothing here was measured by tabi-bench."
     return Table("paper", "The paper's printed reductions", data, columns, line, notes)
+
+
+def headline(results: Results) -> Table:
+    """Tabi on every task in one row: the paper's reduction, then ours by engine, from the main table's sessions.
+
+    The engines stand side by side; nothing is computed across their sessions.
+    """
+    lines: dict[str, Row] = {task: {"task": task} for task in TASKS}
+    runs, engines = [], []
+    for setting in reversed(results.settings()):
+        found = newest(sessions(results.pick(setting, "main_table")))
+        engines += [setting.engine] if found else []
+        for session in (s for s in found if {"infaas", "tabi"} <= set(s)):
+            tabi, infaas = line(session["tabi"], session), row(session["infaas"])
+            own = lines.setdefault(tabi["task"], {"task": tabi["task"]})
+            own |= {f"{setting.engine} {key}": value for key, value in tabi.items()}
+            own[f"{setting.engine} tail"] = tabi["p99"] / infaas["p99"] if tabi["p99"] and infaas["p99"] else None
+            own["paper"] = tabi["paper_reduction_vs_infaas_pct"]
+            runs += [session["tabi"], session["infaas"]]
+    columns = [TASK, number("paper", "paper: less than INFaaS %", 0, measured=False)]
+    for engine in engines:
+        columns += [
+            number(f"{engine} reduction_pct", f"{engine}: less than INFaaS %", 1),
+            percent(f"{engine} returned_early", f"{engine}: early %", 0),
+            percent(f"{engine} difference", f"{engine}: score, points"),
+            word(f"{engine} outcome", f"{engine}: target"),
+            number(f"{engine} tail", f"{engine}: p99 / INFaaS's"),
+        ]
+    notes = [
+        "Less than INFaaS: reduction of mean latency against the fastest single model that meets the same target, same "
+        "session, 95 % interval. Early: queries that the first level answered. Score: beside INFaaS's."
+    ]
+    return Table("headline", "Tabi against INFaaS", pd.DataFrame(lines.values()), columns, provenance(runs), notes)
 
 
 BUILDERS = (

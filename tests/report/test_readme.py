@@ -37,10 +37,19 @@ def test_the_papers_table_needs_no_folder(tmp_path):
     assert "| sst2 |" in rewritten(f"<!-- table: paper -->\n{END}", tmp_path)
 
 
+def test_the_headline_holds_one_row_per_task_and_each_engines_reduction(results):
+    told = rewritten(f"<!-- table: headline . -->\n{END}", results)
+    lines = [line for line in told.splitlines() if line.startswith("| sst2 |")]
+    assert len(lines) == 1
+    alone = rewritten(f"<!-- table: main . | task, system, vs INFaaS % -->\n{END}", results)
+    reduction = next(line for line in alone.splitlines() if line.startswith("| sst2 | tabi |")).split("|")[3]
+    assert reduction.strip() in lines[0] and reduction.strip() != "–"
+
+
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        (f"<!-- table: mian . -->\n{END}", "one of main, all_systems"),
+        (f"<!-- table: mian . -->\n{END}", "'headline', or one of main, all_systems"),
         (f"<!-- table: main -->\n{END}", "results folder"),
         (f"<!-- table: main . | colour -->\n{END}", "no column colour"),
         ("<!-- table: main . -->\n", "not closed"),
