@@ -401,7 +401,7 @@ def calibration(results: Results, setting: Setting, tables: Tables) -> Drawing |
         figure, axes = panels(list(errors))
         for task, one in zip(errors, axes[0], strict=True):
             one.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
-            for k, (when, name) in enumerate((("before", "cocktail"), ("after", "tabi"))):
+            for when, name in (("before", "cocktail"), ("after", "tabi")):
                 mine = drawn[(drawn.task == task) & (drawn.when == when) & (drawn.n > 0)]
                 color, marker, style = look(name)
                 one.plot(mine.confidence, mine.accuracy, style, color=color, linewidth=0.6)
@@ -414,14 +414,8 @@ def calibration(results: Results, setting: Setting, tables: Tables) -> Drawing |
                     label=f"{when} scaling",
                     zorder=3,
                 )
-                one.text(
-                    0.97,
-                    0.05 + 0.1 * (1 - k),
-                    f"ECE {when} {100 * errors[task][k]:.1f} %",
-                    fontsize=5,
-                    ha="right",
-                    transform=one.transAxes,
-                )
+            before, after = (100 * error for error in errors[task])
+            one.set_title(f"{task}\nECE {before:.1f} to {after:.1f} %", fontsize=6)
             low = drawn[(drawn.task == task) & (drawn.n > 0)].confidence.min()
             one.set_xlim(low - 0.03, 1.02)
             one.set_ylim(min(low, drawn[(drawn.task == task) & (drawn.n > 0)].accuracy.min()) - 0.05, 1.04)
