@@ -66,22 +66,24 @@ class Cocktail:
 
     @classmethod
     def plan(cls, profile: Profile, target: Any, options: CocktailConfig) -> FoldPlan:
-        """The ensemble with the least latency in parallel that meets the target, ties by fewer members.
+        """The ensemble with the least mean latency in parallel that meets the target, ties by fewer members.
 
         Raises Infeasible where none does, or where fewer than two models keep `slo_ms`.
         """
         answers = predictions(profile)
-        mean_ms = {name: model.mean_ms for name, model in profile.models.items()}
+        taken = {name: model.latency(model.tokens) for name, model in profile.models.items()}
+        mean_ms = {name: float(ms.mean()) for name, ms in taken.items()}
         slo = options.slo_ms if options.slo_ms is not None else max(mean_ms.values())
         scores = {name: score(profile.metric, profile.labels, says) for name, says in answers.items()}
         ranked = sorted((n for n in answers if mean_ms[n] <= slo), key=lambda n: -scores[n])
         weights = {n: _weights(profile, answers[n], scores[n], options.smoothed) for n in ranked}
         subsets = [s for size in range(2, len(ranked) + 1) for s in combinations(ranked, size)]
-        for members in sorted(subsets, key=lambda s: (max(mean_ms[n] for n in s), len(s))):
+        in_parallel = {s: float(np.max([taken[n] for n in s], axis=0).mean()) for s in subsets}
+        for members in sorted(subsets, key=lambda s: (in_parallel[s], len(s))):
             labels = combine(np.stack([answers[n] for n in members]), np.stack([weights[n] for n in members]))
             if target.meets(labels):
                 point = {"members": list(members), "weights": {n: weights[n].tolist() for n in members}}
-                fold = fold_plan(profile, target, point, labels, max(mean_ms[n] for n in members))
+                fold = fold_plan(profile, target, point, labels, in_parallel[members])
                 fold.predicted["serial_ms"] = sum(mean_ms[n] for n in members)
                 return fold
         raise Infeasible(

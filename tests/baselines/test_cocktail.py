@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from baseline_toys import PlainTarget, TableEngine, one_hot, plan_of, profile_of
@@ -52,6 +54,20 @@ def test_the_fastest_ensemble_that_meets_the_target(profile):
         Cocktail.plan(profile, PlainTarget(profile, 0.5), CocktailConfig(slo_ms=1.5))
     with pytest.raises(Infeasible, match="4 ensembles"):
         Cocktail.plan(profile, PlainTarget(profile, 1.1), CocktailConfig())
+
+
+def test_the_latency_that_chose_the_ensemble_is_the_one_that_replay_tells():
+    says = {name: one_hot(SAYS[name], 3) for name in SAYS}
+    profile = profile_of(LABELS, says)
+    slow = profile.models["small"].latency  # its long queries take longer than any of medium's
+    uneven = replace(slow, lengths=np.array([5, 50]), ms=np.array([1.0, 9.0]), step=True)
+    tokens = np.array([5, 5, 5, 5, 5, 50])
+    profile.models["small"] = replace(profile.models["small"], latency=uneven, tokens=tokens)
+    fold = Cocktail.plan(profile, PlainTarget(profile, 0.5), CocktailConfig(slo_ms=99.0))
+    replayed = Cocktail.replay(plan_of(fold), profile, profile.rows)
+    assert fold.predicted["latency_ms"] == pytest.approx(replayed.latency_ms.mean())
+    means = [profile.models[name].mean_ms for name in fold.point["members"]]
+    assert fold.predicted["latency_ms"] >= max(means)
 
 
 class Streams(TableEngine):
