@@ -13,7 +13,7 @@ from torch import nn
 from tabi_bench.engines.attention import additive_mask
 from tabi_bench.engines.base import Encoding
 from tabi_bench.engines.eager import LoadedModel
-from tabi_bench.engines.graph import GraphEngine, Inputs, Outputs
+from tabi_bench.engines.graph import GraphEngine, Inputs, Outputs, out_of_memory
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
 
@@ -106,21 +106,31 @@ def _segment(segments: Segments, number: int) -> Callable:
 
 
 class GraphSegments(EagerSegments):
-    """One graph per segment and bucket, all captured at the first query; under eager if that fails."""
+    """One graph per segment and bucket, all captured at the first query, the largest bucket first.
+
+    A bucket that does not fit into memory is left out: its queries run at the next one up, or under eager without one.
+    """
 
     def __init__(self, spec: ModelSpec, network: Network, ramps: dict[int, nn.Module], engine: GraphEngine):
         super().__init__(spec, network, ramps, engine.device)
         self.network, self.engine = network, engine
         self._buckets: dict[int, SegmentGraphs] | None = None
+        self._current: SegmentGraphs | None = None
 
     def _capture(self) -> dict[int, SegmentGraphs]:
         start, buckets = perf_counter(), {}
-        try:
-            for length in reversed(self.engine.buckets_of(self.spec)):
+        for length in reversed(self.engine.buckets_of(self.spec)):
+            try:
                 buckets[length] = SegmentGraphs(self.segments, length, self.engine)
-        except Exception as error:  # whatever stops a capture, the model still runs under eager
-            buckets = {}
-            self.engine.fall_back(self.spec, f"capture of segments: {type(error).__name__}: {error}")
+            except Exception as error:  # whatever stops a capture, the model still runs under eager
+                if not out_of_memory(error):
+                    buckets = {}
+                    self.engine.fall_back(self.spec, f"capture of segments: {type(error).__name__}: {error}")
+                    break
+                self.engine.drop_bucket(self.spec, length)
+        else:
+            if not buckets:
+                self.engine.fall_back(self.spec, "no bucket fits into device memory")
         self.engine.stats["capture_s"] += perf_counter() - start
         return dict(sorted(buckets.items()))
 
@@ -128,9 +138,10 @@ class GraphSegments(EagerSegments):
         """Writes one query into the static buffer."""
         if self._buckets is None:
             self._buckets = self._capture()
-        if not self._buckets:
+        length = next((length for length in self._buckets if length >= encoding.n_tokens), None)
+        if length is None:
+            self._current = None
             return super().start(encoding)
-        length = next(length for length in self._buckets if length >= encoding.n_tokens)
         self._current, self._next = self._buckets[length], 0
         self._current.inputs.fill(encoding, self.network, 1.0, content=False)
         self.engine.count(encoding.n_tokens, length)
@@ -138,7 +149,7 @@ class GraphSegments(EagerSegments):
 
     def step(self) -> np.ndarray:
         """Logits (K,) float32 at the end of the next segment: one replay, one synchronisation."""
-        if not self._buckets:
+        if self._current is None:
             return super().step()
         self._current.graphs[self._next].replay()
         torch.cuda.current_stream().synchronize()

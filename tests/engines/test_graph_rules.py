@@ -7,6 +7,7 @@ import torch
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines.compiled import CompileEngine
 from tabi_bench.engines.graph import GraphEngine, Step, out_of_memory
+from tabi_bench.engines.segments import SegmentGraphs
 from tests.engines.micro_models import FAMILIES, Ramp
 
 TEXTS = (("not a good film",), ("don't play the films", "a very bad café"), ("",), ("good " * 100,))
@@ -162,6 +163,29 @@ def test_segments_of_a_graph_say_what_they_say_under_eager(specs, eager):
         for _ in range(parts.n_segments):
             np.testing.assert_allclose(parts.step(), known.step(), rtol=1e-4, atol=1e-5)
     assert engine.stats["graphs"] == 6 and engine.describe()["fallbacks"] == []
+
+
+@pytest.mark.parametrize(
+    ("full", "graphs", "reasons"),
+    [([8], 4, []), ([24], 4, []), ([8, 16, 24], 0, ["no bucket fits into device memory"])],
+)
+def test_segments_leave_out_buckets_that_do_not_fit(specs, eager, monkeypatch, full, graphs, reasons):
+    def captured(segments, length, engine):
+        if length in full:
+            raise FULL
+        return SegmentGraphs(segments, length, engine)
+
+    monkeypatch.setattr("tabi_bench.engines.segments.SegmentGraphs", captured)
+    engine, ramp = Uncaptured(), Ramp()
+    parts, known = (by.load_segments(specs["bert"], {1: ramp}) for by in (engine, eager))
+    for texts in TEXTS:
+        for model in (parts, known):
+            model.start(model.encode(texts))
+        for _ in range(parts.n_segments):
+            np.testing.assert_allclose(parts.step(), known.step(), rtol=1e-4, atol=1e-5)
+    facts = engine.describe()
+    assert facts["graphs"] == graphs and [each["reason"] for each in facts["fallbacks"]] == reasons
+    assert sorted(each["length"] for each in facts["dropped_buckets"]) == full
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v2"])
