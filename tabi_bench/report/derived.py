@@ -63,6 +63,23 @@ def _fold(profile: Profile, fold: Any, number: int) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def oracle_share(profile: Profile, tabi: Plan, infaas: Plan) -> float | None:
+    """Tabi's predicted reduction of mean latency as a share of the oracle's at Tabi's score, both replayed.
+
+    None where routing by labels is no faster than INFaaS (one model is the plan), and where Tabi prunes or routes by
+    what a stored profile lacks.
+    """
+    oracle = lookup(SYSTEMS, "oracle", "method")
+    try:
+        told = oracle.decide(tabi, profile, {"tabi": tabi})
+        ours = lookup(SYSTEMS, "tabi", "method").replay(tabi, profile, profile.rows).latency_ms.mean()
+    except LookupError:
+        return None
+    best = oracle.replay(tabi, profile, profile.rows, told).latency_ms.mean()
+    reference = lookup(SYSTEMS, "infaas", "method").replay(infaas, profile, profile.rows).latency_ms.mean()
+    return float((reference - ours) / (reference - best)) if best < reference * (1 - 1e-9) else None
+
+
 def threshold_curve(metric: str, queries: pd.DataFrame) -> pd.DataFrame:
     """tau against share (re-routed), score and mean_ms, at quantiles of the confidence. queries: from `routed`."""
     taus = np.unique(np.quantile(queries.confidence, np.linspace(0, 1, GRID)))

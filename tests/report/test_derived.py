@@ -63,3 +63,22 @@ def test_calibration_of_the_sample(run):
     found = derived.calibration(derived.routed(profile, run.plan))
     assert found["bins"].loc["after"].n.sum() == found["n"] == 120
     assert 0.5 < found["auroc"] <= 1
+
+
+def test_the_oracles_share_by_hand(run, results):
+    """Small 2 ms, large 10 ms: Tabi's saving over the saving with just as many re-routed as its score needs."""
+    run, profile = run
+    infaas = next(r for r in read(results).runs if (r.record.task, r.record.method) == ("sst2", "infaas")).plan
+    assert derived.oracle_share(profile, run.plan, infaas) is None, "a stored profile has nothing on pruned text"
+    for fold in run.plan.folds:
+        fold.point["alphas"] = [0.0]
+    share = derived.oracle_share(profile, run.plan, infaas)
+    queries = derived.routed(profile, run.plan)
+    taus = np.array([run.plan.folds[fold].point["taus"][0] for fold in queries.fold])
+    routed = queries.confidence < taus
+    said = np.where(routed, queries.both, queries.small)
+    better = ((queries.small != queries.label) & (profile.models["large"].logits.argmax(1) == queries.label)).sum()
+    needed = (said == queries.label).sum() - (queries.small == queries.label).sum()
+    assert 0 < needed <= better
+    saved = {"tabi": 10 - 2 - 10 * routed.mean(), "oracle": 10 - 2 - 10 * needed / len(queries)}
+    assert share == pytest.approx(saved["tabi"] / saved["oracle"])
