@@ -1,0 +1,115 @@
+"""Every file of conf/experiment: each job of its sweep composes, and each preset runs to the end on a micro setting."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from tabi_bench import registry
+from tabi_bench.config import conf_dir, systems_of
+from tabi_bench.records import Record
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESETS = {file.stem: OmegaConf.load(file) for file in sorted((conf_dir() / "experiment").glob("*.yaml"))}
+DERIVED = [name for name, preset in PRESETS.items() if preset.get("derive")]
+MEASURED = [name for name in PRESETS if name not in DERIVED]
+QUICK = {  # narrowed to one job each, none of which trains
+    "models": [],
+    "main_table": [],
+    "three_level": ["task=sst2"],
+    "pruning": ["method.pruning=random", "method.alphas=[0.5]"],
+    "ablation": ["+ablation=calibration"],
+    "engines": ["engine=eager"],
+}
+WHOLE = {"all_systems": [], "deebert": [], "pruning": [], "ablation": [], "engines": ["engine=eager,compile"]}
+SMALL = ["source.validation_rows=80", "scenario.min_queries=80", "scenario.warmup=2", "engine.device=cpu"]
+DRIVER = """
+import json, sys
+from hydra.core.global_hydra import GlobalHydra
+from tabi_bench import cli
+for arguments in json.loads(sys.argv[1]):
+    GlobalHydra.instance().clear()
+    sys.argv = ["run.py", *arguments]
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = end.code
+    print("exit", arguments[0].partition("=")[2], code)
+"""
+
+
+def run(folder: Path, presets: dict[str, list[str]]) -> dict[str, str]:
+    """Runs presets one after the other in one process; the exit code of each."""
+    places = [f"results_dir={folder}/results", f"cache_dir={folder}/cache"]
+    measured = ["task=sst2", *SMALL]
+    lines = [
+        [f"experiment={name}", *places, *([] if name in DERIVED else measured), *extra]
+        for name, extra in presets.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps(lines)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    ends = [line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line.startswith("exit ")]
+    assert len(ends) == len(lines), done.stderr[-2000:]
+    return {name: code if code == "0" else f"{code}\n{done.stderr[-2000:]}" for name, code in ends}
+
+
+def jobs(name: str) -> list[list[str]]:
+    """The overrides of each job of a preset's own sweep."""
+    params = OmegaConf.select(PRESETS[name], "hydra.sweeper.params") or {}
+    overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    return [list(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
+
+
+def check_records(folder: Path, name: str) -> None:
+    records = [Record.load(path) for path in (folder / "results" / PRESETS[name].label).rglob("record.json")]
+    assert records and {record.status for record in records} <= {"ok", "infeasible"}
+    for session in {record.session_id for record in records}:
+        assert {r.method for r in records if r.session_id == session} == set(PRESETS[name].compare)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_job_of_every_preset_composes(composed, name):
+    for overrides in jobs(name):
+        config = composed(f"experiment={name}", *overrides)
+        assert config.label == name
+        assert all(registry.lookup(registry.SYSTEMS, system, "method") for system in systems_of(config))
+
+
+def test_every_measured_preset_is_run_here():
+    assert set(QUICK) | set(WHOLE) == set(MEASURED)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("presets")
+    return folder, run(folder, {**QUICK, **{name: [] for name in DERIVED}})
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_measured_presets_run_to_the_end(quick, name):
+    folder, codes = quick
+    assert codes[name] == "0"
+    check_records(folder, name)
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_derived_presets_draw_from_the_records_of_the_others(quick, name):
+    folder, codes = quick
+    assert codes[name] == "0"
+    assert {path.suffix for path in (folder / "results" / "report").rglob(f"{name}*")} >= {".csv"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_presets_that_take_minutes_run_whole(tmp_path, name):
+    assert run(tmp_path, {name: WHOLE[name]}) == {name: "0"}
+    check_records(tmp_path, name)
