@@ -4,40 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from tokenizers import Encoding as Pieces
 
-from tabi_bench.engines.encoding import align
+from tabi_bench.engines.encoding import Encoding
 from tabi_bench.zoo.base import ModelSpec
-
-
-@dataclass
-class Encoding:
-    """One query, tokenised. Alignment to words is worked out only when someone asks for it.
-
-    Words are the maximal runs of non-whitespace (`str.split`) of each text, numbered through all texts of the query.
-    """
-
-    texts: tuple[str, ...]
-    pieces: Pieces  # ids, type_ids, offsets, sequence_ids, special_tokens_mask of the Rust tokenizer
-    truncated: bool = False
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.pieces)
-
-    @cached_property
-    def words(self) -> tuple[list[str], ...]:
-        """The words of each text."""
-        return tuple(text.split() for text in self.texts)
-
-    @cached_property
-    def word_of_piece(self) -> np.ndarray:
-        """(L,) int64: the word that each piece belongs to, -1 for special tokens (and pieces of white space alone)."""
-        return align(self.texts, self.pieces)
 
 
 class Output:

@@ -11,12 +11,11 @@ import torch
 
 from tabi_bench.config import EngineConfig
 from tabi_bench.device import resolve
-from tabi_bench.engines.base import Encoding, Output
-from tabi_bench.engines.encoding import encode
+from tabi_bench.engines.base import Output
+from tabi_bench.engines.encoding import Encoding, encoder_of
 from tabi_bench.engines.importance import word_importance
 from tabi_bench.engines.network import Network, build_network
 from tabi_bench.zoo.base import ModelSpec
-from tabi_bench.zoo.loading import load_tokenizer
 
 log = logging.getLogger(__name__)
 GRID = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -28,11 +27,7 @@ class LoadedModel:
     def __init__(self, spec: ModelSpec):
         self.spec = spec
         self.temperature = 1.0
-        self._tokenizer = load_tokenizer(spec.path, spec.max_length)
-
-    def encode(self, texts: Sequence[str]) -> Encoding:
-        """One or two texts; truncated at the model's longest input, with `truncated` set."""
-        return encode(self._tokenizer, texts, self.spec.max_length)
+        self.encode = encoder_of(spec.path, spec.max_length)  # the same object for models that read the same pieces
 
     def set_temperature(self, temperature: float) -> None:
         """Of the probabilities that the device computes."""
@@ -44,11 +39,6 @@ def words_from(scores: np.ndarray | None, encoding: Encoding) -> Callable[[], np
     if scores is None:
         return None
     return lambda: word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
-
-
-def content_of(encoding: Encoding) -> np.ndarray:
-    """(L,) int64: 1 for pieces of text, 0 for special tokens."""
-    return 1 - np.array(encoding.pieces.special_tokens_mask, np.int64)
 
 
 class EagerModel(LoadedModel):
@@ -68,9 +58,9 @@ class EagerModel(LoadedModel):
             raise ValueError(
                 f"{self.spec.name} was loaded without importance; load it with importance='last' or 'mean'"
             )
-        types = self._row(encoding.pieces.type_ids) if self.network.typed else None
-        content = self._row(content_of(encoding)) if want_importance else None
-        logits, scores, pooled = self.network(self._row(encoding.pieces.ids), types, None, content)
+        types = self._row(encoding.type_ids) if self.network.typed else None
+        content = self._row(encoding.content) if want_importance else None
+        logits, scores, pooled = self.network(self._row(encoding.ids), types, None, content)
         return Output(
             logits=logits.cpu().numpy(),
             importance=words_from(None if scores is None else scores.cpu().numpy(), encoding),

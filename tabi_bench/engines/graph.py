@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from tabi_bench.config import EngineConfig
-from tabi_bench.engines.base import Encoding, Fallback, Output
-from tabi_bench.engines.eager import EagerEngine, EagerModel, LoadedModel, content_of, words_from
+from tabi_bench.engines.base import Fallback, Output
+from tabi_bench.engines.eager import EagerEngine, EagerModel, LoadedModel, words_from
+from tabi_bench.engines.encoding import Encoding
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
 
@@ -42,16 +43,16 @@ class Inputs:
 
     def fill(self, encoding: Encoding, network: Network, temperature: float, content: bool) -> None:
         """Writes one query into the host buffer, padded to the bucket."""
-        pieces, n = encoding.pieces, encoding.n_tokens
-        self._ids[:n] = pieces.ids
+        n = encoding.n_tokens
+        self._ids[:n] = encoding.ids
         self._ids[n:] = network.pad
         self._keep[:n] = 1
         self._keep[n:] = 0
         if network.typed:
-            self._types[:n] = pieces.type_ids
+            self._types[:n] = encoding.type_ids
             self._types[n:] = 0
         if content:
-            self._content[:n] = content_of(encoding)
+            self._content[:n] = encoding.content
             self._content[n:] = 0
         self._temperature[0] = temperature
 

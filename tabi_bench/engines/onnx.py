@@ -18,8 +18,9 @@ import torch
 
 from tabi_bench.cache import cached, content_key
 from tabi_bench.config import EngineConfig
-from tabi_bench.engines.base import Encoding, Fallback, Output
-from tabi_bench.engines.eager import EagerEngine, EagerModel, LoadedModel, content_of, words_from
+from tabi_bench.engines.base import Fallback, Output
+from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.eager import EagerEngine, EagerModel, LoadedModel, words_from
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
 
@@ -66,7 +67,18 @@ def quantize(source: Path, target: Path) -> None:
     """Weights of matrix products as int8 per channel, activations quantised as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=False)
+    narrow = not has_int8_products()
+    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=narrow)
+
+
+def has_int8_products() -> bool:
+    """Whether the processor sums int8 products in 32 bits. Without that, sums of 8-bit weights saturate at 16 bits:
+    weights then get 7 bits, as ONNX Runtime's documentation advises for AVX2."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return any(name in flags for name in ("avx512_vnni", "avx_vnni", "asimddp"))
 
 
 class OnnxModel(LoadedModel):
@@ -86,11 +98,11 @@ class OnnxModel(LoadedModel):
         session = self.engine.session(self.spec, self.network, want_importance)
         if session is None:
             return self._eager.forward(encoding, want_importance)
-        feeds = {"ids": np.array([encoding.pieces.ids], np.int64)}
+        feeds = {"ids": np.array([encoding.ids], np.int64)}
         if self.network.typed:
-            feeds["types"] = np.array([encoding.pieces.type_ids], np.int64)
+            feeds["types"] = np.array([encoding.type_ids], np.int64)
         if want_importance:
-            feeds["content"] = content_of(encoding)[None]
+            feeds["content"] = encoding.content[None]
         logits, *others = session.run(None, feeds)
         scores = others.pop(0) if want_importance else None
         return Output(logits, words_from(scores, encoding), others[0] if others else None)
@@ -147,7 +159,7 @@ class OnnxEngine(EagerEngine):
 
     def _exported(self, spec: ModelSpec, network: Network, scored: bool) -> Path:
         option = network.probe.option if scored else None
-        kinds = [option, network.keeps_pooled, self.config.fuse_qkv, self.config.quantize]
+        kinds = [option, network.keeps_pooled, self.config.fuse_qkv, self.config.quantize and ("int8", has_int8_products())]
         versions = [torch.__version__, self._runtime.__version__, OPSET]
         key = content_key(spec.content_hash, spec.label_order, spec.scale, kinds, versions)
 

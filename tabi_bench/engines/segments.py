@@ -59,8 +59,8 @@ class EagerSegments(LoadedModel):
     @torch.inference_mode()
     def start(self, encoding: Encoding) -> None:
         """Embeds one query."""
-        ids = torch.tensor([encoding.pieces.ids], dtype=torch.int64).to(self.device)
-        types = torch.tensor([encoding.pieces.type_ids], dtype=torch.int64).to(self.device)
+        ids = torch.tensor([encoding.ids], dtype=torch.int64).to(self.device)
+        types = torch.tensor([encoding.type_ids], dtype=torch.int64).to(self.device)
         self._keep, self._next = torch.ones_like(ids), 0
         self._hidden = self.segments.stages.embed(ids, types)
 

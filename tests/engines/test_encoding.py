@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tabi_bench.engines.encoding import encode, word_spans
+from tabi_bench.engines.encoding import KEPT_CHARS, Encoder, Remembered, align, encode, encoder_of, word_spans
+from tabi_bench.zoo.tiny import SHIPPED
 from tests.engines.micro_models import micro_tokenizer
 
 LONGEST = 24
@@ -30,7 +31,7 @@ def test_words_are_aligned_by_offsets(tokenizer):
 def test_words_of_a_pair_are_numbered_through(tokenizer):
     encoding = encode(tokenizer, ("a film", "the play"), LONGEST)
     assert encoding.word_of_piece.tolist() == [-1, 0, 1, -1, 2, 3, -1]
-    assert encoding.pieces.type_ids == [0, 0, 0, 0, 1, 1, 1]
+    assert encoding.type_ids == [0, 0, 0, 0, 1, 1, 1]
 
 
 def test_empty_texts(tokenizer):
@@ -89,3 +90,63 @@ def test_every_piece_belongs_to_the_word_that_holds_it(texts):
     found = encoding.word_of_piece
     assert (found[special] == -1).all() and (found[~special] >= 0).all()
     assert (np.diff(found[~special]) >= 0).all() and (found < len(words)).all()
+
+
+# --- words remembered -------------------------------------------------------------------------------------------------
+
+PRINTABLE = " .,'-ABCdefgoodé映ß\u0130\u0301\u03a3\U0001f600[SEP]"
+
+
+def same(encoder: Encoder, texts: tuple[str, ...]) -> None:
+    """What is remembered is what the Rust tokenizer says, piece by piece and word by word."""
+    encoding, pieces = encoder(texts), encoder.tokenizer.encode(*texts)
+    assert encoding.ids == pieces.ids and encoding.type_ids == pieces.type_ids
+    assert encoding.truncated == bool(pieces.overflowing)
+    assert encoding.content.tolist() == (1 - np.array(pieces.special_tokens_mask)).tolist()
+    assert encoding.word_of_piece.tolist() == align(texts, pieces).tolist()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(PRINTABLE, max_size=40), min_size=1, max_size=2).map(tuple))
+def test_remembered_pieces_are_those_of_the_tokenizer(texts):
+    encoder = Encoder(micro_tokenizer(), 512)
+    same(encoder, texts)
+    same(encoder, texts)
+    assert isinstance(encoder(texts), Remembered)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=2).map(tuple))
+def test_any_text_is_tokenised_as_by_the_shipped_tokenizers(texts):
+    same(encoder_of(SHIPPED / "clinc" / "1x64", 32), texts)
+
+
+def test_what_memory_cannot_know_goes_through_the_tokenizer(tokenizer):
+    encoder = Encoder(tokenizer, LONGEST)
+    for texts in [("good\tfilm",), ("good \x00film",), ("good\u00a0film",), ("film " * LONGEST,), ("a", "bad " * 99)]:
+        same(encoder, texts)
+        assert not isinstance(encoder(texts), Remembered)
+
+
+def test_a_tokenizer_that_looks_across_spaces_is_not_second_guessed():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.enable_truncation(8)
+    assert not isinstance(Encoder(tokenizer, 8)(("a a",)), Remembered)
+
+
+def test_memory_is_bounded_and_can_be_emptied():
+    encoder = Encoder(micro_tokenizer(), 512)
+    encoder(("good film " + "x" * (KEPT_CHARS + 1),))
+    assert set(encoder.memo) == {"good", "film"}
+    encoder.forget()
+    assert not encoder.memo
+
+
+def test_models_with_equal_tokenizers_share_an_encoder():
+    small, large, other = (SHIPPED / task / shape for task, shape in (("rte", "1x64"), ("rte", "10x48"), ("cola", "1x64")))
+    assert encoder_of(small, 64) is encoder_of(large, 64)
+    assert encoder_of(small, 64) is not encoder_of(small, 32)
+    assert encoder_of(small, 64) is not encoder_of(other, 64)

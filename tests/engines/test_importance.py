@@ -6,7 +6,6 @@ import torch
 
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines import make_engine
-from tabi_bench.engines.eager import content_of
 from tabi_bench.engines.importance import attention_received, attention_received_torch, word_importance
 from tabi_bench.zoo.loading import load_model
 from tests.engines.micro_models import FAMILIES
@@ -59,12 +58,12 @@ def test_a_word_takes_the_maximum_of_its_pieces():
 def transformers_importance(spec, encoding, option: str) -> np.ndarray:
     """Words' importance from the attentions of the model as transformers runs it."""
     model = load_model(spec, torch.float32, "cpu", attention="eager")
-    kwargs = {"input_ids": torch.tensor([encoding.pieces.ids])}
+    kwargs = {"input_ids": torch.tensor([encoding.ids])}
     if getattr(model.config, "type_vocab_size", 0) > 1:
-        kwargs["token_type_ids"] = torch.tensor([encoding.pieces.type_ids])
+        kwargs["token_type_ids"] = torch.tensor([encoding.type_ids])
     with torch.no_grad():
         attentions = model(**kwargs, output_attentions=True).attentions
-    scores = [attention_received(layer[0].numpy(), content_of(encoding)) for layer in attentions]
+    scores = [attention_received(layer[0].numpy(), encoding.content) for layer in attentions]
     score = scores[-1] if option == "last" else np.mean(scores, axis=0)
     return word_importance(score, encoding.word_of_piece, sum(map(len, encoding.words)))
 

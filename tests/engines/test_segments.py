@@ -32,7 +32,7 @@ def test_a_ramp_reads_the_hidden_states_after_its_layer(specs, family, eager):
     parts.start(encoding)
     network = eager.load(specs[family]).network
     with torch.inference_mode():
-        ids = torch.tensor([encoding.pieces.ids])
+        ids = torch.tensor([encoding.ids])
         hidden = network.model(input_ids=ids, output_hidden_states=True).hidden_states
         np.testing.assert_allclose(parts.step(), ramp(hidden[1], None)[0].numpy(), rtol=1e-4, atol=1e-5)
 
@@ -44,9 +44,9 @@ def test_padding_changes_nothing(specs, family, eager):
     model = eager.load(specs[family])
     encoding = model.encode(TEXTS[1])
     ids = torch.zeros(1, 24, dtype=torch.int64)
-    ids[0, : encoding.n_tokens] = torch.tensor(encoding.pieces.ids)
+    ids[0, : encoding.n_tokens] = torch.tensor(encoding.ids)
     types = torch.zeros_like(ids)
-    types[0, : encoding.n_tokens] = torch.tensor(encoding.pieces.type_ids)
+    types[0, : encoding.n_tokens] = torch.tensor(encoding.type_ids)
     keep = (torch.arange(24) < encoding.n_tokens).long()[None]
     with torch.inference_mode():
         hidden = segments.stages.embed(ids, types)
