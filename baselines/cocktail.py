@@ -19,7 +19,7 @@ from tabi_bench.evaluation.metrics import score
 from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError
 
 if TYPE_CHECKING:
-    from tabi_bench.engines.base import Engine, Model, Output
+    from tabi_bench.engines.base import Encoding, Engine, Model, Output
     from tabi_bench.profiling.profile import Profile
     from tabi_bench.tasks.base import Query
     from tabi_bench.zoo.base import Zoo
@@ -111,14 +111,14 @@ class Cocktail:
         """In series stages level1, level2, ... tell each member's time. A non-finite member has no vote."""
         clock, point = Stages(), self.points[query.id]
         start, members = clock.last, point["members"]
+        encodings = self._encodings(query, members)
+        clock.mark("tokenise")
         if self.together is None:
-            outputs, truncated = self._in_series(query, members, clock)
+            outputs = self._in_series(encodings, members, clock)
         else:
-            encodings = [self.models[name].encode(query.texts) for name in members]
-            clock.mark("tokenise")
             outputs = self.together[tuple(members)].forward(encodings)
             clock.mark("members")
-            truncated = any(encoding.truncated for encoding in encodings)
+        truncated = any(encoding.truncated for encoding in encodings)
         heard = [
             (name, out.logits) for name, out in zip(members, outputs, strict=True) if np.isfinite(out.logits).all()
         ]
@@ -132,15 +132,21 @@ class Cocktail:
         self._served[query.id] = total, total - sum(each) + max(each, default=0)
         return Answer(label, 0, failures=len(members) - len(heard), truncated=truncated, stages_ns=clock.ns)
 
-    def _in_series(self, query: Query, members: list[str], clock: Stages) -> tuple[list[Output], bool]:
-        """Outputs of the members, one after the other, and whether any text was cut."""
-        outputs, truncated = [], False
-        for number, name in enumerate(members, start=1):
-            encoding = self.models[name].encode(query.texts)
+    def _encodings(self, query: Query, members: list[str]) -> list[Encoding]:
+        """One per member; members with the same tokenizer share one."""
+        made: dict[Any, Encoding] = {}
+        for encode in (self.models[name].encode for name in members):
+            if encode not in made:
+                made[encode] = encode(query.texts)
+        return [made[self.models[name].encode] for name in members]
+
+    def _in_series(self, encodings: list[Encoding], members: list[str], clock: Stages) -> list[Output]:
+        """Outputs of the members, one after the other."""
+        outputs = []
+        for number, (name, encoding) in enumerate(zip(members, encodings, strict=True), start=1):
             outputs.append(self.models[name].forward(encoding))
-            truncated |= encoding.truncated
             clock.mark(f"level{number}")
-        return outputs, truncated
+        return outputs
 
     @classmethod
     def replay(cls, plan: Plan, profile: Profile, rows: np.ndarray) -> Outcomes:

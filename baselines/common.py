@@ -10,6 +10,7 @@ from tabi_bench.evaluation.metrics import score
 from tabi_bench.system import FoldPlan, Outcomes, Plan, PlanError
 
 if TYPE_CHECKING:
+    from tabi_bench.engines.base import Output
     from tabi_bench.profiling.profile import Profile
 
 
@@ -30,6 +31,13 @@ def finite(logits: np.ndarray, model: str, query: int) -> np.ndarray:
             "try engine.dtype=float32, or leave the model out with zoo.models"
         )
     return logits
+
+
+def said(output: Output, model: str, query: int) -> float:
+    """The label (or score) of one output: as the device worked it out, or by `decide`. Raises NonFiniteOutput."""
+    if output.verdict is not None and output.finite:
+        return output.verdict[0]
+    return decide(finite(output.logits, model, query)).item()
 
 
 def predictions(profile: Profile) -> dict[str, np.ndarray]:

@@ -75,6 +75,7 @@ class Told(Point):
     """A point whose dispatcher is told beforehand which queries to re-route."""
 
     told: frozenset[int] = frozenset()
+    by_largest = False  # but by the table
 
     def confidence_of(
         self, level: int, output: np.ndarray, pooled: np.ndarray | None, ids: np.ndarray | int
@@ -126,7 +127,8 @@ class Oracle(Cascade):
             raise PlanError("the oracle answers by a table made from the labels; pass table=Oracle.decide(...)")
         pairs = on_full_text(plan)
         system = super().deploy(pairs, zoo, engine, options)
-        system.points, system.table = _told(pairs, table), table
+        system.serve_by(_told(pairs, table))
+        system.table = table
         return system
 
     @classmethod

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.common import Points, best, decide, finite, fold_plan, full_text, predictions
+from baselines.common import Points, best, decide, fold_plan, full_text, predictions, said
 from tabi_bench.config import InfaasConfig, SingleConfig
 from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError, Unreachable
 
@@ -45,9 +45,9 @@ class OneModel:
         start = perf_counter_ns()
         encoding = model.encode(query.texts)
         encoded = perf_counter_ns()
-        logits = finite(model.forward(encoding).logits, name, query.id)
+        label = said(model.forward(encoding), name, query.id)
         stages = {"tokenise": encoded - start, "level1": perf_counter_ns() - encoded}
-        return Answer(decide(logits).item(), 0, truncated=encoding.truncated, stages_ns=stages)
+        return Answer(label, 0, truncated=encoding.truncated, stages_ns=stages)
 
     @classmethod
     def replay(cls, plan: Plan, profile: Profile, rows: np.ndarray) -> Outcomes:

@@ -44,6 +44,11 @@ class Point:
     def agreements(self) -> list[Agreement]:
         return [Agreement.of(plain) for plain in self.agreement]
 
+    @property
+    def by_largest(self) -> bool:
+        """Whether a level's confidence is its largest probability, nothing else."""
+        return self.dispatcher == "threshold" and self.confidence == "max" and not self.agreement
+
     def source(self, level: int) -> int:
         """The latest level before `level` that saw the text whole: its importance prunes the text for `level`."""
         return max(k for k in range(level) if k == 0 or self.alphas[k - 1] == 0)

@@ -61,9 +61,10 @@ def perturb(confidences: np.ndarray, k: float, uniform: np.ndarray) -> np.ndarra
     return confidences + np.log(uniform / (1 - uniform)) / k
 
 
-def reroute(confidences: np.ndarray, tau: float) -> np.ndarray:
+def reroute(confidences: np.ndarray | float, tau: float) -> np.ndarray | bool:
     """(...,) bool: confidence below tau, or not finite (fail expensive, never wrong)."""
-    return ~(np.asarray(confidences) >= tau)
+    sure = confidences >= tau
+    return ~sure if isinstance(sure, np.ndarray | np.generic) else not sure
 
 
 # --- pruning ----------------------------------------------------------------------------------------------------------

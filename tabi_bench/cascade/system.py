@@ -7,9 +7,9 @@ other query is re-routed to the large model, which reads the text without its un
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -43,11 +43,16 @@ class Cascade:
         """models: by name, loaded with importance where some fold's point wants it."""
         self.name = plan.method
         self.models = models
-        self.points = [Point(**fold.point) for fold in plan.folds]
-        self._ladders = [[models[name] for name in point.models] for point in self.points]
-        self._fold_by_query = {row: k for k, fold in enumerate(plan.folds) for row in fold.serves or ()}
-        self._other = next((k for k, fold in enumerate(plan.folds) if fold.serves is None), None)
+        self._serves = [fold.serves for fold in plan.folds]
+        self.serve_by([Point(**fold.point) for fold in plan.folds])
         self._reported: set[str] = set()
+
+    def serve_by(self, points: list[Point]) -> None:
+        """Decides by `points` from now on, one per fold."""
+        self.points = points
+        served = [(Serving(point, self.models), rows) for point, rows in zip(points, self._serves, strict=True)]
+        self._serving_of = {row: serving for serving, rows in served for row in rows or ()}
+        self._other = next((serving for serving, rows in served if rows is None), None)
 
     # --- offline ---
 
@@ -95,79 +100,78 @@ class Cascade:
 
         Raises NoAnswer when every level failed, PlanError for a query that no fold serves.
         """
-        fold = self._fold_by_query.get(query.id, self._other)
-        if fold is None:
+        serving = self._serving_of.get(query.id, self._other)
+        if serving is None:
             raise PlanError(f"no fold of this plan serves query {query.id}; it was made for other data")
-        point, clock, answer = self.points[fold], Stages(), Answer(float("nan"), -1)
-        readings: dict[int, tuple[Encoding, Output]] = {}  # by level, where importance was asked for
-        outputs, levels, combined = [], [], None
-        for level, model in enumerate(self._ladders[fold]):
-            texts = self._texts(point, level, query, readings, answer, clock)
-            output = self._read(point, level, model, texts, readings, answer, clock)
-            if output is None:
+        clock, answer = Stages(), Answer(float("nan"), -1)
+        readings: list[Reading] = []  # of the levels that answered
+        for level in serving.levels:
+            reading = self._read(serving, level, query, readings, answer, clock)
+            if reading is None:
                 answer.failures += 1
                 continue
-            outputs.append(_says(output, point.temperatures[level]))
-            levels.append(level)
-            combined = point.combine(outputs, levels)
+            readings.append(reading)
+            answer.label, sure = serving.verdict(readings, query.id)
             answer.level = level
-            if level + 1 == len(point.models):
-                break
-            sure = point.confidence_of(level, combined, output.pooled, query.id)
-            if not rules.reroute(sure, point.taus[level]):
+            if level == serving.last or not rules.reroute(sure, serving.point.taus[level]):
                 break
             clock.mark("decide")
-        if combined is None:
-            raise NoAnswer(f"query {query.id}: none of {', '.join(point.models)} gave a finite output; see the log")
-        answer.label = rules.label_of(combined).item()
+        if not readings:
+            models = ", ".join(serving.point.models)
+            raise NoAnswer(f"query {query.id}: none of {models} gave a finite output; see the log")
         clock.mark("decide")
         answer.stages_ns = clock.ns
         return answer
 
-    def _texts(
-        self, point: Point, level: int, query: Query, readings: dict, answer: Answer, clock: Stages
-    ) -> tuple[str, ...]:
-        """What `level` reads: the original text, pruned by the latest level that saw it whole."""
-        if level == 0 or point.alphas[level - 1] == 0 or point.source(level) not in readings:
-            answer.words_kept = answer.words
-            return query.texts
-        encoding, output = readings[point.source(level)]
-        words = encoding.words
-        keep = rules.kept_words(output.importance, words, point.alphas[level - 1], point.pruning, point.seed, query.id)
-        answer.words, answer.words_kept = len(keep), int(keep.sum())
-        texts = rules.pruned_texts(query.texts, words, keep)
-        clock.mark("prune")
-        return texts
-
     def _read(
-        self,
-        point: Point,
-        level: int,
-        model: Model,
-        texts: tuple[str, ...],
-        readings: dict,
-        answer: Answer,
-        clock: Stages,
-    ) -> Output | None:
-        """The model's output, None if it raised or is not finite."""
-        wanted = point.wants_importance(level)
+        self, serving: Serving, level: int, query: Query, readings: list[Reading], answer: Answer, clock: Stages
+    ) -> Reading | None:
+        """What `level` says, None if it raised or is not finite."""
+        model, temperature = serving.models[level], serving.point.temperatures[level]
         try:
-            _set_temperature(model, point.temperatures[level])
-            encoding = model.encode(texts)
-            answer.truncated |= encoding.truncated
+            if model.temperature != temperature:  # folds share models but not temperatures
+                model.set_temperature(temperature)
+            encoding = self._encoding(serving, level, query, readings, answer, clock)
             clock.mark("tokenise")
-            output = model.forward(encoding, want_importance=wanted)
+            output = model.forward(encoding, want_importance=serving.wants[level])
+            answer.truncated |= encoding.truncated
         except Exception as error:  # whatever an engine raises: fail expensive, never wrong
-            self._report(point.models[level], error)
+            self._report(serving.point.models[level], error)
             return None
         finally:
-            clock.mark(f"level{level + 1}")
-        if wanted:
-            readings[level] = (encoding, output)
-        if not np.isfinite(output.logits).all():
-            self._report(point.models[level], "a non-finite output")
+            clock.mark(serving.stages[level])
+        if not output.finite:
+            self._report(serving.point.models[level], "a non-finite output")
             return None
-        return output
+        return Reading(level, model.encode, encoding, output)
+
+    def _encoding(
+        self, serving: Serving, level: int, query: Query, readings: list[Reading], answer: Answer, clock: Stages
+    ) -> Encoding:
+        """What `level` reads: the original text, pruned by the latest level that saw it whole.
+
+        A text that an earlier level read as it is, with the same tokenizer, is not tokenised again.
+        """
+        model, point = serving.models[level], serving.point
+        if level and point.alphas[level - 1] > 0:
+            source = next((reading for reading in readings if reading.level == serving.sources[level]), None)
+            if source is not None:
+                texts = self._pruned(point, level, query, source, answer)
+                clock.mark("prune")
+                return model.encode(texts)
+        answer.words_kept = answer.words
+        for reading in readings:
+            if reading.encode is model.encode and reading.encoding.texts == query.texts:
+                return reading.encoding
+        return model.encode(query.texts)
+
+    @staticmethod
+    def _pruned(point: Point, level: int, query: Query, source: Reading, answer: Answer) -> tuple[str, ...]:
+        """The texts without the words that `source` found unimportant."""
+        words, importance = source.encoding.words, source.output.importance
+        keep = rules.kept_words(importance, words, point.alphas[level - 1], point.pruning, point.seed, query.id)
+        answer.words, answer.words_kept = len(keep), int(keep.sum())
+        return rules.pruned_texts(query.texts, words, keep)
 
     def _report(self, model: str, error: object) -> None:
         """Says it once per model; every occurrence is counted in its Answer."""
@@ -197,10 +201,38 @@ class Stages:
         self.last = now
 
 
-def _set_temperature(model: Model, temperature: float) -> None:
-    """Folds share models but not temperatures; the engine is told only when it changes."""
-    if getattr(model, "temperature", None) != temperature:
-        model.set_temperature(temperature)
+class Reading(NamedTuple):
+    """What one level read and said."""
+
+    level: int
+    encode: Callable  # by what the text became pieces
+    encoding: Encoding
+    output: Output
+
+
+class Serving:
+    """A point with its models at hand, and what of it does not depend on the query."""
+
+    def __init__(self, point: Point, models: dict[str, Model]) -> None:
+        self.point, self.models = point, [models[name] for name in point.models]
+        self.levels, self.last = range(len(point.models)), len(point.models) - 1
+        self.wants = [point.wants_importance(level) for level in self.levels]
+        self.sources = [point.source(level) if level else 0 for level in self.levels]
+        self.stages = [f"level{level + 1}" for level in self.levels]
+        self.takes_verdict = point.by_largest or not self.last  # the first level's own, where the device worked it out
+
+    def verdict(self, readings: list[Reading], query: int) -> tuple[float, float]:
+        """(label or score, confidence) after the levels read; NaN for the confidence of the last, which nobody asks."""
+        level, _, _, output = readings[-1]
+        if output.verdict is not None and len(readings) == 1 and self.takes_verdict:
+            return output.verdict
+        levels = [reading.level for reading in readings]
+        said = [_says(reading.output, self.point.temperatures[reading.level]) for reading in readings]
+        combined = self.point.combine(said, levels)
+        sure = float("nan")
+        if level != self.last:
+            sure = float(self.point.confidence_of(level, combined, output.pooled, query))
+        return rules.label_of(combined).item(), sure
 
 
 def _says(output: Output, temperature: float) -> np.ndarray:

@@ -18,9 +18,11 @@ class Output:
     logits: (K,) float32 in the task's label order (regression: (1,), on the task's scale).
     pooled: (H,) float32, the input of the final linear layer; only when the engine was loaded with `pooled=True`.
     probabilities: (K,) softmax(logits / temperature) where the engine computed it on the device, else None.
+    verdict: (label, largest probability) where the device computed those, else None; the second is NaN where a logit is
+    not finite.
     """
 
-    __slots__ = ("_importance", "logits", "pooled", "probabilities")
+    __slots__ = ("_importance", "logits", "pooled", "probabilities", "verdict")
 
     def __init__(
         self,
@@ -28,9 +30,17 @@ class Output:
         importance: np.ndarray | Callable[[], np.ndarray] | None = None,
         pooled: np.ndarray | None = None,
         probabilities: np.ndarray | None = None,
+        verdict: tuple[int, float] | None = None,
     ):
-        self.logits, self.pooled, self.probabilities = logits, pooled, probabilities
+        self.logits, self.pooled, self.probabilities, self.verdict = logits, pooled, probabilities, verdict
         self._importance = importance
+
+    @property
+    def finite(self) -> bool:
+        """Whether all logits are finite."""
+        if self.verdict is not None:
+            return self.verdict[1] == self.verdict[1]
+        return bool(np.isfinite(self.logits).all())
 
     @property
     def importance(self) -> np.ndarray | None:
@@ -47,8 +57,7 @@ class Model(Protocol):
     """A zoo member, loaded on an engine."""
 
     spec: ModelSpec
-
-    def encode(self, texts: Sequence[str]) -> Encoding: ...
+    encode: Callable[[Sequence[str]], Encoding]  # the same object for models that read the same pieces
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output: ...
 

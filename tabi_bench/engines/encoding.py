@@ -56,8 +56,8 @@ def align(texts: Sequence[str], pieces: Pieces) -> np.ndarray:
 class Encoding:
     """One query, tokenised. What only pruning reads is worked out when someone asks for it.
 
-    ids, type_ids: (L,) lists; truncated: whether pieces were cut off at the model's longest input. Words are the maximal
-    runs of non-whitespace (`str.split`) of each text, numbered through all texts of the query.
+    ids, type_ids: (L,) lists; truncated: whether pieces were cut off at the model's longest input. Words are the
+    maximal runs of non-whitespace (`str.split`) of each text, numbered through all texts of the query.
     """
 
     def __init__(

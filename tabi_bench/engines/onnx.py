@@ -19,8 +19,8 @@ import torch
 from tabi_bench.cache import cached, content_key
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines.base import Fallback, Output
-from tabi_bench.engines.encoding import Encoding
 from tabi_bench.engines.eager import EagerEngine, EagerModel, LoadedModel, words_from
+from tabi_bench.engines.encoding import Encoding
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
 
@@ -159,7 +159,12 @@ class OnnxEngine(EagerEngine):
 
     def _exported(self, spec: ModelSpec, network: Network, scored: bool) -> Path:
         option = network.probe.option if scored else None
-        kinds = [option, network.keeps_pooled, self.config.fuse_qkv, self.config.quantize and ("int8", has_int8_products())]
+        kinds = [
+            option,
+            network.keeps_pooled,
+            self.config.fuse_qkv,
+            self.config.quantize and ("int8", has_int8_products()),
+        ]
         versions = [torch.__version__, self._runtime.__version__, OPSET]
         key = content_key(spec.content_hash, spec.label_order, spec.scale, kinds, versions)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tabi_bench.engines.base import Output
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
 from tabi_bench.system import FoldPlan, Plan
@@ -82,15 +83,10 @@ class TableModel:
         return _Encoding(int(texts[0]))
 
     def forward(self, encoding, want_importance: bool = False):
-        return _Output(self.logits[encoding.row])
+        return Output(self.logits[encoding.row])
 
 
 @dataclass
 class _Encoding:
     row: int
     truncated: bool = False
-
-
-@dataclass
-class _Output:
-    logits: np.ndarray

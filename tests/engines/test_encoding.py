@@ -146,7 +146,9 @@ def test_memory_is_bounded_and_can_be_emptied():
 
 
 def test_models_with_equal_tokenizers_share_an_encoder():
-    small, large, other = (SHIPPED / task / shape for task, shape in (("rte", "1x64"), ("rte", "10x48"), ("cola", "1x64")))
+    small, large, other = (
+        SHIPPED / task / shape for task, shape in (("rte", "1x64"), ("rte", "10x48"), ("cola", "1x64"))
+    )
     assert encoder_of(small, 64) is encoder_of(large, 64)
     assert encoder_of(small, 64) is not encoder_of(small, 32)
     assert encoder_of(small, 64) is not encoder_of(other, 64)
