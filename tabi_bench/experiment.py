@@ -18,11 +18,13 @@ import pandas as pd
 
 from tabi_bench import device, records
 from tabi_bench.cascade.certify import certify, set_apart
+from tabi_bench.cascade.overhead import with_overheads
 from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.cascade.search import verify
 from tabi_bench.config import CascadeConfig, Config, MethodConfig, systems_of
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Engine
+from tabi_bench.engines.encoding import forget_words
 from tabi_bench.evaluation.targets import Target
 from tabi_bench.fingerprint import check_plan, fingerprint
 from tabi_bench.profiling.build import build_profile, engine_key
@@ -124,12 +126,16 @@ def _measure(session: Session, cache_dir: Path) -> list[Record]:
     profile = build_profile(
         task, session.zoo, session.engine, cache_dir, _importance(session.options), prune_query, config.seed
     )
+    with device.exclusive(device.describe(session.engine.device)["id"], log):
+        wanted = _importance(session.options)
+        profile = with_overheads(profile, session.zoo, session.engine, task.queries, wanted)
     for name in session.options:
         profile = _prepare(session, name, profile, cache_dir)
     session.offline_s = {"train": session.zoo.train_s, "profile": time.perf_counter() - start}
     plans, infeasible = _plans(session, profile)
     plain = plain_rule(session, profile) if config.search.margin_se and not config.plan else {}
     systems = {name: _deploy(session, name, plan, profile, plans) for name, plan in plans.items()}
+    forget_words()
     log.info("serving %d queries to %s", max(len(task.queries), config.scenario.min_queries), ", ".join(systems))
     with device.exclusive(device.describe(session.engine.device)["id"], log):
         traces = serve(systems, task.queries, profile.rows, config.scenario, config.seed, session.engine.device)

@@ -26,7 +26,8 @@ def replay_point(point: Point, profile: Profile, positions: np.ndarray) -> Outco
     for level, name in enumerate(point.models):
         read = _read(point, profile, level, positions[alive])
         latency_ms[alive] += profile.models[name].latency(read.tokens, importance=point.wants_importance(level))
-        latency_ms[alive] += profile.overhead_ms * (level > 0)
+        if level > 0:
+            latency_ms[alive] += profile.level_ms(point.alphas[level - 1] > 0)
         kept[alive] = read.kept_share
         borderline[alive] |= read.borderline
         outputs[level, alive] = outputs_of(read.logits, point.temperatures[level])

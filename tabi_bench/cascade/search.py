@@ -129,7 +129,9 @@ class Search:
     # --- settings ---
 
     def settings(self, names: tuple[str, ...], alphas: tuple[float, ...]) -> Iterator[Point]:
-        """A point for each ensemble, thresholds still open."""
+        """A point for each ensemble, thresholds still open; none where a model without importance is to prune."""
+        if any(alphas) and not self.profile.models[names[0]].importance:
+            return
         o, rungs = self.options, [self.rungs[name] for name in names]
         for ensemble in o.ensembles:
             for share in TUNED_SHARES if ensemble == "tuned" else (0.5,):
@@ -223,7 +225,7 @@ class Search:
         checked = -1
         while True:
             other, known = self._other(step)
-            latency = step.latency_ms(self.profile.overhead_ms)
+            latency = step.latency_ms(self.profile.level_ms(step.point.alphas[-1] > 0))
             reach = step.cut.counts[latency[step.cut.counts] < limit_ms]
             new = reach[(reach > checked) & (reach <= known)]
             count = self.target.first_met(step.base, other, step.cut.order, new)
@@ -271,7 +273,7 @@ class Search:
     @property
     def possible(self) -> int:
         """Passes that an exhaustive search runs. Triples read no pruned text that pairs do not: level 1 prunes."""
-        pairs = len(list(combinations(self.rungs, 2)))
+        pairs = sum(bool(self.profile.models[small].importance) for small, _ in combinations(self.rungs, 2))
         return pairs * len(set(self.options.alphas) - {0.0}) * self.n
 
     def finish(self) -> FoldPlan:

@@ -103,8 +103,12 @@ def _firsts(found: Search, middle: Middle) -> np.ndarray:
 
 def _spent_ms(found: Search, middle: Middle) -> np.ndarray:
     """(N + 1,) time of levels 1 and 2 over all rows, by number of rows that level 1 re-routes."""
-    each = middle.second.ms[middle.cut.order] + found.profile.overhead_ms
+    each = middle.second.ms[middle.cut.order] + _level_ms(found, middle, 1)
     return middle.spent_ms + np.concatenate([[0.0], np.cumsum(each)])
+
+
+def _level_ms(found: Search, middle: Middle, level: int) -> float:
+    return found.profile.level_ms(middle.point.alphas[level - 1] > 0)
 
 
 def _fastest(found: Search, middle: Middle, firsts: np.ndarray) -> int | None:
@@ -133,7 +137,7 @@ def _guesses(found: Search, middle: Middle, firsts: np.ndarray, limit_ms: float)
     inner = Cut.of(middle.sure, cut.order[: firsts[-1]], found.far)
     base, both, last = (target.features(said) for said in (middle.base, middle.both, middle.last))
     started = base.sum(0) + np.concatenate([np.zeros((1, base.shape[1])), np.cumsum((both - base)[cut.order], axis=0)])
-    spent, extra = _spent_ms(found, middle), middle.third.ms[inner.order] + found.profile.overhead_ms
+    spent, extra = _spent_ms(found, middle), middle.third.ms[inner.order] + _level_ms(found, middle, 2)
     gain, parts = (last - both)[inner.order], []
     for some in np.array_split(firsts, 1 + len(firsts) * len(inner.order) // CELLS):
         passed = rank[inner.order] < some[:, None]  # (f, M) rows that level 2 reads, least sure first
@@ -157,7 +161,7 @@ def _step(found: Search, middle: Middle, first: int) -> LastStep:
     """What is left to decide once level 1 re-routes its `first` least sure rows."""
     rows, base = middle.cut.order[:first], middle.base.copy()
     base[rows] = middle.both[rows]
-    spent = middle.spent_ms + float((middle.second.ms[rows] + found.profile.overhead_ms).sum())
+    spent = middle.spent_ms + float((middle.second.ms[rows] + _level_ms(found, middle, 1)).sum())
     inner = Cut.of(middle.sure, rows, found.far)
     passed = [middle.small, middle.second.output]
     taus, shares = [middle.cut.tau(first)], [1 - first / found.n]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ class EagerEngine:
         if config.dtype == "auto":
             self.dtype = "float16" if self.device.startswith("cuda") else "float32"
         self._networks: dict[tuple, Network] = {}
+        self._hosted: dict[str, LoadedModel] = {}  # models without layers, by content
 
     def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
         """The model's Network on this engine's device, loaded at first use.
@@ -97,9 +99,23 @@ class EagerEngine:
         self._networks[identity, importance] = network
         return network
 
-    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> EagerModel:
-        """See `Engine.load`."""
-        return EagerModel(spec, self.network(spec, importance, pooled), self.device)
+    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> LoadedModel:
+        """See `Engine.load`. A model without layers runs on the host."""
+        if spec.layers == 0:
+            return self.on_host(spec)
+        return self.load_network(spec, self.network(spec, importance, pooled))
+
+    def load_network(self, spec: ModelSpec, network: Network) -> LoadedModel:
+        """The model as this engine runs it."""
+        return EagerModel(spec, network, self.device)
+
+    def on_host(self, spec: ModelSpec) -> LoadedModel:
+        """A handle with its own temperature on the weights of a model without layers."""
+        from tabi_bench.engines.host import HostModel
+
+        if spec.content_hash not in self._hosted:
+            self._hosted[spec.content_hash] = HostModel(spec)
+        return copy(self._hosted[spec.content_hash])
 
     def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
         """See `Engine.load_segments`."""
@@ -122,11 +138,13 @@ class EagerEngine:
             "dtype": self.dtype,
             "threads": torch.get_num_threads() if self.device == "cpu" else None,
             "fuse_qkv": self.config.fuse_qkv,
+            "on_host": [model.spec.name for model in self._hosted.values()],
             "fallbacks": [],
         }
 
     def close(self) -> None:
         """Frees the weights."""
         self._networks.clear()
+        self._hosted.clear()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()

@@ -106,9 +106,7 @@ class Step:
         self.inputs.copy_in()
         ids, types, keep, content = self.inputs.rows()
         logits, scores, pooled = self.forward(ids, types, keep, content if self.scored else None)
-        parts = {"logits": logits}
-        if len(logits) > 1:
-            parts["probabilities"] = (logits / self.inputs.temperature).softmax(-1)
+        parts = decided(logits, self.inputs.temperature) if len(logits) > 1 else {"logits": logits}
         extras = {"scores": scores, "pooled": pooled}
         self.outputs.copy_out(parts | {name: part for name, part in extras.items() if part is not None})
 
@@ -116,7 +114,19 @@ class Step:
         """The outputs of the last replay, copied out of the buffer."""
         parts = self.outputs.read()
         importance = words_from(parts.get("scores"), encoding)
-        return Output(parts["logits"], importance, parts.get("pooled"), parts.get("probabilities"))
+        verdict = parts.get("verdict")
+        if verdict is not None:
+            label, largest = verdict.tolist()
+            verdict = int(label), largest
+        return Output(parts["logits"], importance, parts.get("pooled"), parts.get("probabilities"), verdict)
+
+
+def decided(logits: torch.Tensor, temperature: torch.Tensor) -> dict[str, torch.Tensor]:
+    """verdict (label, largest probability; NaN if a logit (K,) is not finite), logits and softmax(logits / T)."""
+    probabilities = (logits / temperature).softmax(-1)
+    largest = probabilities.amax(0, keepdim=True) + 0.0 * logits.sum()
+    label = logits.argmax(0, keepdim=True).float()
+    return {"verdict": torch.cat([label, largest]), "logits": logits, "probabilities": probabilities}
 
 
 def capture(step: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
@@ -233,7 +243,9 @@ class Concurrent:
         self.models = [self._alone(model, stream) for model, stream in zip(models, self.streams, strict=True)]
 
     @staticmethod
-    def _alone(model: GraphModel, stream: torch.cuda.Stream) -> GraphModel:
+    def _alone(model: LoadedModel, stream: torch.cuda.Stream) -> LoadedModel:
+        if not isinstance(model, GraphModel):
+            return model  # it runs on the host, while the others run on the device
         runner = Runner(model.spec, model.network, model.engine, torch.cuda.graph_pool_handle(), stream)
         handle = GraphModel(model.spec, runner, model.engine)
         handle.set_temperature(model.temperature)
@@ -242,7 +254,7 @@ class Concurrent:
     def forward(self, encodings: Sequence[Encoding]) -> list[Output]:
         """One encoding per model, outputs in the same order."""
         pairs = zip(self.models, encodings, strict=True)
-        steps = [model.runner.step(encoding.n_tokens, False) for model, encoding in pairs]
+        steps = [model.runner.step(e.n_tokens, False) if isinstance(model, GraphModel) else None for model, e in pairs]
         for model, stream, step, encoding in zip(self.models, self.streams, steps, encodings, strict=True):
             if step is not None:
                 with torch.cuda.stream(stream):
@@ -288,9 +300,8 @@ class GraphEngine(EagerEngine):
         """Lengths that the model is captured at, ascending; the last is its longest input."""
         return sorted({length for length in self.config.buckets if length < spec.max_length} | {spec.max_length})
 
-    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> GraphModel:
-        """See `Engine.load`."""
-        network = self.network(spec, importance, pooled)
+    def load_network(self, spec: ModelSpec, network: Network) -> GraphModel:
+        """See EagerEngine."""
         if id(network) not in self._runners:
             self._runners[id(network)] = Runner(spec, network, self, self.pool, self.stream)
         return GraphModel(spec, self._runners[id(network)], self)

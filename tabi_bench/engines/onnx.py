@@ -138,9 +138,9 @@ class OnnxEngine(EagerEngine):
         finally:
             self.dtype = chosen
 
-    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> OnnxModel:
-        """See `Engine.load`."""
-        return OnnxModel(spec, self.network(spec, importance, pooled), self)
+    def load_network(self, spec: ModelSpec, network: Network) -> OnnxModel:
+        """See EagerEngine."""
+        return OnnxModel(spec, network, self)
 
     def session(self, spec: ModelSpec, network: Network, scored: bool) -> Any | None:
         """The session of one kind of output; None if the model cannot be exported and runs under eager."""

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tabi_bench import device
 from tabi_bench.cache import cached, content_key
 from tabi_bench.engines.base import Engine, Model
-from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, PruneKey, Ragged
+from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Ragged
 from tabi_bench.profiling.pruned import PrunedRunner, PruneRule
 from tabi_bench.tasks.base import Query, Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
@@ -51,7 +51,7 @@ def build_profile(
     largest = zoo.models[-1].name
     outputs = {}
     for spec in zoo.models:
-        wanted = () if spec.name == largest else tuple(importance)
+        wanted = () if spec.name == largest or spec.layers == 0 else tuple(importance)
         outputs[spec.name] = _outputs(task, spec, loaded[spec.name], engine, cache_dir, wanted)
     curves = _latency_curves(task.queries, loaded, outputs, engine)
     models = {
@@ -68,9 +68,6 @@ def build_profile(
         n_outputs=task.n_outputs,
         seed=seed,
     )
-    overhead = 0.0
-    if importance and len(zoo.models) > 1:
-        overhead = runner.overhead_ms(PruneKey(zoo.models[0].name, largest, 0.5, importance[0]))
     return Profile(
         task=task.name,
         metric=task.config.metric,
@@ -80,7 +77,6 @@ def build_profile(
         words=np.array([sum(len(text.split()) for text in query.texts) for query in task.queries]),
         models=models,
         run_pruned=runner,
-        overhead_ms=overhead,
         seed=seed,
     )
 

@@ -156,7 +156,8 @@ class Profile:
     words: np.ndarray  # (N,) words per query
     models: dict[str, ModelProfile]
     run_pruned: PrunedSource | None = None
-    overhead_ms: float = 0.0  # dispatcher, pruning and combining, per level beyond the first
+    overhead_ms: float = 0.0  # per level beyond the first: dispatching and combining, less what levels share
+    prune_ms: float = 0.0  # beside it, where the level reads pruned text
     passes: dict[str, int] = field(default_factory=dict)  # {"run": n}
     seed: int = 0
     segments: dict[str, SegmentTimes] = field(default_factory=dict)  # DeeBERT: by model, where ramps were trained
@@ -178,6 +179,10 @@ class Profile:
             words=self.words[positions],
             models={name: model.take(positions) for name, model in self.models.items()},
         )
+
+    def level_ms(self, pruned: bool) -> float:
+        """What a level beyond the first costs beside its model, on full or on pruned text."""
+        return self.overhead_ms + self.prune_ms * pruned
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Positions of validation rows in this profile."""

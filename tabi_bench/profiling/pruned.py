@@ -7,7 +7,6 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 from zipfile import BadZipFile
 
 import numpy as np
@@ -65,17 +64,6 @@ class PrunedRunner:
     def tokens(self, key: PruneKey, rows: np.ndarray) -> np.ndarray:
         """(n,) pieces of the pruned texts."""
         return np.array([self._encode(key, int(row))[0].n_tokens for row in rows], np.int64)
-
-    def overhead_ms(self, key: PruneKey, count: int = 32) -> float:
-        """Median milliseconds of pruning one query, without tokenising: what a level beyond the first costs beside."""
-        rows = range(0, len(self.queries), max(1, len(self.queries) // count))
-        taken = []
-        for row in rows:
-            scores = self.importance[key.small][key.importance][row]
-            start = perf_counter()
-            self.prune(self.queries[row].texts, scores, key, self.seed, row)
-            taken.append(1e3 * (perf_counter() - start))
-        return float(np.median(taken))
 
     def _encode(self, key: PruneKey, row: int) -> tuple[Encoding, float, bool]:
         """(pruned query tokenised for the large model, share of words kept, some importance near the threshold)."""

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from tabi_bench.config import EngineConfig
+from tabi_bench.engines.base import Output
 from tabi_bench.engines.compiled import CompileEngine
-from tabi_bench.engines.graph import GraphEngine, Step, out_of_memory
+from tabi_bench.engines.graph import GraphEngine, Step, decided, out_of_memory
 from tabi_bench.engines.segments import SegmentGraphs
 from tests.engines.micro_models import FAMILIES, Ramp
 
@@ -67,6 +68,13 @@ def test_a_step_says_what_eager_says(specs, eager, family):
         np.testing.assert_allclose(found.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
         odds = np.exp(expected.logits / 2)
         np.testing.assert_allclose(found.probabilities, odds / odds.sum(), rtol=1e-4)
+        assert found.verdict == (odds.argmax(), found.probabilities.max()) and found.finite
+
+
+@pytest.mark.parametrize("logit", [np.nan, np.inf, -np.inf])
+def test_a_verdict_on_logits_that_are_not_finite_is_no_verdict(logit):
+    said = decided(torch.tensor([1.0, logit, 0.0]), torch.ones(1))
+    assert np.isnan(said["verdict"][1]) and not Output(said["logits"].numpy(), verdict=(0, np.nan)).finite
 
 
 def test_an_output_outlives_the_next_query(specs):

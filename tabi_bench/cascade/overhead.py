@@ -1,0 +1,116 @@
+"""What a cascade costs beside its models: dispatching, pruning and combining, less what two levels share.
+
+The profile times models alone, from raw text to output. Two levels with one tokenizer read the same pieces, so a second
+level may cost less than it does alone; a pruned text is worked out and tokenised anew. Measured, not assumed: the same
+`answer` as in serving, on a sample of queries, with a threshold that re-routes all of them.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tabi_bench.cascade import rules
+from tabi_bench.cascade.calibration import outputs_of
+from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.regression import fit_agreement
+from tabi_bench.cascade.system import Cascade
+from tabi_bench.system import FoldPlan, Plan
+
+if TYPE_CHECKING:
+    from tabi_bench.engines.base import Engine, Model
+    from tabi_bench.profiling.profile import Profile
+    from tabi_bench.tasks.base import Query
+    from tabi_bench.zoo.base import Zoo
+
+SAMPLE = 32  # queries, evenly spread over the rows
+REPEATS = 5  # the fastest of so many is a query's time
+ALPHA = 0.5  # pruning scale of the probe
+
+
+def with_overheads(profile: Profile, zoo: Zoo, engine: Engine, queries: list[Query], importance: list[str]) -> Profile:
+    """The profile with `overhead_ms` and `prune_ms`, as measured between its first and its largest model.
+
+    importance: the options that some system reads; empty: no text is pruned, and `prune_ms` stays 0. Pruning is probed
+    on the smallest model that has importance.
+    """
+    if len(zoo.models) < 2:
+        return profile
+    sample = queries[:: max(1, len(queries) // SAMPLE)][:SAMPLE]
+    overhead = _probe(profile, zoo, engine, sample, zoo.models[0].name, None)
+    scored = next((name for name in profile.names[:-1] if profile.models[name].importance), None)
+    if not importance or scored is None:
+        return replace(profile, overhead_ms=overhead)
+    pruned = _probe(profile, zoo, engine, sample, scored, importance[0])
+    return replace(profile, overhead_ms=overhead, prune_ms=pruned - overhead)
+
+
+def _probe(
+    profile: Profile, zoo: Zoo, engine: Engine, sample: list[Query], small: str, importance: str | None
+) -> float:
+    """Median milliseconds of two levels beyond those of both models alone and of a cascade of one level."""
+    names = [small, profile.names[-1]]
+    first, last = (engine.load(zoo[name], importance=importance, pooled=profile.is_regression) for name in names)
+    both = _always(profile, names, [0.0 if importance is None else ALPHA], importance, {small: first, names[1]: last})
+    alone = _always(profile, names[:1], [], None, {small: first})
+    texts = [_read(query, first, both.points[0]) if importance else query.texts for query in sample]
+    calls: list[Callable[[int], object]] = [
+        lambda k: both.answer(sample[k]),
+        lambda k: alone.answer(sample[k]),
+        lambda k: first.forward(first.encode(sample[k].texts)),
+        lambda k: first.forward(first.encode(sample[k].texts), want_importance=importance is not None),
+        lambda k: last.forward(last.encode(texts[k])),
+    ]
+    two, one, plain, scored, second = _times(calls, len(sample))
+    return float(np.median(two - scored - second - (one - plain)))
+
+
+def _always(profile: Profile, names: list[str], alphas: list[float], importance: str | None, models: dict) -> Cascade:
+    """A cascade that re-routes every query to its last level."""
+    point = Point(
+        models=names,
+        temperatures=[1.0] * len(names),
+        weights=[1.0] * len(names),
+        taus=[rules.ALWAYS] * len(alphas),
+        alphas=alphas,
+        ensemble="weighted",
+        importance=importance or "last",
+        agreement=[_agreement(profile, names)] if profile.is_regression and alphas else [],
+    )
+    return Cascade(Plan("tabi", profile.task, [FoldPlan([], None, 0.0, point.plain())], profile.seed, {}), models)
+
+
+def _agreement(profile: Profile, names: list[str]) -> dict:
+    small, large = (profile.models[name] for name in names)
+    scores = (outputs_of(model.logits, 1.0)[:, 0] for model in (small, large))
+    return fit_agreement(small.pooled, *scores)[0].plain()
+
+
+def _read(query: Query, model: Model, point: Point) -> tuple[str, ...]:
+    """The text that the last level reads."""
+    encoding = model.encode(query.texts)
+    scores = model.forward(encoding, want_importance=True).importance
+    keep = rules.kept_words(scores, encoding.words, ALPHA, point.pruning, point.seed, query.id)
+    return rules.pruned_texts(query.texts, encoding.words, keep)
+
+
+def _times(calls: list[Callable[[int], object]], count: int) -> np.ndarray:
+    """(len(calls), count) milliseconds, the least of several, interleaved query by query."""
+    taken = np.empty((REPEATS + 1, len(calls), count))
+    gc.collect()
+    gc.disable()
+    try:
+        for repeat in range(REPEATS + 1):  # the first is a warm-up
+            for k in range(count):
+                for number, call in enumerate(calls):
+                    start = perf_counter_ns()
+                    call(k)
+                    taken[repeat, number, k] = (perf_counter_ns() - start) / 1e6
+    finally:
+        gc.enable()
+    return taken[1:].min(axis=0)
