@@ -63,7 +63,7 @@ def _forest(name: str, title: str, table: Table, data: pd.DataFrame, row: str, h
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.2, 1])
         intervals(left, drawn[drawn.reduction_pct.notna()], rows, hues, "reduction_pct")
         intervals(right, drawn, rows, hues, "margin")
-        if printed in drawn and row == "task":
+        if row == "task" and printed in drawn and drawn[printed].notna().any():
             theirs = drawn[drawn[printed].notna()]
             at = [rows.index(each) for each in theirs.row]
             left.plot(theirs[printed], at, "D", mfc="none", mec="black", ms=4, label="tabi, the paper", zorder=5)

@@ -11,7 +11,7 @@ from report_samples import record, write
 from tabi_bench.report import tables
 from tabi_bench.report.browse import NAMES, Note, Report
 from tabi_bench.report.cells import Table
-from tabi_bench.report.drawing import Drawing
+from tabi_bench.report.drawing import TWO_COLUMNS, Drawing, _columns
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,3 +64,15 @@ def test_notebooks_on_a_single_record(name, tmp_path, monkeypatch, capsys):
 
 def test_every_name_can_be_shown(results):
     assert all(Report(results).entries(*NAMES))
+
+
+def test_a_legend_takes_as_few_lines_as_fit():
+    assert _columns(["infaas", "cocktail", "tabi"], TWO_COLUMNS) == 3
+    assert _columns(["system"] * 11, TWO_COLUMNS) == 6, "two lines, of about equal length"
+    assert _columns(["a name far too long for any column of a legend" * 2], 3.35) == 1
+
+
+def test_no_legend_entry_for_a_paper_without_the_task(tmp_path):
+    write(tmp_path, *(record(m, "a", task="tickets", run_id=m) for m in ("infaas", "tabi")))
+    _, drawing, _ = Report(tmp_path).entries("main")
+    assert [text.get_text() for text in drawing.draw().legends[0].get_texts()] == ["infaas", "tabi"]
