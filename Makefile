@@ -40,7 +40,10 @@ reproduce: $(VENV)/.installed  ## all measured presets, then the report: make re
 	done
 	$(MAKE) report
 
+notebooks: $(VENV)/.installed  ## notebooks/*.ipynb anew from their .py, without outputs
+	$(BIN)/jupytext --quiet --to ipynb notebooks/*.py
+
 clean:  ## remove the environment and outputs
 	rm -rf $(VENV) outputs
 
-.PHONY: help demo test lint format bundle report reproduce clean
+.PHONY: help demo test lint format bundle report reproduce notebooks clean

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,17 @@ class Table:
         lines = [text.columns, ["---"] * len(text.columns), *text.to_numpy()]
         body = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
         return "\n\n".join([f"**{self.title}**", body, *self.notes, f"*{self.provenance}*"]) + "\n"
+
+    def html(self) -> str:
+        """Scrolls sideways where it is wider than the page."""
+        body = self.text().to_html(index=False, border=0)
+        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in self.notes)
+        source = f'<p class="source">{escape(self.provenance)}</p>'
+        return f'<div class="scroll" style="overflow-x: auto">{body}</div>{notes}{source}'
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its own style would break the lines in cells."""
+        return f"<style>.scroll th, .scroll td {{ white-space: nowrap }}</style>{self.html()}"
 
     def latex(self) -> str:
         """booktabs; needs `\\usepackage{booktabs}`."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,9 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     "random": (_BLIND[6], "X", ":"),
     "oracle": (_BLIND[3], "*", "--"),
 }
-SPARE = list(zip(_BLIND, "oD^vsXp*hP", 3 * ["-", "--", "-.", ":"], strict=False))
+_MARKERS, _LINES = "oD^vsXp*hPd", ("-", "--", "-.")
+# As many markers and colours as share no divisor: no pair comes twice before the 110th.
+SPARE = [(_BLIND[k % 10], _MARKERS[k % 11], _LINES[k % 3]) for k in range(110)]
 
 
 def look(name: str, place: int = 0) -> tuple[str, str, str]:
@@ -72,15 +76,27 @@ class Drawing:
         """Writes <name>.pdf, .png and .csv into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{self.name}{end}" for end in (".pdf", ".png", ".csv")]
-        with matplotlib.rc_context(STYLE):
-            figure = self.draw()
-            columns = 62 if figure.get_figwidth() < TWO_COLUMNS else 140
-            source = "\n".join(textwrap.wrap(self.provenance, columns))
-            figure.supxlabel(source, fontsize=4.5, color="0.35", x=0.01, ha="left", ma="left", linespacing=1.3)
+        with self._drawn() as figure:
             figure.savefig(paths[0], metadata={"CreationDate": None, "ModDate": None})
             figure.savefig(paths[1])
         self.data.assign(provenance=self.provenance).to_csv(paths[2], index=False, lineterminator="\n")
         return paths
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        picture = io.BytesIO()
+        with self._drawn() as figure:
+            figure.savefig(picture, format="png", dpi=150)
+        return picture.getvalue()
+
+    @contextmanager
+    def _drawn(self) -> Iterator[Figure]:
+        """The figure with its provenance below; the style holds until it is saved."""
+        with matplotlib.rc_context(STYLE):
+            figure = self.draw()
+            source = "\n".join(textwrap.wrap(self.provenance, int(27 * figure.get_figwidth())))
+            figure.supxlabel(source, fontsize=5, color="0.35", x=0.01, ha="left", ma="left", linespacing=1.3)
+            yield figure
 
 
 def panels(titles: Sequence[str], rows: int = 1, height: float = 1.45) -> tuple[Figure, np.ndarray]:
@@ -88,6 +104,7 @@ def panels(titles: Sequence[str], rows: int = 1, height: float = 1.45) -> tuple[
     columns = min(len(titles), COLUMNS)
     bands = -(-len(titles) // columns)
     width = ONE_COLUMN if columns <= 2 else TWO_COLUMNS
+    height *= 1.3 if len(titles) == rows == 1 else 1.0  # a single panel is as wide as two
     figure = Figure(figsize=(width, bands * rows * height + 0.55), layout="constrained")
     grid = figure.subplots(bands * rows, columns, squeeze=False)
     chosen = np.empty((rows, len(titles)), object)
@@ -111,16 +128,29 @@ def label_axes(axes: np.ndarray, x: str, ys: Sequence[str]) -> None:
                 one.set_ylabel(y)
 
 
-def legend(figure: Figure, axes: Iterable[Axes], columns: int = 6) -> None:
-    """One legend above all panels, each name once."""
+def legend(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One legend above all panels, each name once, read from left to right in lines of about equal length."""
     found: dict[str, Any] = {}
     for one in axes:
         handles, names = one.get_legend_handles_labels()
         for handle, name in zip(handles, names, strict=True):
             found.setdefault(name, handle)
-    narrow = 3 if figure.get_figwidth() < TWO_COLUMNS else columns
-    if found:
-        figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=min(narrow, len(found)))
+    if not found:
+        return
+    columns = _columns(list(found), figure.get_figwidth())
+    # matplotlib fills a legend column by column
+    order = [name for start in range(columns) for name in list(found)[start::columns]]
+    figure.legend([found[name] for name in order], order, loc="outside upper center", ncols=columns)
+
+
+def _columns(names: list[str], inches: float) -> int:
+    """The columns of a legend: as few lines as fit into the width, then as few columns as those lines need."""
+    for columns in range(len(names), 1, -1):
+        longest = [max(map(len, names[start::columns])) for start in range(columns)]
+        if sum(4 * length + 31 for length in longest) <= 72 * inches:  # points: a letter; handle and gaps
+            lines = -(-len(names) // columns)
+            return -(-len(names) // lines)
+    return 1
 
 
 def intervals(

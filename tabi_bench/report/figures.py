@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.report import derived, paper
 from tabi_bench.report.cells import Table, provenance
-from tabi_bench.report.drawing import (
-    TWO_COLUMNS,
-    Drawing,
-    intervals,
-    label_axes,
-    legend,
-    look,
-    panels,
-)
+from tabi_bench.report.drawing import COLUMNS, TWO_COLUMNS, Drawing, intervals, label_axes, legend, look, panels
 from tabi_bench.report.reading import METHODS, Results, Session, Setting, newest, sessions
-from tabi_bench.report.tables import profiled
+from tabi_bench.report.tables import Tables, profiled
 
 log = logging.getLogger(__name__)
-Tables = dict[str, Table]
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
 QUANTILES = np.unique(np.concatenate([np.linspace(0, 0.99, 100), np.linspace(0.99, 1, 21)]))
 
 
@@ -70,7 +63,7 @@ def _forest(name: str, title: str, table: Table, data: pd.DataFrame, row: str, h
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.2, 1])
         intervals(left, drawn[drawn.reduction_pct.notna()], rows, hues, "reduction_pct")
         intervals(right, drawn, rows, hues, "margin")
-        if printed in drawn and row == "task":
+        if row == "task" and printed in drawn and drawn[printed].notna().any():
             theirs = drawn[drawn[printed].notna()]
             at = [rows.index(each) for each in theirs.row]
             left.plot(theirs[printed], at, "D", mfc="none", mec="black", ms=4, label="tabi, the paper", zorder=5)
@@ -111,6 +104,9 @@ def engines(results: Results, setting: Setting, tables: Tables) -> Drawing | Non
     return _forest("engines", "Engines", tables["engines"], data, "where")
 
 
+STAGES = ("tokenise", "level1", "decide", "prune", "level2", "level3", "members", "harness")  # in their order in time
+
+
 def latency(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
     """Mean latency of INFaaS, Cocktail and Tabi, stacked from its stages."""
     data = _ok(tables.get("main"))
@@ -119,38 +115,36 @@ def latency(results: Results, setting: Setting, tables: Tables) -> Drawing | Non
     drawn = pd.DataFrame(stages)
     if drawn.empty or len(drawn.columns) == 2:
         return None
-    names = [c for c in drawn if c not in ("task", "system", "harness")] + ["harness"]
-    drawn[names] = drawn[names].fillna(0.0)
+    others = [c for c in drawn if c not in ("task", "system", *STAGES)]
+    names = [c for c in (*STAGES[:-1], *others, STAGES[-1]) if c in drawn]
+    drawn = drawn[["task", "system", *names]].fillna(dict.fromkeys(names, 0.0))
 
     def draw() -> Figure:
-        tasks = list(dict.fromkeys(drawn.task))
+        tasks, systems = list(dict.fromkeys(drawn.task)), _systems(list(drawn.system))
         figure, axes = panels(tasks, height=1.3)
-        for task, one in zip(tasks, axes[0], strict=True):
-            mine, left = drawn[drawn.task == task], 0.0
-            for k, stage in enumerate(names):
-                color = look("", k)[0]
-                hatch = ["", "////", "....", "xxxx", "\\\\\\\\"][k % 5]
-                one.barh(
-                    mine.system,
-                    mine[stage],
-                    left=left,
-                    color=color,
-                    hatch=hatch,
-                    edgecolor="white",
-                    lw=0.2,
-                    label=stage,
-                )
-                left = left + mine[stage].to_numpy()
-            one.invert_yaxis()
-            one.grid(axis="y", visible=False)
+        for place, (task, one) in enumerate(zip(tasks, axes[0], strict=True)):
+            _stacked(one, drawn[drawn.task == task], names, systems)
+            one.set_yticks(range(len(systems)), systems if place % COLUMNS == 0 else [""] * len(systems))
         label_axes(axes, "mean ms", [""])
-        for place, one in enumerate(axes[0]):
-            if place % 5:
-                one.set_yticklabels([])
         legend(figure, axes[0])
         return figure
 
     return Drawing("latency", "Mean latency by stage", drawn, draw, tables["main"].provenance)
+
+
+def _stacked(axes: Axes, data: pd.DataFrame, stages: list[str], systems: list[str]) -> None:
+    """A bar per system, every system at the same height in all panels; one that the task lacks says so."""
+    at = np.array([systems.index(system) for system in data.system])
+    left = np.zeros(len(data))
+    for stage in stages:
+        place = STAGES.index(stage) if stage in STAGES else len(STAGES)
+        style = {"color": look("", place)[0], "hatch": HATCHES[place % len(HATCHES)], "edgecolor": "white", "lw": 0.2}
+        axes.barh(at, data[stage], left=left, label=stage, **style)
+        left += data[stage].to_numpy()
+    for missing in set(range(len(systems))) - set(at):
+        axes.annotate("none", (0, missing), (3, 0), textcoords="offset points", va="center", fontsize=6, color="0.35")
+    axes.set_ylim(len(systems) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
 
 
 # --- one figure each --------------------------------------------------------------------------------------------------
@@ -164,25 +158,17 @@ def models(results: Results, setting: Setting, tables: Tables) -> Drawing | None
     drawn = table.data[["task", "model", "params_millions", "mean_ms", "score"]]
 
     def draw() -> Figure:
-        tasks = list(dict.fromkeys(drawn.task))
+        tasks, names = list(dict.fromkeys(drawn.task)), list(dict.fromkeys(drawn.model))
         figure, axes = panels(tasks)
         for task, one in zip(tasks, axes[0], strict=True):
             mine = drawn[drawn.task == task].sort_values("mean_ms")
-            one.plot(mine.mean_ms, 100 * mine.score, "-o", color=look("tabi")[0], linewidth=0.6)
-            for k, each in enumerate(mine.itertuples()):
-                above = k == 0 or k % 2 == 0
-                offset, va = ((3, 4), "bottom") if above else ((3, -4), "top")
-                one.annotate(
-                    each.model,
-                    (each.mean_ms, 100 * each.score),
-                    offset,
-                    textcoords="offset points",
-                    fontsize=5,
-                    va=va,
-                    ha="center",
-                )
-            one.margins(0.22, 0.25)
+            one.plot(mine.mean_ms, 100 * mine.score, color="0.6", linewidth=0.6)
+            for each in mine.itertuples():
+                color, marker, _ = look("", names.index(each.model))
+                one.plot(each.mean_ms, 100 * each.score, marker, color=color, label=each.model)
+            one.margins(0.1, 0.1)
         label_axes(axes, "mean ms", ["score, %"])
+        legend(figure, axes[0])
         return figure
 
     return Drawing("models", "The ladder of models", drawn, draw, table.provenance)
@@ -206,8 +192,8 @@ def three_level(results: Results, setting: Setting, tables: Tables) -> Drawing |
         left, right = figure.subplots(1, 2)
         start = np.zeros(len(drawn))
         for k, level in enumerate(("level1", "level2", "level3")):
-            color = ["0.25", look("tabi")[0], look("cocktail")[0]][k]
-            left.barh(drawn.row, drawn[level], left=start, color=color, edgecolor="white", label=f"level {k + 1}")
+            shade = ["0.3", "0.6", "0.85"][k]  # grey: the colours are the tasks', on the right
+            left.barh(drawn.row, drawn[level], left=start, color=shade, edgecolor="white", label=f"level {k + 1}")
             start += drawn[level].to_numpy()
         left.invert_yaxis()
         left.set_xlabel("queries returned, %")
@@ -259,7 +245,7 @@ def pruning(results: Results, setting: Setting, tables: Tables) -> Drawing | Non
                     one.plot(by * mine[x], times * mine[y], style, marker=marker, color=color, label=control)
             line[0].set(xlabel="alpha", ylabel=f"{task}: words pruned, %")
             line[1].set(xlabel="words pruned, %", ylabel="score, %")
-            line[2].set(xlabel="words pruned, %", ylabel="large model ms, re-routed")
+            line[2].set(xlabel="words pruned, %", ylabel="large model, ms")
         legend(figure, grid.flat)
         return figure
 
@@ -290,11 +276,14 @@ def tail(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
             for system, mine in drawn[drawn.task == task].groupby("system", sort=False):
                 color, _, style = look(system)
                 one.plot(mine.ms, np.maximum(mine.slower, 5e-4), style, color=color, label=system)
-            one.set_yscale("log")
-            one.set_ylim(9e-4, 1.2)
+            one.set(xscale="log", yscale="log", ylim=(9e-4, 1.2))
             one.set_yticks([1, 0.1, 0.01, 0.001], ["100 %", "10 %", "1 %", "0.1 %"])
+            shown = drawn[(drawn.task == task) & (drawn.slower > 9e-4)].ms
+            ticks = (1, 2, 5) if shown.max() > 4 * shown.min() else (1, 1.5, 2, 3, 5, 7)
+            one.xaxis.set_major_locator(LogLocator(subs=ticks))
+            one.xaxis.set_major_formatter(FuncFormatter("{:g}".format))
             one.minorticks_off()
-            one.set_xlim(0, 1.25 * drawn[(drawn.task == task) & (drawn.slower > 0.004)].ms.max())
+            one.set_xlim(shown.min() / 1.1, shown.max() * 1.1)
         label_axes(axes, "ms", ["queries slower"])
         legend(figure, axes[0])
         return figure
@@ -338,20 +327,19 @@ def threshold(results: Results, setting: Setting, tables: Tables) -> Drawing | N
         figure, axes = panels(list(chosen), rows=3, height=1.0)
         for task, column in zip(chosen, axes.T, strict=True):
             mine = drawn[drawn.task == task]
-            for one, key, factor, name in zip(
-                column, ("score", "mean_ms", "share"), (100, 1, 100), ("tabi", "cocktail", "oracle"), strict=True
-            ):
-                one.plot(mine.tau, factor * mine[key], color=look(name)[0])
+            for one, key, factor in zip(column, ("score", "mean_ms", "share"), (100, 1, 100), strict=True):
+                one.plot(mine.tau, factor * mine[key], color=look("tabi")[0])
                 for tau in chosen[task]:
                     if tau <= 1:
-                        one.axvline(tau, color="0.4", linestyle=":", linewidth=0.8)
+                        one.axvline(tau, color="0.4", linestyle=":", linewidth=0.8, label="chosen for a fold")
                 one.set_xlim(min(0.99, mine.tau.min()), 1.005)
             for one in column[:-1]:
                 one.tick_params(labelbottom=False)
         label_axes(axes, "threshold tau", ["score, %", "mean ms", "re-routed, %"])
+        legend(figure, axes.flat)
         return figure
 
-    title = "Threshold (dotted: chosen, per fold), full text"
+    title = "Threshold, full text"
     return Drawing("threshold", title, drawn, draw, _provenance(found))
 
 
@@ -377,7 +365,7 @@ def break_even(results: Results, setting: Setting, tables: Tables) -> Drawing | 
                 one.plot(
                     100 * mine.target, mine[key].astype(float), style, marker=marker, ms=2.2, color=color, label=name
                 )
-            one.set_ylim(0, None)
+            one.set_ylim(0, 1.1 * np.nanmax(mine[list(kinds)].astype(float)))
         label_axes(axes, "target, %", ["predicted mean ms"])
         legend(figure, axes[0])
         return figure
@@ -413,6 +401,7 @@ def calibration(results: Results, setting: Setting, tables: Tables) -> Drawing |
                     marker=marker,
                     label=f"{when} scaling",
                     zorder=3,
+                    clip_on=False,
                 )
             before, after = (100 * error for error in errors[task])
             one.set_title(f"{task}\nECE {before:.1f} to {after:.1f} %", fontsize=6)
@@ -450,13 +439,13 @@ def deferral(results: Results, setting: Setting, tables: Tables) -> Drawing | No
                 mine = drawn[(drawn.task == task) & (drawn.order == order)]
                 color, _, style = look(name)
                 one.plot(100 * mine.share, 100 * mine.accuracy, style, color=color, label=order)
-            one.axvline(100 * sum(chosen[task]), color="0.4", linestyle=":", linewidth=0.8)
+            style = {"color": "0.4", "linestyle": ":", "linewidth": 0.8}
+            one.axvline(100 * sum(chosen[task]), label="share that Tabi re-routed", **style)
         label_axes(axes, "re-routed, %", ["accuracy, %"])
         legend(figure, axes[0])
         return figure
 
-    title = "Deferral (dotted: the share that Tabi re-routed)"
-    return Drawing("deferral", title, drawn, draw, _provenance(found))
+    return Drawing("deferral", "Deferral", drawn, draw, _provenance(found))
 
 
 Builder = Callable[[Results, Setting, Tables], Drawing | None]
@@ -478,7 +467,7 @@ BUILDERS: tuple[Builder, ...] = (
 )
 
 
-def build(results: Results, setting: Setting, tables: Tables) -> dict[str, Drawing]:
-    """Every figure for which this setting has something, by name."""
-    found = (builder(results, setting, tables) for builder in BUILDERS)
+def build(results: Results, setting: Setting, tables: Tables, only: Collection[str] = ()) -> dict[str, Drawing]:
+    """Every figure (or those named in `only`) for which this setting has something, by name."""
+    found = (builder(results, setting, tables) for builder in BUILDERS if not only or builder.__name__ in only)
     return {drawing.name: drawing for drawing in found if drawing is not None}

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tabi_bench.cache import write_atomically
 from tabi_bench.report import figures, tables
 from tabi_bench.report.cells import Table
-from tabi_bench.report.drawing import Drawing
+from tabi_bench.report.drawing import STYLE, Drawing
 from tabi_bench.report.reading import Results, Setting, read
 
 log = logging.getLogger(__name__)
@@ -61,10 +61,8 @@ def sections(results: Results, only: Collection[str] = ()) -> list[Section]:
     """One per setting; slugs that would collide are numbered."""
     found: list[Section] = []
     for setting in results.settings():
-        built = tables.build(results, setting)
-        drawn = figures.build(results, setting, built)
-        if only:
-            built, drawn = ({k: v for k, v in them.items() if k in only} for them in (built, drawn))
+        mine = tables.Tables(results, setting)
+        built, drawn = mine.build(only), figures.build(results, setting, mine, only)
         alike = sum(section.setting.slug == setting.slug for section in found)
         found.append(Section(setting, setting.slug + (f"-{alike + 1}" if alike else ""), built, drawn))
     return found
@@ -104,16 +102,18 @@ def _markdown(results: Results, found: list[Section], paper: Table) -> str:
 
 # --- one web page -----------------------------------------------------------------------------------------------------
 
-STYLE = """
+CSS = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1180px;
   padding: 1rem 1.5rem 4rem }
 h1 { font-size: 1.5rem }
 h2 { font-size: 1.15rem; margin-top: 2.5rem; border-bottom: 2px solid #ddd; padding-bottom: .3rem }
-h3 { font-size: 1rem; margin: 2rem 0 .5rem } nav ul { columns: 3; padding-left: 1.2rem; margin: .2rem 0 }
-img { max-width: 100%; height: auto; display: block; margin: .5rem 0 } .scroll { overflow-x: auto }
-table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums }
+h3 { font-size: 1rem; margin: 2rem 0 .5rem } nav ul { columns: 16rem; padding-left: 1.2rem; margin: .2rem 0 }
+.scroll { overflow-x: auto } img { max-width: 100%; height: auto; display: block; margin: .5rem 0 }
+table { border-collapse: separate; border-spacing: 0; font-size: .8rem; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eee }
-th { border-bottom: 1px solid #888; background: #fafafa } th:first-child, td:first-child { text-align: left }
+th { border-bottom: 1px solid #888; background: #fafafa }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0 }
+td:first-child { background: #fff }
 .note, .source { font-size: .8rem; color: #555; margin: .3rem 0 } .problem { color: #a00 }
 @media print { h3 { break-after: avoid } img { max-width: 17cm } }
 """
@@ -126,8 +126,9 @@ def _page(results: Results, found: list[Section], paper: Table, out: Path) -> st
     for section in found:
         body.append(f'<h2 id="{section.slug}">{html.escape(str(section.setting))}</h2>')
         body += [_entry(section, name, out) for name in section.names]
-    body += ['<h2 id="paper">The paper</h2>', _html_table(paper)]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
+    body += ['<h2 id="paper">The paper</h2>', paper.html()]
+    view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8">{view}<style>{CSS}</style>'
     title = "<title>tabi-bench: tables and figures</title>"
     return f"<!doctype html><html lang='en'><head>{head}{title}</head><body>" + "\n".join(body) + "</body></html>\n"
 
@@ -143,20 +144,21 @@ def _contents(section: Section) -> str:
     return f'<p class="note"><a href="#{section.slug}">{html.escape(str(section.setting))}</a></p><ul>{links}</ul>'
 
 
+def _image(title: str, png: bytes) -> str:
+    """The picture; a page too narrow for it to be read scrolls it."""
+    inches = int.from_bytes(png[16:20], "big") / STYLE["savefig.dpi"]  # the width stands in the file's header
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    image = f'<img style="min-width: {90 * inches:.0f}px" alt="{html.escape(title)}" src="{source}">'
+    return f'<div class="scroll">{image}</div>'
+
+
 def _entry(section: Section, name: str, out: Path) -> str:
     parts = [f'<h3 id="{section.slug}-{name}">{html.escape(_title(section, name))}</h3>']
     if name in section.drawings:
         drawing = section.drawings[name]
-        picture = base64.b64encode((out / section.slug / "figures" / f"{name}.png").read_bytes()).decode()
-        parts.append(f'<img alt="{html.escape(drawing.title)}" src="data:image/png;base64,{picture}">')
+        parts.append(_image(drawing.title, (out / section.slug / "figures" / f"{name}.png").read_bytes()))
         if name not in section.tables or section.tables[name].title != drawing.title:
             parts.append(f'<p class="note">Figure: {html.escape(drawing.title)}.</p>')
     if name in section.tables:
-        parts.append(_html_table(section.tables[name]))
+        parts.append(section.tables[name].html())
     return "\n".join(parts)
-
-
-def _html_table(table: Table) -> str:
-    body = table.text().to_html(index=False, border=0)
-    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
-    return f'<div class="scroll">{body}</div>{notes}<p class="source">{html.escape(table.provenance)}</p>'

@@ -5,7 +5,7 @@ A cell that failed, is infeasible or was not measured says so. The paper's numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import chain
 
 import numpy as np
@@ -608,7 +608,32 @@ BUILDERS = (
 )
 
 
+class Tables:
+    """The tables of one setting by name, each built when it is first asked for: some take seconds."""
+
+    def __init__(self, results: Results, setting: Setting) -> None:
+        self._results, self._setting = results, setting
+        self._builders = {builder.__name__: builder for builder in BUILDERS}
+        self._built: dict[str, Table | None] = {}
+
+    def get(self, name: str) -> Table | None:
+        """The table, or None where this setting has nothing for it. Raises KeyError for an unknown name."""
+        if name not in self._built:
+            self._built[name] = self._builders[name](self._results, self._setting)
+        return self._built[name]
+
+    def __getitem__(self, name: str) -> Table:
+        table = self.get(name)
+        if table is None:
+            raise KeyError(f"nothing was measured for {name}")
+        return table
+
+    def build(self, only: Collection[str] = ()) -> dict[str, Table]:
+        """Every table (or those named in `only`) for which the setting has something."""
+        found = {name: self.get(name) for name in self._builders if not only or name in only}
+        return {name: table for name, table in found.items() if table is not None}
+
+
 def build(results: Results, setting: Setting) -> dict[str, Table]:
     """Every table for which this setting has something, by name."""
-    found = (builder(results, setting) for builder in BUILDERS)
-    return {table.name: table for table in found if table is not None}
+    return Tables(results, setting).build()
