@@ -118,9 +118,10 @@ class TinyZooConfig(ZooConfig):
 class MinilmZooConfig(ZooConfig):
     """The pre-trained MiniLM-L6 encoder cut to its first layers and fine-tuned."""
 
-    layers: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6])
+    layers: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4, 6])
     distill: bool = True  # the smaller models also learn from the largest one's logits, with weight train.distill
     student_rate: float = 1.0  # times train.learning_rate for the smaller models
+    average_rate: float = 1.0  # times train.learning_rate for the model without layers
     tasks: dict[str, Any] = field(default_factory=dict)  # what differs from `train`, by task
 
 

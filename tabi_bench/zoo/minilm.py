@@ -83,9 +83,9 @@ def encoder_folder(path: str | None) -> Path:
 
 
 def cut(folder: Path, layers: int, labels: list[str], seed: int) -> MeanPoolBert:
-    """The encoder's embeddings and first `layers` layers in float32, under a new head drawn from `seed`."""
+    """The encoder's embeddings and first `layers` layers (0: none) in float32, under a new head drawn from `seed`."""
     config = read_config(folder)
-    if not 1 <= layers <= config["num_hidden_layers"]:
+    if not 0 <= layers <= config["num_hidden_layers"]:
         raise ModelError(f"zoo.layers: {layers} layers asked of {folder}, which has {config['num_hidden_layers']}")
     heads = {"id2label": dict(enumerate(labels))} if labels else {"num_labels": 1, "problem_type": "regression"}
     with torch.random.fork_rng(devices=[]):
@@ -151,7 +151,7 @@ class Ladder:
             raise ConfigError(f"zoo.tasks.{self.task.name}: {error}; its keys are those of zoo.train") from None
         if layers == self.largest:
             return replace(base, distill=0.0)
-        rate = base.learning_rate * self.config.student_rate
+        rate = base.learning_rate * (self.config.student_rate if layers else self.config.average_rate)
         return replace(base, learning_rate=rate, distill=base.distill if self.config.distill else 0.0)
 
     def key(self, layers: int) -> str:
