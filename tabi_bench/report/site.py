@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tabi_bench.cache import write_atomically
-from tabi_bench.report import figures, tables
+from tabi_bench.report import figures, shapes, tables
 from tabi_bench.report.cells import Table
 from tabi_bench.report.drawing import Drawing
 from tabi_bench.report.reading import Results, Setting, read
@@ -55,6 +55,15 @@ def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[st
             write_atomically(out / name, text)
         written += [out / name for name in pages]
     return written
+
+
+def write_shapes(root: Path | str, out: Path | str | None = None, only: Collection[str] = ()) -> list[Path]:
+    """The tables of the paper's shapes from the bench's files in `root`, into `out` (default: beside those files)."""
+    out = Path(out or root).expanduser()
+    kept = [table for name, found in shapes.build(root).items() for table in found if not only or name in only]
+    if not kept:
+        raise ValueError(f"nothing for {', '.join(only)}; there are {', '.join(shapes.NAMES)}")
+    return [path for table in kept for path in _table_files(table, out)]
 
 
 def sections(results: Results, only: Collection[str] = ()) -> list[Section]:
