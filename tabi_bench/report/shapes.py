@@ -203,7 +203,7 @@ def latencies(bench: Bench) -> Table:
     ]
     for entry, length in bench.ways:
         columns.append(number(f"{entry} {length} ms", f"{entry}, {length} tokens: ms"))
-        columns.append(number(f"{entry} {length} ratio", "paper / ours", 1))
+        columns.append(number(f"{entry} {length} ratio", f"{entry}, {length}: paper / ours", 1))
     notes = [
         "Ours: median from raw text to label, one query at a time, every text of exactly so many tokens (of whole "
         "words, so that tokenising is cheap). Engines of one model and length were measured interleaved. The paper's: "

@@ -15,6 +15,7 @@ from tabi_bench.cache import write_atomically
 from tabi_bench.report import figures, shapes, tables
 from tabi_bench.report.cells import Table
 from tabi_bench.report.drawing import Drawing
+from tabi_bench.report.ladder import ladder
 from tabi_bench.report.reading import Results, Setting, read
 
 log = logging.getLogger(__name__)
@@ -48,9 +49,9 @@ def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[st
         raise ValueError(f"the records below {root} hold nothing for {wanted}; sessions with Tabi and a profile do")
     written = [path for section in found for path in _write(section, out)]
     if not only:
-        paper = tables.printed()
-        written += _table_files(paper, out)
-        pages = {"report.md": _markdown(results, found, paper), "index.html": _page(results, found, paper, out)}
+        last = [table for table in (ladder(results.root), tables.printed()) if table is not None]
+        written += [path for table in last for path in _table_files(table, out)]
+        pages = {"report.md": _markdown(results, found, last), "index.html": _page(results, found, last, out)}
         for name, text in pages.items():
             write_atomically(out / name, text)
         written += [out / name for name in pages]
@@ -98,7 +99,7 @@ def _table_files(table: Table, folder: Path) -> list[Path]:
 # --- one Markdown file ------------------------------------------------------------------------------------------------
 
 
-def _markdown(results: Results, found: list[Section], paper: Table) -> str:
+def _markdown(results: Results, found: list[Section], last: list[Table]) -> str:
     parts = ["# Report", *(f"Unreadable: {problem}" for problem in results.problems)]
     for section in found:
         parts.append(f"## {section.setting}")
@@ -108,7 +109,7 @@ def _markdown(results: Results, found: list[Section], paper: Table) -> str:
                 parts.append(f"![{drawing.title}]({section.slug}/figures/{name}.png)")
             if name in section.tables:
                 parts.append(section.tables[name].markdown().strip())
-    return "\n\n".join([*parts, "## The paper", paper.markdown()])
+    return "\n\n".join([*parts, *(f"## {table.title}\n\n{table.markdown()}" for table in last)])
 
 
 # --- one web page -----------------------------------------------------------------------------------------------------
@@ -128,14 +129,15 @@ th { border-bottom: 1px solid #888; background: #fafafa } th:first-child, td:fir
 """
 
 
-def _page(results: Results, found: list[Section], paper: Table, out: Path) -> str:
+def _page(results: Results, found: list[Section], last: list[Table], out: Path) -> str:
     body = ["<h1>tabi-bench: tables and figures</h1>"]
     body += [f'<p class="problem">Unreadable: {html.escape(problem)}</p>' for problem in results.problems]
     body += ["<nav>", *(_contents(section) for section in found), "</nav>"]
     for section in found:
         body.append(f'<h2 id="{section.slug}">{html.escape(str(section.setting))}</h2>')
         body += [_entry(section, name, out) for name in section.names]
-    body += ['<h2 id="paper">The paper</h2>', _html_table(paper)]
+    for table in last:
+        body += [f'<h2 id="{table.name}">{html.escape(table.title)}</h2>', _html_table(table)]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
     title = "<title>tabi-bench: tables and figures</title>"
     return f"<!doctype html><html lang='en'><head>{head}{title}</head><body>" + "\n".join(body) + "</body></html>\n"
