@@ -1,7 +1,11 @@
 """Every engine beside what users call: `python -m tabi_bench.engines.bench --models minilm-l6 bert-large --lengths 32`.
 
-Models are named by shape (random weights: their speed is that of trained ones) or by folder. All entries answer the
-same texts, interleaved in rounds of short blocks. An entry that fails says why in its row, and the others go on.
+Models are named by shape (random weights: their speed is that of trained ones; `paper`: all twelve of the paper) or by
+folder. The entries of one model and length answer the same texts, interleaved in rounds of short blocks. An entry that
+fails says why in its row, and the others go on.
+
+With `--minutes`, everything is first measured without the entries that compile, then once more with them, until time is
+up: what was not reached says so.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from itertools import product
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,8 +32,10 @@ from tabi_bench import device as devices
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Output
+from tabi_bench.records import revision
 from tabi_bench.zoo.base import ModelSpec
-from tabi_bench.zoo.shapes import SHAPES, write_shape
+from tabi_bench.zoo.loading import load_model, load_tokenizer, spec_of
+from tabi_bench.zoo.shapes import PAPER, SHAPES, random_model, shape_spec
 
 ENTRIES: dict[str, dict[str, Any]] = {
     "eager": {"name": "eager", "fuse_qkv": False},
@@ -39,6 +47,11 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "onnx-int8": {"name": "onnx", "quantize": True},
 }
 USERS = ("pipeline", "reduce-overhead")
+COMPILED = ("compile", "compile-autotune", "reduce-overhead")
+CLOCKS = ("text", "tokenise", "forward", "replay")
+NOT_MEASURED = "not measured: time was up"
+LEAST_FOR_P99 = 300  # calls
+Group = tuple[str, int]  # model, length: what is measured together
 ALPHA = 0.75  # pruning scale at which kept words are compared
 BLOCK = 10  # calls of one entry before the next one's turn
 
@@ -64,6 +77,10 @@ class Row:
     error: str | None = None
     engine: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def group(self) -> Group:
+        return self.model, self.length
+
 
 @dataclass
 class Entry:
@@ -80,8 +97,6 @@ class Entry:
 
 def texts_of_length(spec: ModelSpec, length: int, count: int) -> list[str]:
     """`count` texts of exactly `length` pieces (or the nearest below, for tokenizers that split the words)."""
-    from tabi_bench.zoo.loading import load_tokenizer
-
     tokenizer = load_tokenizer(spec.path, 4 * length)
     words = (
         [f"w{i}" for i in range(20000)]
@@ -97,16 +112,27 @@ def texts_of_length(spec: ModelSpec, length: int, count: int) -> list[str]:
     return texts
 
 
+def read_model(spec: ModelSpec, dtype: torch.dtype, device: str) -> torch.nn.Module:
+    """A stored model from its folder; a shape, which has no weights there, with weights drawn on the device."""
+    stored = any(spec.path.glob("model*.safetensors"))
+    return load_model(spec, dtype, device) if stored else random_model(spec.name, dtype, device)
+
+
 def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, lengths: list[int], sample: str) -> Entry:
-    """An engine of this package. The sample text is what `forward` and `replay` run on."""
+    """An engine of this package. The sample text is what `forward` and `replay` run on.
+
+    Importance is loaded, and captured or compiled beside the rest, only where outputs are compared.
+    """
     on_cpu = {"device": "cpu", "dtype": "auto"} if name.startswith("onnx") else {}
     where = {"device": arguments.device, "dtype": arguments.dtype, "threads": arguments.threads} | on_cpu
     engine = make_engine(EngineConfig(**{"buckets": lengths, **ENTRIES[name]}, **where))
-    model = engine.load(spec, importance="last")
+    engine.read = read_model
+    model = engine.load(spec, importance="last") if arguments.compare else None
     plain = engine.load(spec)
     encoding = plain.encode((sample,))
     plain.forward(encoding)
-    model.forward(encoding, want_importance=True)
+    if model is not None:
+        model.forward(encoding, want_importance=True)
     step = plain.runner.step(encoding.n_tokens, False) if engine.pads else None
 
     def replay() -> None:
@@ -119,15 +145,13 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
         tokenise=lambda text: plain.encode((text,)),
         forward=lambda: plain.forward(encoding),
         replay=replay if step is not None else None,
-        output=lambda text: model.forward(model.encode((text,)), want_importance=True),
+        output=None if model is None else lambda text: model.forward(model.encode((text,)), want_importance=True),
         engine=engine,
     )
 
 
 def _plain_model(spec: ModelSpec, arguments: argparse.Namespace) -> tuple[Any, Any, str, torch.dtype]:
     from transformers import PreTrainedTokenizerFast
-
-    from tabi_bench.zoo.loading import load_model
 
     on = devices.resolve(arguments.device)
     chosen = ("float16" if on.startswith("cuda") else "float32") if arguments.dtype == "auto" else arguments.dtype
@@ -136,7 +160,7 @@ def _plain_model(spec: ModelSpec, arguments: argparse.Namespace) -> tuple[Any, A
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(spec.path / "tokenizer.json"), **special)
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * (spec.family not in ("distilbert", "roberta"))
     tokenizer.model_input_names = names
-    return load_model(spec, dtype, on), tokenizer, on, dtype
+    return read_model(spec, dtype, on), tokenizer, on, dtype
 
 
 def pipeline_entry(spec: ModelSpec, arguments: argparse.Namespace) -> Entry:
@@ -236,59 +260,76 @@ def reference_outputs(spec: ModelSpec, texts: list[str], on: str) -> list[Output
     """Float32 eager, unfused, without TF32."""
     torch.backends.cuda.matmul.allow_tf32 = False
     engine = make_engine(EngineConfig(name="eager", device=on, dtype="float32", fuse_qkv=False))
+    engine.read = read_model
     model = engine.load(spec, importance="last")
     outputs = [model.forward(model.encode((text,)), want_importance=True) for text in texts]
     engine.close()
     return outputs
 
 
-def bench_length(spec: ModelSpec, length: int, arguments: argparse.Namespace, bandwidth: float | None) -> list[Row]:
-    """All entries on one model at one length."""
+def reason(error: Exception) -> str:
+    """Its kind and its first line."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:200]
+
+
+def bench_length(
+    spec: ModelSpec, length: int, entries: list[str], arguments: argparse.Namespace, bandwidth: float | None, end: float
+) -> list[Row]:
+    """Some entries on one model at one length, measured together; past `end` (monotonic, s) none is started."""
+    if not arguments.real:
+        spec = replace(spec, max_length=length)  # or graphs of the longest input would be captured for every length
     texts = arguments.real or texts_of_length(spec, length, arguments.texts_count)
     sample = texts_of_length(spec, length, 1)[0]
     timed = texts_of_length(spec, length, BLOCK)
-    reference = reference_outputs(spec, texts, arguments.device)
-    rows, entries = {}, {}
-    for name in arguments.entries:
-        rows[name] = Row(spec.name, length, name)
+    reference = reference_outputs(spec, texts, arguments.device) if arguments.compare else []
+    rows, built = {name: Row(spec.name, length, name) for name in entries}, {}
+    for name, row in rows.items():
+        if monotonic() > end:
+            row.error = NOT_MEASURED
+            continue
         try:
             entry = build(name, spec, arguments, [length], sample)
             entry.text(sample)
             if entry.output is not None:
-                compare(rows[name], [entry.output(text) for text in texts], reference)
-            entries[name] = entry
+                compare(row, [entry.output(text) for text in texts], reference)
+            built[name] = entry
         except Exception as error:
-            rows[name].error = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[
-                :200
-            ]
-    measure(rows, entries, timed, arguments.repeats)
-    for name, entry in entries.items():
+            row.error = reason(error)
+    measure(rows, built, timed, arguments)
+    describe(rows, built, bandwidth)
+    return list(rows.values())
+
+
+def describe(rows: dict[str, Row], built: dict[str, Entry], bandwidth: float | None) -> None:
+    """Fills in what the engines say of themselves, and frees them."""
+    for name, entry in built.items():
         if entry.engine is not None:
             rows[name].engine = entry.engine.describe()
             describe_streaming(rows[name], entry.engine, bandwidth)
             entry.engine.close()
-    entries.clear()
+    built.clear()
     torch._dynamo.reset()
     gc.collect()
-    return list(rows.values())
 
 
-def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], repeats: int) -> None:
+def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], arguments: argparse.Namespace) -> None:
     """Fills in the times of all entries that could be built."""
     calls: dict[tuple[str, str], Callable[[int], Any]] = {}
     for name, entry in entries.items():
-        for kind in ("text", "tokenise"):
-            if (call := getattr(entry, kind)) is not None:
+        for kind in arguments.clocks:
+            if (call := getattr(entry, kind)) is None:
+                continue
+            if kind in ("text", "tokenise"):
                 calls[name, kind] = lambda number, call=call: call(texts[number])
-        for kind in ("forward", "replay"):
-            if (call := getattr(entry, kind)) is not None:
+            else:
                 calls[name, kind] = lambda _number, call=call: call()
-    for (name, kind), times in time_all(calls, repeats).items():
+    for (name, kind), times in time_all(calls, arguments.repeats).items():
         setattr(rows[name], f"{kind}_p50", float(np.median(times)))
-        if kind == "text":
+        if kind == "text" and len(times) >= LEAST_FOR_P99:
             rows[name].text_p99 = float(np.quantile(times, 0.99))
     for row in rows.values():
-        if row.replay_p50 is not None:
+        if row.replay_p50 is not None and row.text_p50 is not None:
             row.outside_us = 1e3 * (row.text_p50 - row.replay_p50)
 
 
@@ -299,15 +340,18 @@ def describe_streaming(row: Row, engine: Any, bandwidth: float | None) -> None:
     if bandwidth is not None and engine.device.startswith("cuda"):
         network = next(iter(engine._networks.values()))
         row.stream_ms = 1e3 * streamed_bytes(network) / bandwidth
-        row.times_streaming = (row.replay_p50 or row.forward_p50) / row.stream_ms
+        if passed := row.replay_p50 or row.forward_p50:
+            row.times_streaming = passed / row.stream_ms
 
 
 def header(on: str, bandwidth: float | None) -> dict[str, Any]:
-    """The device line: what the numbers below were measured on."""
+    """The device line: what the numbers below were measured on, by which commit, when."""
     import transformers
 
     facts = devices.describe(on) | {"torch": torch.__version__, "transformers": transformers.__version__}
     facts |= {"python": platform.python_version(), "threads": torch.get_num_threads()}
+    code = revision()
+    facts |= {"commit": (code["commit"] or "unknown")[:10] + "+" * bool(code["dirty"]), "day": f"{date.today()}"}
     return facts | ({"copy_tb_per_s": round(bandwidth / 1e12, 3)} if bandwidth else {})
 
 
@@ -332,38 +376,45 @@ def table(rows: list[Row]) -> str:
 def markdown(facts: dict[str, Any], rows: list[Row]) -> str:
     """The device line and one table per model and length: rows of one table were measured interleaved."""
     lines = ["# Engines on " + facts["name"], "", " · ".join(f"{name} {value}" for name, value in facts.items())]
-    for group in dict.fromkeys((row.model, row.length) for row in rows):
+    for group in dict.fromkeys(row.group for row in rows):
         lines += ["", f"## {group[0]}, {group[1]} tokens", "", "| entry | " + " | ".join(COLUMNS) + " | note |"]
         lines.append("|---|" + "---:|" * len(COLUMNS) + "---|")
-        of_group = [row for row in rows if (row.model, row.length) == group]
+        of_group = [row for row in rows if row.group == group]
         lines += [f"| {row.entry} | {' | '.join(_cells(row))} | {row.error or ''} |" for row in of_group]
     return "\n".join(lines) + "\n"
 
 
 def save(folder: Path, facts: dict[str, Any], rows: list[Row]) -> None:
-    """<device>.json and <device>.md; earlier rows of other models and lengths on this device are kept."""
+    """<device>.json and <device>.md; earlier rows of models and lengths that were not reached now are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / (re.sub(r"[^a-z0-9]+", "-", facts["name"].lower()) + ".json")
-    new = {(row.model, row.length) for row in rows}
+    reached = {row.group for row in rows if row.error != NOT_MEASURED}
     known = [Row(**row) for row in json.loads(file.read_text())["rows"]] if file.exists() else []
-    rows = [row for row in known if (row.model, row.length) not in new] + rows
+    known = [row for row in known if row.group not in reached]
+    there = {row.group for row in known}
+    rows = known + [row for row in rows if row.group not in there]
     file.write_text(json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     file.with_suffix(".md").write_text(markdown(facts, rows))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.engines.bench", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["minilm-l6"], help=f"folders, or shapes: {', '.join(SHAPES)}")
+    shapes = f"folders, or shapes: paper (the paper's twelve), {', '.join(SHAPES)}"
+    parser.add_argument("--models", nargs="+", default=["minilm-l6"], help=shapes)
     parser.add_argument("--lengths", nargs="+", type=int, default=[32], help="pieces per text")
     parser.add_argument("--entries", nargs="+", default=None, choices=[*ENTRIES, *USERS])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of one forward pass")
     parser.add_argument("--repeats", type=int, default=300)
+    parser.add_argument("--clocks", nargs="+", default=CLOCKS, choices=CLOCKS, help="what is timed")
+    parser.add_argument("--minutes", type=float, default=None, help="start nothing new after so many")
+    parser.add_argument("--no-compare", dest="compare", action="store_false", help="times alone, no outputs compared")
     parser.add_argument("--texts-count", type=int, default=20, help="texts on which outputs are compared")
     parser.add_argument("--texts", type=Path, default=None, help="a file of real texts to compare on, one per line")
     parser.add_argument("--results", type=Path, default=None, help="folder for <device>.json and <device>.md")
     arguments = parser.parse_args(argv)
+    arguments.models = [n for name in arguments.models for n in (PAPER if name == "paper" else [name])]
     arguments.device = devices.resolve(arguments.device)
     gpu = arguments.device.startswith("cuda")
     fast = ["graph-unfused", "graph", "compile"] if gpu else ["onnx", "onnx-int8"]
@@ -372,26 +423,55 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def passes(arguments: argparse.Namespace) -> list[list[str]]:
+    """Entries by pass. With a time limit, what compiles waits until all else is measured; then all are, together."""
+    quick = [name for name in arguments.entries if name not in COMPILED]
+    if arguments.minutes is None or len(quick) in (0, len(arguments.entries)):
+        return [arguments.entries]
+    return [quick, arguments.entries]
+
+
+def merged(old: list[Row], new: list[Row]) -> list[Row]:
+    """A group measured once more: the new rows if one of them has times, else old times with the new errors."""
+    fresh = {row.entry: row for row in new}
+    if any(row.text_p50 is not None for row in new):
+        return [fresh.get(row.entry, row) for row in old]
+    return [row if row.text_p50 is not None else fresh.get(row.entry, row) for row in old]
+
+
+def bench(specs: dict[str, ModelSpec], arguments: argparse.Namespace, bandwidth: float | None) -> Iterator[list[Row]]:
+    """Yields all rows, those not reached yet included, after each group; all models at the shortest length first."""
+    end = monotonic() + 60 * (arguments.minutes if arguments.minutes is not None else float("inf"))
+    groups = [(name, length) for length, name in product(sorted(arguments.lengths), specs)]
+    found = {g: [Row(specs[g[0]].name, g[1], entry, error=NOT_MEASURED) for entry in arguments.entries] for g in groups}
+    for entries, (name, length) in product(passes(arguments), groups):
+        if monotonic() > end:
+            break
+        try:
+            rows = bench_length(specs[name], length, entries, arguments, bandwidth, end)
+        except Exception as error:  # of the group as a whole: while it was timed, say
+            rows = [Row(specs[name].name, length, entry, error=reason(error)) for entry in entries]
+        print(table(rows), flush=True)
+        found[name, length] = merged(found[name, length], rows)
+        yield [row for group in groups for row in found[group]]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Benches every model at every length, printing as it goes and keeping `--results` up to date."""
-    from tabi_bench.zoo.loading import spec_of
-
     arguments = parse(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     bandwidth = copy_bandwidth(arguments.device) if arguments.device.startswith("cuda") else None
-    facts, rows = header(arguments.device, bandwidth), []
+    facts = header(arguments.device, bandwidth)
     print(" · ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
-    for name in arguments.models:
-        with tempfile.TemporaryDirectory() as folder:
-            longest = max(arguments.lengths)
-            shaped = name in SHAPES
-            spec = write_shape(name, Path(folder), longest) if shaped else spec_of(Path(name), Path(name).name, longest)
-            for length in arguments.lengths:
-                rows += bench_length(spec, length, arguments, bandwidth)
-                print(table(rows[-len(arguments.entries) :]), flush=True)
-                if arguments.results:
-                    save(arguments.results, facts, rows)
+    longest = max(arguments.lengths)
+    with tempfile.TemporaryDirectory() as root:
+        shapes = {name: shape_spec(name, Path(root) / name, longest) for name in arguments.models if name in SHAPES}
+        stored = {n: spec_of(Path(n), Path(n).name, longest) for n in arguments.models if n not in SHAPES}
+        specs = {name: (shapes | stored)[name] for name in arguments.models}
+        for rows in bench(specs, arguments, bandwidth):
+            if arguments.results:
+                save(arguments.results, facts, rows)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from tabi_bench.engines.encoding import Encoding, encoder_of
 from tabi_bench.engines.importance import word_importance
 from tabi_bench.engines.network import Network, build_network
 from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.loading import load_model
 
 log = logging.getLogger(__name__)
 GRID = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -81,6 +82,7 @@ class EagerEngine:
         self.dtype = config.dtype
         if config.dtype == "auto":
             self.dtype = "float16" if self.device.startswith("cuda") else "float32"
+        self.read = load_model  # where models come from; the bench draws weights that are on no disk
         self._networks: dict[tuple, Network] = {}
         self._hosted: dict[str, LoadedModel] = {}  # models without layers, by content
 
@@ -95,7 +97,8 @@ class EagerEngine:
         for option in (importance,) if importance else (None, "last", "mean"):
             if (identity, option) in self._networks:
                 return self._networks[identity, option]
-        network = build_network(spec, getattr(torch, self.dtype), self.device, importance, pooled, self.config.fuse_qkv)
+        dtype = getattr(torch, self.dtype)
+        network = build_network(spec, dtype, self.device, importance, pooled, self.config.fuse_qkv, self.read)
         self._networks[identity, importance] = network
         return network
 

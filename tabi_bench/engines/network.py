@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from transformers.models.deberta import modeling_deberta
@@ -92,10 +94,19 @@ def _remember_positions(model: nn.Module) -> None:
 
 
 def build_network(
-    spec: ModelSpec, dtype: torch.dtype, device: str, importance: str | None, pooled: bool, fuse_qkv: bool
+    spec: ModelSpec,
+    dtype: torch.dtype,
+    device: str,
+    importance: str | None,
+    pooled: bool,
+    fuse_qkv: bool,
+    read: Callable[[ModelSpec, torch.dtype, str], nn.Module] = load_model,
 ) -> Network:
-    """Loads `spec` as a Network; with `fuse_qkv`, queries, keys and values come from one matrix product."""
-    model = load_model(spec, dtype, device)
+    """Loads `spec` as a Network; with `fuse_qkv`, queries, keys and values come from one matrix product.
+
+    read: where the model comes from, its folder if nothing else is said.
+    """
+    model = read(spec, dtype, device)
     if fuse_qkv:
         fuse_projections(model)
     return Network(model, importance, pooled).eval().requires_grad_(False)

@@ -131,7 +131,9 @@ def provenance(runs: Iterable[Run]) -> str:
     limits = {f"power limit {d['power_limit_w']:.0f} W" for d in _devices(facts) if d.get("power_limit_w")}
     torch = {f"torch {fact['versions']['torch']}" for fact in facts if fact.get("versions", {}).get("torch")}
     days = sorted({fact["time"][:10] for fact in facts if fact.get("time")})
-    parts = [*settings, *sorted(drivers | limits | torch), "commit " + ", ".join(commits), *days[:1]]
+    seeds = sorted({run.seed for run in runs} - {0})  # 0 is every record's default
+    seeded = [f"seeds {', '.join(map(str, sorted({run.seed for run in runs})))}"] if seeds else []
+    parts = [*settings, *seeded, *sorted(drivers | limits | torch), "commit " + ", ".join(commits), *days[:1]]
     if len(days) > 1:
         parts[-1] += f" to {days[-1]}"
     if any(run.record.source == "generated" for run in runs):

@@ -68,6 +68,11 @@ class Run:
         return self.record.config.get("search", {}).get("margin_se")
 
     @property
+    def seed(self) -> int:
+        """Of training, of the two folds and of the order of queries."""
+        return self.record.config.get("seed", 0)
+
+    @property
     def option(self) -> dict[str, Any]:
         """The method's own options."""
         return self.record.config.get("method", {})
@@ -164,15 +169,41 @@ def sessions(runs: Iterable[Run]) -> list[Session]:
 
 
 def newest(found: list[Session], variant: Callable[[Session], Hashable] = lambda session: None) -> list[Session]:
-    """Of sessions alike in task, systems, margin and `variant`: the newest that did not fail. The paper's order."""
+    """Of sessions alike in task, systems, margin and `variant`: the newest that did not fail. The paper's order.
+
+    Of a task's seeds only the lowest of which a session did not fail is read: nothing mixes seeds within a task.
+    """
     best: dict[Hashable, tuple] = {}
-    for session in found:
-        first = next(iter(session.values()))
+    for session in _of_lowest_seed(found):
+        first = _first(session)
         cell = (first.record.task, tuple(session), first.margin_se, variant(session))
-        rank = (all(run.record.status != "failed" for run in session.values()), first.time)
+        rank = (_sound(session), first.time)
         if cell not in best or rank > best[cell][0]:
             best[cell] = (rank, session)
     return [best[cell][1] for cell in sorted(best, key=lambda cell: (_place(TASKS, cell[0]), str(cell[1:])))]
+
+
+def by_seed(found: list[Session]) -> dict[int, list[Session]]:
+    """The newest sessions of each seed, the lowest seed first."""
+    seeds = sorted({_first(session).seed for session in found})
+    return {seed: newest([session for session in found if _first(session).seed == seed]) for seed in seeds}
+
+
+def _of_lowest_seed(found: list[Session]) -> list[Session]:
+    best: dict[str, tuple[bool, int]] = {}
+    for session in found:
+        first = _first(session)
+        rank = (not _sound(session), first.seed)
+        best[first.record.task] = min(rank, best.get(first.record.task, rank))
+    return [session for session in found if _first(session).seed == best[_first(session).record.task][1]]
+
+
+def _first(session: Session) -> Run:
+    return next(iter(session.values()))
+
+
+def _sound(session: Session) -> bool:
+    return all(run.record.status != "failed" for run in session.values())
 
 
 def _place(order: tuple[str, ...], name: str) -> tuple[int, str]:
@@ -208,6 +239,7 @@ def row(run: Run) -> dict[str, Any]:
         "error": r.error,
         "label": run.label,
         "margin_se": run.margin_se,
+        "seed": run.seed,
         "metric": r.accuracy.get("metric"),
         "target": r.target.get("value"),
         "score": r.accuracy.get("value"),

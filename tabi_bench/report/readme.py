@@ -5,7 +5,8 @@ A marker names a table, the folder of its records (relative to where this runs) 
     <!-- table: main results/NAME | task, system, score % -->
     <!-- /table -->
 
-`paper` needs no folder; `headline` is the main table's Tabi in one row per task, the engines side by side. A folder
+`paper` needs no folder; `headline` is the main table's Tabi in one row per task, the engines side by side; `ladder`
+comes from the folder's training*.json; `shapes`, `projection` and `projection_summary` from the bench's files. A folder
 without records gets a sentence that says so; an unknown table or column is an error.
 """
 
@@ -18,8 +19,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from tabi_bench.report import tables
+from tabi_bench.report import shapes, tables
 from tabi_bench.report.cells import Table
+from tabi_bench.report.ladder import ladder
 from tabi_bench.report.reading import read
 
 MARKER = re.compile(
@@ -48,15 +50,18 @@ def _fill(found: re.Match, root: Path) -> str:
         return _chosen(tables.printed(), columns)
     if name == "headline" and folder:
         return _chosen(tables.headline(read(root / folder)), columns)
-    known = [builder.__name__ for builder in tables.BUILDERS]
+    known = [*(builder.__name__ for builder in tables.BUILDERS), "ladder", *shapes.NAMES]
     if name not in known or not folder:
-        raise ValueError(
-            f"{found[1].strip()}: a table is 'paper', 'headline', or one of {', '.join(known)} and a results folder"
-        )
-    built = _built(root / folder)
-    if not built:
+        every = ", ".join(known)
+        raise ValueError(f"{found[1].strip()}: a table is 'paper', 'headline', or one of {every} and a results folder")
+    if name == "ladder":
+        mine = [_chosen(table, columns)] if (table := ladder(root / folder)) else []
+    elif name in shapes.NAMES:
+        mine = [_chosen(table, columns) for table in shapes.build(root / folder)[name]]
+    elif built := _built(root / folder):
+        mine = [_chosen(section[name], columns) for section in built if name in section]
+    else:
         return f"*No records in {folder} yet.*\n"
-    mine = [_chosen(section[name], columns) for section in built if name in section]
     if not mine:
         return f"*Nothing measured for {name} in {folder} yet.*\n"
     return "\n".join(mine)

@@ -12,9 +12,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tabi_bench.cache import write_atomically
-from tabi_bench.report import figures, tables
+from tabi_bench.report import figures, shapes, tables
 from tabi_bench.report.cells import Table
 from tabi_bench.report.drawing import STYLE, Drawing
+from tabi_bench.report.ladder import ladder
 from tabi_bench.report.reading import Results, Setting, read
 
 log = logging.getLogger(__name__)
@@ -48,13 +49,22 @@ def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[st
         raise ValueError(f"the records below {root} hold nothing for {wanted}; sessions with Tabi and a profile do")
     written = [path for section in found for path in _write(section, out)]
     if not only:
-        paper = tables.printed()
-        written += _table_files(paper, out)
-        pages = {"report.md": _markdown(results, found, paper), "index.html": _page(results, found, paper, out)}
+        last = [table for table in (ladder(results.root), tables.printed()) if table is not None]
+        written += [path for table in last for path in _table_files(table, out)]
+        pages = {"report.md": _markdown(results, found, last), "index.html": _page(results, found, last, out)}
         for name, text in pages.items():
             write_atomically(out / name, text)
         written += [out / name for name in pages]
     return written
+
+
+def write_shapes(root: Path | str, out: Path | str | None = None, only: Collection[str] = ()) -> list[Path]:
+    """The tables of the paper's shapes from the bench's files in `root`, into `out` (default: beside those files)."""
+    out = Path(out or root).expanduser()
+    kept = [table for name, found in shapes.build(root).items() for table in found if not only or name in only]
+    if not kept:
+        raise ValueError(f"nothing for {', '.join(only)}; there are {', '.join(shapes.NAMES)}")
+    return [path for table in kept for path in _table_files(table, out)]
 
 
 def sections(results: Results, only: Collection[str] = ()) -> list[Section]:
@@ -87,7 +97,7 @@ def _table_files(table: Table, folder: Path) -> list[Path]:
 # --- one Markdown file ------------------------------------------------------------------------------------------------
 
 
-def _markdown(results: Results, found: list[Section], paper: Table) -> str:
+def _markdown(results: Results, found: list[Section], last: list[Table]) -> str:
     parts = ["# Report", *(f"Unreadable: {problem}" for problem in results.problems)]
     for section in found:
         parts.append(f"## {section.setting}")
@@ -97,7 +107,7 @@ def _markdown(results: Results, found: list[Section], paper: Table) -> str:
                 parts.append(f"![{drawing.title}]({section.slug}/figures/{name}.png)")
             if name in section.tables:
                 parts.append(section.tables[name].markdown().strip())
-    return "\n\n".join([*parts, "## The paper", paper.markdown()])
+    return "\n\n".join([*parts, *(f"## {table.title}\n\n{table.markdown()}" for table in last)])
 
 
 # --- one web page -----------------------------------------------------------------------------------------------------
@@ -119,14 +129,15 @@ td:first-child { background: #fff }
 """
 
 
-def _page(results: Results, found: list[Section], paper: Table, out: Path) -> str:
+def _page(results: Results, found: list[Section], last: list[Table], out: Path) -> str:
     body = ["<h1>tabi-bench: tables and figures</h1>"]
     body += [f'<p class="problem">Unreadable: {html.escape(problem)}</p>' for problem in results.problems]
     body += ["<nav>", *(_contents(section) for section in found), "</nav>"]
     for section in found:
         body.append(f'<h2 id="{section.slug}">{html.escape(str(section.setting))}</h2>')
         body += [_entry(section, name, out) for name in section.names]
-    body += ['<h2 id="paper">The paper</h2>', paper.html()]
+    for table in last:
+        body += [f'<h2 id="{table.name}">{html.escape(table.title)}</h2>', table.html()]
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f'<meta charset="utf-8">{view}<style>{CSS}</style>'
     title = "<title>tabi-bench: tables and figures</title>"

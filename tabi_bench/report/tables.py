@@ -26,6 +26,7 @@ from tabi_bench.report.reading import (
     Run,
     Session,
     Setting,
+    by_seed,
     newest,
     reduction,
     row,
@@ -183,6 +184,62 @@ def all_systems(results: Results, setting: Setting) -> Table | None:
     found = newest(sessions(results.pick(setting, "all_systems")))
     lines = _side_by_side(found)
     return make_table("all_systems", "All systems", lines, SIDE_BY_SIDE, _all(found), [RULES, *_unmeasured(lines)])
+
+
+def seeds(results: Results, setting: Setting) -> Table | None:
+    """What other seeds of the same sessions gave, and how far apart they lie."""
+    found = by_seed(sessions(results.pick(setting, "main_table", "adhoc")))
+    lines = _seed_lines(found)
+    columns = [
+        TASK,
+        word("engine", "engine"),
+        number("margin_se", "margin SE", 1, measured=False),
+        word("pair", "systems"),
+    ]
+    for seed in found:
+        columns += [
+            number(f"{seed} reduction_pct", f"seed {seed}: less %", 1),
+            percent(f"{seed} returned_early", f"seed {seed}: early %", 0),
+            percent(f"{seed} difference", f"seed {seed}: score, points"),
+            word(f"{seed} outcome", f"seed {seed}: target"),
+        ]
+    columns += [
+        number("reduction_pct_spread", "less %: spread", 1),
+        percent("returned_early_spread", "early %: spread", 0),
+        percent("difference_spread", "score: spread"),
+    ]
+    told = {each["task"] for each in lines}
+    runs = [run for them in found.values() for run in _all(them) if run.record.task in told]
+    return make_table("seeds", "Spread over seeds", lines, columns, runs, [SEEDS])
+
+
+SEEDS = (
+    "Less: reduction of mean latency against the reference of the same session; score: beside the reference's. Spread: "
+    "highest minus lowest over the seeds. A seed draws the training, the two folds and the order of the queries."
+)
+SPREAD = ("reduction_pct", "returned_early", "difference")
+
+
+def _seed_lines(found: dict[int, list[Session]]) -> list[Row]:
+    """One row per task, margin and system that several seeds measured: each seed's numbers, and their spread."""
+    lines: dict[tuple, Row] = {}
+    for seed, them in found.items():
+        for run in sorted(_all(them), key=lambda run: run.time):
+            each = row(run)
+            if run.record.status != "ok" or each["reference"] in (None, each["method"]):
+                continue
+            key = (each["task"], each["margin_se"], each["method"])
+            own = lines.setdefault(key, {k: each[k] for k in ("task", "margin_se", "method", "engine")})
+            own |= {"pair": f"{each['method']} vs {each['reference']}", f"{seed} outcome": each["outcome"]}
+            each |= {f"reduction_pct{end}": each[f"reduction{end}"] for end in ("_low", "_high")}
+            own |= {f"{seed} {key}{end}": each.get(key + end) for key in SPREAD for end in ("", "_low", "_high")}
+    several = [own for own in lines.values() if sum(f"{seed} outcome" in own for seed in found) > 1]
+    return sorted(({**own, **_spreads(own, found)} for own in several), key=_order)
+
+
+def _spreads(own: Row, seeds: Iterable[int]) -> Row:
+    known = {key: [own[f"{s} {key}"] for s in seeds if not absent(own.get(f"{s} {key}"))] for key in SPREAD}
+    return {f"{key}_spread": max(values) - min(values) if len(values) > 1 else None for key, values in known.items()}
 
 
 def deebert(results: Results, setting: Setting) -> Table | None:
@@ -566,7 +623,9 @@ def headline(results: Results) -> Table:
     lines: dict[str, Row] = {task: {"task": task} for task in TASKS}
     runs, engines = [], []
     for setting in reversed(results.settings()):
-        found = newest(sessions(results.pick(setting, "main_table")))
+        every = sessions(results.pick(setting, "main_table"))
+        spreads = {(each["task"], each["margin_se"], each["method"]): each for each in _seed_lines(by_seed(every))}
+        found = newest(every)
         engines += [setting.engine] if found else []
         for session in (s for s in found if {"infaas", "tabi"} <= set(s)):
             tabi, infaas = line(session["tabi"], session), row(session["infaas"])
@@ -574,11 +633,15 @@ def headline(results: Results) -> Table:
             own |= {f"{setting.engine} {key}": value for key, value in tabi.items()}
             own[f"{setting.engine} tail"] = tabi["p99"] / infaas["p99"] if tabi["p99"] and infaas["p99"] else None
             own["paper"] = tabi["paper_reduction_vs_infaas_pct"]
+            spread = spreads.get((tabi["task"], tabi["margin_se"], "tabi"), {})
+            own[f"{setting.engine} spread"] = spread.get("reduction_pct_spread")
             runs += [session["tabi"], session["infaas"]]
     columns = [TASK, number("paper", "paper: less than INFaaS %", 0, measured=False)]
+    spread_out = [e for e in engines if any(not absent(each.get(f"{e} spread")) for each in lines.values())]
     for engine in engines:
         columns += [
             number(f"{engine} reduction_pct", f"{engine}: less than INFaaS %", 1),
+            *([number(f"{engine} spread", f"{engine}: spread over seeds", 1)] if engine in spread_out else []),
             percent(f"{engine} returned_early", f"{engine}: early %", 0),
             percent(f"{engine} difference", f"{engine}: score, points"),
             word(f"{engine} outcome", f"{engine}: target"),
@@ -588,12 +651,15 @@ def headline(results: Results) -> Table:
         "Less than INFaaS: reduction of mean latency against the fastest single model that meets the same target, same "
         "session, 95 % interval. Early: queries that the first level answered. Score: beside INFaaS's."
     ]
+    if spread_out:
+        notes += ["Spread over seeds: highest minus lowest reduction, points; all else is of the lowest seed."]
     return Table("headline", "Tabi against INFaaS", pd.DataFrame(lines.values()), columns, provenance(runs), notes)
 
 
 BUILDERS = (
     main,
     all_systems,
+    seeds,
     models,
     three_level,
     deebert,

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import BertConfig
 
+from tabi_bench import device as devices
 from tabi_bench.cache import cached, content_key, write_atomically
 from tabi_bench.config import ConfigError, MinilmZooConfig, SourceConfig, TaskConfig, TrainConfig, read_file
 from tabi_bench.tasks import load_task
@@ -172,8 +173,15 @@ class Ladder:
         return spec_of(self.folder(layers), f"minilm-{layers}", self.config.max_length)
 
     def notes(self, layers: int) -> dict:
-        """What was stored beside the model: scores, steps, seconds, recipe."""
-        return json.loads((self.folder(layers) / NOTES).read_text())
+        """What was stored beside the model (scores, steps, seconds, recipe), and what its score stands against."""
+        return json.loads((self.folder(layers) / NOTES).read_text()) | self.validation_facts
+
+    @cached_property
+    def validation_facts(self) -> dict:
+        """Rows of the validation split, and the share of its most frequent label (None for scores)."""
+        labels = self.task.labels("validation")
+        most = None if self.task.is_regression else float(np.bincount(labels).max() / len(labels))
+        return {"validation_rows": len(labels), "majority_share": most}
 
     def _build(self, layers: int, folder: Path, checkpoint: Path) -> None:
         recipe, metric = self.recipe(layers), self.task.config.metric
@@ -202,6 +210,8 @@ class Ladder:
             "steps": result.steps,
             "seconds": round(result.seconds, 2),
             "recipe": asdict(recipe),
+            "device": devices.describe(devices.resolve(self.device))["name"],
+            "torch": torch.__version__,
         }
         (folder / NOTES).write_text(json.dumps(notes, indent=1))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.loading import spec_of
@@ -62,12 +62,31 @@ def write_shape(
     name: str, folder: Path, max_length: int, n_outputs: int = 3, dtype: torch.dtype = torch.float32
 ) -> ModelSpec:
     """A model of this shape with random weights, and a tokenizer of whole words `w0 w1 ...`, in `folder`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoModelForSequenceClassification.from_config(config_of(name, n_outputs), dtype=torch.float32)
-    model.to(dtype).save_pretrained(folder)
+    random_model(name, dtype, "cpu", n_outputs).save_pretrained(folder)
     word_tokenizer().save(str(Path(folder) / "tokenizer.json"))
     return spec_of(folder, name, max_length)
+
+
+def random_model(name: str, dtype: torch.dtype, device: str, n_outputs: int = 3) -> PreTrainedModel:
+    """A model of this shape in eval mode, its weights drawn on `device`: the same ones at every call there.
+
+    They are drawn in float32 and then rounded, so that a model in half precision is that of float32, rounded.
+    """
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []), torch.device(device):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config_of(name, n_outputs), dtype=torch.float32)
+    return model.to(dtype).eval()
+
+
+def shape_spec(name: str, folder: Path, max_length: int, n_outputs: int = 3) -> ModelSpec:
+    """A shape without weights on disk, for `random_model`: only the tokenizer is written to `folder`."""
+    config = config_of(name, n_outputs)
+    with torch.device("meta"):
+        params = AutoModelForSequenceClassification.from_config(config).num_parameters()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    word_tokenizer().save(str(Path(folder) / "tokenizer.json"))
+    digest = f"random weights, {name}, {n_outputs} outputs"
+    return ModelSpec(name, Path(folder), config.model_type, config.num_hidden_layers, params, digest, max_length)
 
 
 def word_tokenizer() -> Tokenizer:

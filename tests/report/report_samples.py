@@ -18,6 +18,7 @@ def record(method: str, session: str = "s", **changes) -> Record:
     mean = {"infaas": 10.0, "cocktail": 8.0}.get(method, 6.0)
     search = {"margin_se": changes.pop("margin_se", 0.5)}
     config = {"label": changes.pop("label", "main_table"), "search": search, "method": changes.pop("option", {})}
+    config["seed"] = changes.pop("seed", 0)
     fields = {
         "run_id": f"sst2-{method}-{session}",
         "session_id": session,

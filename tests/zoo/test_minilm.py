@@ -87,7 +87,10 @@ def test_a_ladder_is_trained_once_and_then_read(encoder, tmp_path, monkeypatch):
     task, config = make_task(), make_config(encoder)
     zoo = load(config, task, tmp_path, 0, "cpu")
     assert zoo.names == ["minilm-1", "minilm-3"] and [model.layers for model in zoo.models] == [1, 3]
-    assert zoo.notes["models"]["minilm-3"]["validation_score"] > 0.9
+    notes = zoo.notes["models"]["minilm-3"]
+    assert notes["validation_score"] > 0.9 and notes["torch"] == torch.__version__ and "cores" in notes["device"]
+    share = np.mean(task.labels("validation"))
+    assert notes["validation_rows"] == 120 and notes["majority_share"] == max(share, 1 - share)
     monkeypatch.setattr(minilm, "train", lambda *a, **k: pytest.fail("trained again"))
     again = load(config, task, tmp_path, 0, "cpu")
     assert again == zoo and zoo.train_s > 0
@@ -98,6 +101,7 @@ def test_a_ladder_is_trained_once_and_then_read(encoder, tmp_path, monkeypatch):
 def test_what_is_stored_scores_what_its_notes_say(encoder, tmp_path):
     task = make_task("pearson")
     zoo = load(make_config(encoder), task, tmp_path, 0, "cpu")
+    assert zoo.notes["models"]["minilm-1"]["majority_share"] is None
     for spec in zoo.models:
         assert (
             sum(file.stat().st_size for file in spec.path.glob("*.safetensors")) < 3 * spec.params
@@ -156,4 +160,5 @@ def test_several_ladders_from_the_command_line(encoder, tmp_path, capsys, monkey
     assert {(row["task"], row["layers"]) for row in models_done} == {(t, n) for t in ("sst2", "cola") for n in (1, 3)}
     assert [row["layers"] for row in models_done if row["task"] == "sst2"] == [3, 1]
     assert {row["metric"] for row in models_done} == {"accuracy", "matthews"}
+    assert {row["validation_rows"] for row in models_done} == {120}
     assert "validation score" in capsys.readouterr().out

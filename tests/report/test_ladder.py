@@ -1,0 +1,72 @@
+"""The ladder table from training files written by hand: with and without distillation, seeds, older files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tabi_bench.report.ladder import ladder
+from tabi_bench.report.readme import rewritten
+
+
+def training(path, scores: dict[tuple[str, int], float], seed: int = 0, overrides=(), facts=True, **work) -> None:
+    """scores: by task and layers."""
+    known = {"validation_rows": 872, "majority_share": 0.509, "device": "NVIDIA H200", "torch": "2.11.0"}
+    rows = [
+        {"task": task, "layers": layers, "metric": "accuracy", "validation_score": score, **(known if facts else {})}
+        for (task, layers), score in scores.items()
+    ]
+    rows.append({"task": "rte", "layers": 1, "error": "RuntimeError: no luck"})
+    work = {"source": "local", "train_rows": None, "overrides": list(overrides), "seed": seed, "device": "cuda"} | work
+    path.write_text(json.dumps({"wall_s": 1.0, "work": work, "models": rows}))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    plain = {("sst2", 1): 0.80, ("sst2", 6): 0.90, ("cola", 1): 0.30, ("cola", 6): 0.50}
+    training(tmp_path / "training.json", plain, overrides=["path=minilm"])
+    alone = {("sst2", 1): 0.77, ("sst2", 6): 0.90, ("cola", 1): 0.32}
+    training(tmp_path / "training-alone.json", alone, overrides=["path=minilm", "distill=false"])
+    training(tmp_path / "training-seed1.json", {("sst2", 1): 0.785, ("sst2", 6): 0.92, ("cola", 6): 0.5}, seed=1)
+    return tmp_path
+
+
+def lines(table) -> dict[tuple[str, str], list[str]]:
+    text = table.text()
+    return {(line[0], line[1]): line[2:] for line in text.to_numpy().tolist()}
+
+
+def test_layers_by_tasks(folder):
+    table = ladder(folder)
+    assert [column.header for column in table.columns] == ["layers", "score on validation, %", "sst2", "cola"]
+    assert lines(table) == {
+        ("6", "labels alone"): ["90.0", "50.0"],
+        ("6", "labels alone: spread over seeds"): ["2.0", "0.0"],
+        ("1", "distilled"): ["80.0", "30.0"],
+        ("1", "labels alone"): ["77.0", "32.0"],
+        ("1", "gained by distilling"): ["3.0", "-2.0"],
+        ("1", "distilled: spread over seeds"): ["1.5", "–"],
+        ("–", "majority class, % of rows"): ["50.9", "50.9"],
+        ("–", "validation rows"): ["872", "872"],
+    }
+    assert table.notes[0].endswith("Seed 0. Spread: highest minus lowest of the seeds 0, 1.")
+    assert table.provenance == "source local; zoo minilm; trained on NVIDIA H200; torch 2.11.0."
+
+
+def test_a_file_from_before_they_were_written_has_no_majority_class(tmp_path):
+    training(tmp_path / "training.json", {("sst2", 1): 0.8, ("sst2", 6): 0.9}, facts=False)
+    table = ladder(tmp_path)
+    assert lines(table) == {("6", "labels alone"): ["90.0"], ("1", "distilled"): ["80.0"]}
+    assert table.provenance == "source local; zoo minilm; trained on cuda."
+
+
+def test_nothing_trained(tmp_path):
+    assert ladder(tmp_path) is None
+
+
+def test_between_markers(folder):
+    told = rewritten("<!-- table: ladder . -->\n<!-- /table -->\n", folder)
+    assert "| 1 | gained by distilling | 3.0 | -2.0 |" in told
+    told = rewritten("<!-- table: ladder none -->\n<!-- /table -->\n", folder)
+    assert "*Nothing measured for ladder in none yet.*" in told

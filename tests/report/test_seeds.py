@@ -1,0 +1,113 @@
+"""Sessions of several seeds: no table mixes them, and the spread between them, by hand."""
+
+from __future__ import annotations
+
+import pytest
+from report_samples import record, write
+
+from tabi_bench.report import tables
+from tabi_bench.report.reading import by_seed, newest, read, sessions
+from tabi_bench.report.slim import slim
+
+LATER = {"dtype": "float32", "commit": "def4567890", "time": "2026-02-01T00:00:00+00:00"}
+
+
+def session(name: str, reduction: float, early: float, apart: float, **changes):
+    """INFaaS and Tabi, Tabi `reduction` percent faster and `apart` (a fraction) better."""
+    reference = {"method": "infaas", "reduction_pct": reduction, "accuracy_difference": {"value": apart}}
+    reference |= {"reduction_low": reduction - 1, "reduction_high": reduction + 1}
+    mean = {"mean": 10 - reduction / 10, "p99": 12.0}
+    mine = {"shares": [early, 1 - early], "reference": reference, "latency_ms": mean} | changes
+    own = {key: changes[key] for key in ("seed", "provenance", "task", "margin_se", "label") if key in changes}
+    task = changes.get("task", "sst2")
+    infaas = record("infaas", name, run_id=f"{task}-infaas-{name}", **own)
+    return infaas, record("tabi", name, **(mine | {"run_id": f"{task}-tabi-{name}"}))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """sst2 under seeds 0 and 1, the latter twice; rte under seed 0 alone."""
+    write(tmp_path, *session("a", 40.0, 0.6, -0.010))
+    write(tmp_path, *session("b", 20.0, 0.5, -0.030, seed=1))
+    write(tmp_path, *session("c", 34.0, 0.7, -0.020, seed=1, provenance=LATER, outcome="within noise"))
+    write(tmp_path, *session("d", 30.0, 0.6, 0.0, task="rte"))
+    return tmp_path
+
+
+def built(root):
+    results = read(root)
+    (setting,) = results.settings()
+    return tables.build(results, setting)
+
+
+def ids(found):
+    return [next(iter(each.values())).record.session_id for each in found]
+
+
+def test_of_several_seeds_the_lowest_is_read_and_of_one_seed_the_newest(folder):
+    every = sessions(read(folder).runs)
+    assert ids(newest(every)) == ["a", "d"]
+    assert {seed: ids(found) for seed, found in by_seed(every).items()} == {0: ["a", "d"], 1: ["c"]}
+
+
+def test_a_seed_that_failed_gives_way_to_the_next(folder):
+    write(folder, *session("e", 1.0, 0.5, 0.0, task="cola", status="failed"), profile=False)
+    write(folder, *session("f", 25.0, 0.5, 0.0, task="cola", seed=1))
+    assert ids(newest(sessions(read(folder).runs))) == ["a", "d", "f"]
+
+
+def test_a_session_of_other_systems_does_not_bring_a_second_seed_in(folder):
+    """Sessions with and without Cocktail stand side by side, but only those of one seed."""
+    infaas, tabi = session("g", 10.0, 0.5, 0.0, seed=1)
+    write(folder, infaas, record("cocktail", "g", seed=1), tabi)
+    assert ids(newest(sessions(read(folder).runs))) == ["a", "d"]
+
+
+def test_no_table_mixes_seeds(folder):
+    found = built(folder)
+    for name in ("main", "models", "tail", "break_even", "calibration"):
+        assert set(found[name].data.session_id) == {"a", "d"}, name
+    assert "seeds" not in found["main"].provenance
+    assert "seeds 0, 1" in found["seeds"].provenance
+
+
+def test_the_spread_by_hand(folder):
+    table = built(folder)["seeds"]
+    (line,) = table.text().to_dict("records")
+    assert line == {
+        "task": "sst2",
+        "engine": "eager",
+        "margin SE": "0.5",
+        "systems": "tabi vs infaas",
+        "seed 0: less %": "40.0 [39.0, 41.0]",
+        "seed 0: early %": "60",
+        "seed 0: score, points": "-1.0",
+        "seed 0: target": "met",
+        "seed 1: less %": "34.0 [33.0, 35.0]",
+        "seed 1: early %": "70",
+        "seed 1: score, points": "-2.0",
+        "seed 1: target": "within noise",
+        "less %: spread": "6.0",
+        "early %: spread": "10",
+        "score: spread": "1.0",
+    }
+
+
+def test_the_headline_is_of_the_lowest_seed_with_the_spread_beside_it(folder):
+    table = tables.headline(read(folder))
+    text = table.text().set_index("task")
+    assert text.loc["sst2", "eager: less than INFaaS %"].startswith("40.0")
+    assert text["eager: spread over seeds"].loc[["sst2", "rte"]].tolist() == ["6.0", "–"]
+    assert "seeds" not in table.provenance and "of the lowest seed" in table.notes[-1]
+
+
+def test_one_seed_has_no_spread(results):
+    assert "seeds" not in built(results)
+    assert not [c.header for c in tables.headline(read(results)).columns if "seeds" in c.header]
+
+
+def test_the_slim_copy_keeps_every_seed(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("slim") / "copy"
+    slim(folder, out)
+    assert built(out)["seeds"].text().equals(built(folder)["seeds"].text())
+    assert sorted(path.stem for path in out.rglob("*.npz")) == ["a", "d"], "profiles of the seed that tables read"
