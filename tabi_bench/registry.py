@@ -30,6 +30,7 @@ ENGINES = {
     "eager": "tabi_bench.engines.eager:EagerEngine",
     "graph": "tabi_bench.engines.graph:GraphEngine",
     "compile": "tabi_bench.engines.compiled:CompileEngine",
+    "fused": "tabi_bench.engines.fused:FusedEngine",
     "onnx": "tabi_bench.engines.onnx:OnnxEngine",
 }
 

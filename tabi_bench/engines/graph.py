@@ -62,8 +62,8 @@ class Inputs:
 
     @property
     def temperature(self) -> torch.Tensor:
-        """(1,) float32 on the device."""
-        return self.device[-1:].view(torch.float64).to(torch.float32)
+        """(1,) float64 on the device."""
+        return self.device[-1:].view(torch.float64)
 
     def copy_in(self) -> None:
         self.device.copy_(self.host, non_blocking=True)
@@ -76,15 +76,14 @@ class Outputs:
         self.host: torch.Tensor | None = None
         self.slices: dict[str, slice] = {}
 
-    def copy_out(self, parts: dict[str, torch.Tensor]) -> None:
-        packed = torch.cat(list(parts.values()))
+    def copy_out(self, vectors: Sequence[torch.Tensor], sizes: dict[str, int]) -> None:
+        """vectors, end to end, are the named parts, end to end."""
+        packed = torch.cat(list(vectors)) if len(vectors) > 1 else vectors[0]
         if self.host is None:
             self.host = torch.zeros(len(packed), dtype=torch.float32, pin_memory=packed.is_cuda)
             self._numpy = self.host.numpy()
-            ends = np.cumsum([len(part) for part in parts.values()]).tolist()
-            self.slices = {
-                name: slice(end - len(part), end) for (name, part), end in zip(parts.items(), ends, strict=True)
-            }
+            ends = np.cumsum(list(sizes.values())).tolist()
+            self.slices = {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
         self.host.copy_(packed, non_blocking=True)
 
     def read(self) -> dict[str, np.ndarray]:
@@ -96,8 +95,9 @@ class Outputs:
 class Step:
     """What one graph records: copy in, forward pass, probabilities, copy out. Plain code until it is captured."""
 
-    def __init__(self, forward: Callable, length: int, scored: bool, device: str):
-        self.forward, self.scored = forward, scored
+    def __init__(self, forward: Callable, length: int, scored: bool, device: str, decide: Callable | None = None):
+        """decide: as `decided`, which it is by default."""
+        self.forward, self.scored, self.decide = forward, scored, decide or decided
         self.inputs, self.outputs = Inputs(length, device), Outputs()
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -106,9 +106,13 @@ class Step:
         self.inputs.copy_in()
         ids, types, keep, content = self.inputs.rows()
         logits, scores, pooled = self.forward(ids, types, keep, content if self.scored else None)
-        parts = decided(logits, self.inputs.temperature) if len(logits) > 1 else {"logits": logits}
-        extras = {"scores": scores, "pooled": pooled}
-        self.outputs.copy_out(parts | {name: part for name, part in extras.items() if part is not None})
+        k, extras = len(logits), {"scores": scores, "pooled": pooled}
+        vectors, sizes = [logits], {"logits": k}
+        if k > 1:
+            vectors, sizes = [self.decide(logits, self.inputs)], {"verdict": 2, "logits": k, "probabilities": k}
+        given = {name: part for name, part in extras.items() if part is not None}
+        sizes |= {name: len(part) for name, part in given.items()}
+        self.outputs.copy_out([*vectors, *given.values()], sizes)
 
     def output(self, encoding: Encoding) -> Output:
         """The outputs of the last replay, copied out of the buffer."""
@@ -121,12 +125,11 @@ class Step:
         return Output(parts["logits"], importance, parts.get("pooled"), parts.get("probabilities"), verdict)
 
 
-def decided(logits: torch.Tensor, temperature: torch.Tensor) -> dict[str, torch.Tensor]:
-    """verdict (label, largest probability; NaN if a logit (K,) is not finite), logits and softmax(logits / T)."""
-    probabilities = (logits / temperature).softmax(-1)
+def decided(logits: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+    """(2 + 2K,) label, largest probability (NaN if a logit (K,) is not finite), logits, softmax(logits / T)."""
+    probabilities = (logits / inputs.temperature.float()).softmax(-1)
     largest = probabilities.amax(0, keepdim=True) + 0.0 * logits.sum()
-    label = logits.argmax(0, keepdim=True).float()
-    return {"verdict": torch.cat([label, largest]), "logits": logits, "probabilities": probabilities}
+    return torch.cat([logits.argmax(0, keepdim=True).float(), largest, logits, probabilities])
 
 
 def capture(step: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
@@ -196,7 +199,8 @@ class Runner:
     def _capture(self, length: int, scored: bool) -> Step:
         start = perf_counter()
         self.network.remember_positions(length)
-        step = Step(self.engine.prepare(self.network), length, scored, self.engine.device)
+        forward = self.engine.prepare(self.network)
+        step = Step(forward, length, scored, self.engine.device, self.engine.decide)
         step.graph = self.engine.record(step, self.pool, self.stream)
         self.engine.stats["capture_s"] += perf_counter() - start
         return step
@@ -274,6 +278,7 @@ class GraphEngine(EagerEngine):
 
     name = "graph"
     pads = True
+    decide = staticmethod(decided)  # what a graph ends in
 
     def __init__(self, config: EngineConfig):
         super().__init__(config)

@@ -91,7 +91,7 @@ class SegmentGraphs:
                 self.inputs.copy_in()
             ids, types, keep, _ = self.inputs.rows()
             self.hidden[number], logits = run(ids, types, keep, self.hidden.get(number - 1))
-            self.outputs[number].copy_out({"logits": logits})
+            self.outputs[number].copy_out([logits], {"logits": len(logits)})
 
         return step
 

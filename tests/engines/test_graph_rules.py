@@ -7,7 +7,7 @@ import torch
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.compiled import CompileEngine
-from tabi_bench.engines.graph import GraphEngine, Step, decided, out_of_memory
+from tabi_bench.engines.graph import GraphEngine, Inputs, Step, decided, out_of_memory
 from tabi_bench.engines.segments import SegmentGraphs
 from tests.engines.micro_models import FAMILIES, Ramp
 
@@ -73,8 +73,8 @@ def test_a_step_says_what_eager_says(specs, eager, family):
 
 @pytest.mark.parametrize("logit", [np.nan, np.inf, -np.inf])
 def test_a_verdict_on_logits_that_are_not_finite_is_no_verdict(logit):
-    said = decided(torch.tensor([1.0, logit, 0.0]), torch.ones(1))
-    assert np.isnan(said["verdict"][1]) and not Output(said["logits"].numpy(), verdict=(0, np.nan)).finite
+    label, largest, *rest = decided(torch.tensor([1.0, logit, 0.0]), Inputs(8, "cpu")).tolist()
+    assert np.isnan(largest) and len(rest) == 6 and not Output(np.array(rest[:3]), verdict=(int(label), largest)).finite
 
 
 def test_an_output_outlives_the_next_query(specs):

@@ -1,0 +1,122 @@
+"""CUDA graphs of our own Triton kernels (`kernels.py`) for BERT-shaped models; every other model is as under `graph`.
+
+The layer whose attention is read as importance runs as it is in PyTorch, so that its probabilities can be seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from tabi_bench.config import EngineConfig
+from tabi_bench.engines.attention import Probe
+from tabi_bench.engines.fuse import FirstOfThree
+from tabi_bench.engines.graph import GraphEngine, Inputs
+from tabi_bench.engines.network import Network
+from tabi_bench.engines.stages import Stages
+from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.models import MeanPoolBert
+
+
+class FusedStages(Stages):
+    """The parts of a BERT or RoBERTa as launches of our kernels. Same numbers as PyTorch's within rounding."""
+
+    def __init__(self, model: nn.Module, typed: bool, probe: Probe | None):
+        from tabi_bench.engines import kernels
+
+        super().__init__(model, typed)
+        self.kernels, self.probe = kernels, probe
+        self.heads = model.config.num_attention_heads
+        self.mean = isinstance(model, MeanPoolBert)
+
+    def begin(self, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states (L, H) and additive mask (L,) of (1, L) inputs."""
+        if self.family == "bert":
+            return self.kernels.embed(self.base.embeddings, ids[0], types[0], keep[0])
+        hidden = self.embed(ids, types)[0]
+        lowest = torch.finfo(hidden.dtype).min
+        return hidden, torch.where(keep[0].bool(), torch.zeros((), dtype=hidden.dtype, device=hidden.device), lowest)
+
+    def fused_layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Layer `index` on (L, H): seven launches."""
+        run, layer = self.kernels, self.body.layer[index]
+        project, out = layer.attention.self.query.fused, layer.attention.output
+        mixed = run.attention(run.linear(hidden, project.weight, project.bias), mask, self.heads)
+        mixed = run.linear(mixed, out.dense.weight, out.dense.bias)
+        hidden = run.add_norm(mixed, hidden, out.LayerNorm)
+        first, second = layer.intermediate.dense, layer.output.dense
+        wide = run.linear(hidden, first.weight, first.bias, gelu=True)
+        return run.add_norm(run.linear(wide, second.weight, second.bias), hidden, layer.output.LayerNorm)
+
+    def __call__(self, ids: torch.Tensor, types: torch.Tensor | None, keep: torch.Tensor | None) -> torch.Tensor:
+        """Logits (1, K) of one query (1, L); keep (1, L), None: all."""
+        keep = torch.ones_like(ids) if keep is None else keep
+        types = torch.zeros_like(ids) if types is None else types
+        read = self.probe is not None and self.probe.content is not None
+        if read and self.probe.option == "mean":
+            return super().__call__(ids, types, keep)
+        hidden, mask = self.begin(ids, types, keep)
+        for index in range(self.layers - read):
+            hidden = self.fused_layer(index, hidden, mask)
+        if read:
+            self.probe.calls = self.layers - 1
+            hidden = self.layer(self.layers - 1, hidden[None], mask[None, None, None])[0]
+        if self.mean and not self.model.classifier._forward_pre_hooks:  # a hook keeps the pooled vector
+            return self.kernels.mean_head(hidden, keep[0], self.model.classifier)[None]
+        return self.head(hidden[None], keep)
+
+
+def fusible(network: Network) -> str | None:
+    """Why our kernels do not fit a model; None if they do."""
+    config = network.model.config
+    if config.model_type not in ("bert", "roberta"):
+        return f"{config.model_type} has no fused layers"
+    if config.hidden_act != "gelu":
+        return f"its activation is {config.hidden_act}"
+    size = config.hidden_size // config.num_attention_heads
+    if size < 16 or size & (size - 1):
+        return f"its heads are {size} wide: powers of two from 16 on are fused"
+    layers = network.stages.body.layer
+    if not all(isinstance(layer.attention.self.query, FirstOfThree) for layer in layers):
+        return "its projections are not fused (engine.fuse_qkv=true)"
+    return None
+
+
+class FusedEngine(GraphEngine):
+    """Graphs of Triton kernels. Needs a CUDA device and Triton, which PyTorch's CUDA builds bring."""
+
+    name = "fused"
+
+    @staticmethod
+    def decide(logits: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+        """See `decided`: one launch."""
+        from tabi_bench.engines import kernels
+
+        return kernels.decide(logits, inputs.temperature)
+
+    def __init__(self, config: EngineConfig):
+        super().__init__(config)
+        try:
+            import triton  # noqa: F401
+        except ImportError as error:
+            raise ValueError(
+                "engine=fused needs Triton, which comes with PyTorch's CUDA builds; use engine=graph"
+            ) from error
+        self.unfused: dict[str, str] = {}
+
+    def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
+        """See EagerEngine."""
+        network = super().network(spec, importance, pooled)
+        if isinstance(network.stages, FusedStages) or spec.name in self.unfused:
+            return network
+        reason = fusible(network)
+        if reason is None:
+            network.stages = FusedStages(network.model, network.typed, network.probe)
+        else:
+            self.unfused[spec.name] = reason
+        return network
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"unfused": self.unfused}

@@ -1,0 +1,207 @@
+"""Triton kernels for one short query: what lies between the weights and the answer, in as few launches as possible.
+
+At batch 1 every launch costs about as much as the work that it starts. A layer of BERT is seven launches here, twelve
+and more in PyTorch; embeddings with their layer norm and the mask are one, pooling and head one, and the decision one.
+
+Matrix products are tiled for few rows (x is at most a few hundred rows, the weights are read once): every program reads
+a strip of weights, with several loads in flight, and all rows of x from the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+ROWS = 16  # the least number of rows that a matrix product of the hardware has
+
+
+@triton.jit
+def _linear(x, weight, bias, out, m_rows, n_out, n_in, GELU: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+            BK: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    m = tl.program_id(1) * BM + tl.arange(0, BM)
+    k = tl.arange(0, BK)
+    total = tl.zeros((BM, BN), tl.float32)
+    for start in range(0, n_in, BK):
+        at = start + k
+        if EVEN:
+            strip = tl.load(weight + n[None, :] * n_in + at[:, None])
+            rows = tl.load(x + m[:, None] * n_in + at[None, :], mask=m[:, None] < m_rows, other=0.0)
+        else:
+            inside = at < n_in
+            strip = tl.load(
+                weight + n[None, :] * n_in + at[:, None], mask=inside[:, None] & (n[None, :] < n_out), other=0.0
+            )
+            rows = tl.load(x + m[:, None] * n_in + at[None, :], mask=(m[:, None] < m_rows) & inside[None, :], other=0.0)
+        total = tl.dot(rows, strip, total, input_precision="ieee")
+    total += tl.load(bias + n, mask=n < n_out, other=0.0).to(tl.float32)[None, :]
+    if GELU:
+        total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
+    inside = (m[:, None] < m_rows) & (n[None, :] < n_out)
+    tl.store(out + m[:, None] * n_out + n[None, :], total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _attention(qkv, mask, out, length, width, scale, D: tl.constexpr, BL: tl.constexpr, BM: tl.constexpr):
+    """One program per head and block of rows; all keys at once."""
+    first = tl.program_id(0) * D
+    m = tl.program_id(1) * BM + tl.arange(0, BM)
+    j, d = tl.arange(0, BL), tl.arange(0, D)
+    stride = 3 * width
+    q = tl.load(qkv + m[:, None] * stride + first + d[None, :], mask=m[:, None] < length, other=0.0)
+    keys = tl.load(qkv + j[None, :] * stride + width + first + d[:, None], mask=j[None, :] < length, other=0.0)
+    scores = tl.dot(q, keys, input_precision="ieee") * scale
+    hidden = tl.load(mask + j, mask=j < length, other=0.0).to(tl.float32)
+    scores = tl.where(j[None, :] < length, scores + hidden[None, :], float("-inf"))
+    odds = tl.exp(scores - tl.max(scores, 1)[:, None])
+    odds = odds / tl.sum(odds, 1)[:, None]
+    values = tl.load(qkv + j[:, None] * stride + 2 * width + first + d[None, :], mask=j[:, None] < length, other=0.0)
+    mixed = tl.dot(odds.to(values.dtype), values, input_precision="ieee")
+    tl.store(out + m[:, None] * width + first + d[None, :], mixed.to(out.dtype.element_ty), mask=m[:, None] < length)
+
+
+@triton.jit
+def _norm(values, gain, shift, h, inside, width, eps):
+    mean = tl.sum(tl.where(inside, values, 0.0)) / width
+    centred = tl.where(inside, values - mean, 0.0)
+    spread = tl.rsqrt(tl.sum(centred * centred) / width + eps)
+    scale = tl.load(gain + h, mask=inside, other=0.0).to(tl.float32)
+    return centred * spread * scale + tl.load(shift + h, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _add_norm(x, residual, gain, shift, out, width, eps, BH: tl.constexpr):
+    row = tl.program_id(0) * width
+    h = tl.arange(0, BH)
+    inside = h < width
+    values = tl.load(x + row + h, mask=inside, other=0.0).to(tl.float32)
+    values += tl.load(residual + row + h, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row + h, _norm(values, gain, shift, h, inside, width, eps).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _embed(ids, types, keep, word, place, kind, gain, shift, out, mask, width, eps, lowest, BH: tl.constexpr):
+    i = tl.program_id(0)
+    h = tl.arange(0, BH)
+    inside = h < width
+    values = tl.load(word + tl.load(ids + i) * width + h, mask=inside, other=0.0).to(tl.float32)
+    values += tl.load(place + i * width + h, mask=inside, other=0.0).to(tl.float32)
+    values += tl.load(kind + tl.load(types + i) * width + h, mask=inside, other=0.0).to(tl.float32)
+    tl.store(
+        out + i * width + h, _norm(values, gain, shift, h, inside, width, eps).to(out.dtype.element_ty), mask=inside
+    )
+    hidden = tl.where(tl.load(keep + i) > 0, 0.0, lowest)
+    tl.store(mask + i, hidden.to(mask.dtype.element_ty))
+
+
+@triton.jit
+def _mean_head(hidden, keep, weight, bias, out, length, width, n_out, BL: tl.constexpr, BH: tl.constexpr,
+               BN: tl.constexpr):  # fmt: skip
+    """Every program averages anew: the hidden states are in the cache."""
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    i, h = tl.arange(0, BL), tl.arange(0, BH)
+    kept = tl.load(keep + i, mask=i < length, other=0) > 0
+    inside = kept[:, None] & (h[None, :] < width)
+    states = tl.load(hidden + i[:, None] * width + h[None, :], mask=inside, other=0.0).to(tl.float32)
+    pooled = tl.sum(states, 0) / tl.sum(kept.to(tl.float32))
+    inside = (n[:, None] < n_out) & (h[None, :] < width)
+    rows = tl.load(weight + n[:, None] * width + h[None, :], mask=inside, other=0.0).to(tl.float32)
+    logits = tl.sum(rows * pooled[None, :], 1) + tl.load(bias + n, mask=n < n_out, other=0.0).to(tl.float32)
+    tl.store(out + n, logits, mask=n < n_out)
+
+
+@triton.jit
+def _decide(logits, temperature, out, n_out, BN: tl.constexpr):
+    """out: label, largest probability (NaN if a logit is not finite), logits, probabilities."""
+    n = tl.arange(0, BN)
+    inside = n < n_out
+    z = tl.load(logits + n, mask=inside, other=float("-inf"))
+    broken = tl.sum(tl.where(inside, z * 0.0, 0.0))  # NaN from NaN and from both infinities
+    label = tl.argmax(z, 0, tie_break_left=True)
+    odds = tl.exp((z - tl.max(z, 0)) / tl.load(temperature).to(tl.float32))
+    odds = tl.where(inside, odds, 0.0)
+    odds = odds / tl.sum(odds)
+    tl.store(out, label.to(tl.float32))
+    tl.store(out + 1, tl.max(odds, 0) + broken)
+    tl.store(out + 2 + n, z, mask=inside)
+    tl.store(out + 2 + n_out + n, odds, mask=inside)
+
+
+def _power(n: int, least: int = ROWS) -> int:
+    return max(least, triton.next_power_of_2(n))
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+    """(L, n_out) of x (L, n_in), weight (n_out, n_in); with the exact GELU behind it."""
+    (rows, n_in), n_out = x.shape, len(weight)
+    out = x.new_empty(rows, n_out)
+    tile = tiling(rows, n_out, n_in)
+    even = n_in % tile["BK"] == 0 and n_out % tile["BN"] == 0
+    grid = (triton.cdiv(n_out, tile["BN"]), triton.cdiv(rows, tile["BM"]))
+    _linear[grid](x, weight, bias, out, rows, n_out, n_in, GELU=gelu, EVEN=even, **tile)
+    return out
+
+
+def tiling(rows: int, n_out: int, n_in: int) -> dict[str, int]:
+    """Tile sizes and depth of prefetching for a product of few rows."""
+    deep = 256 if n_in >= 2048 else 128
+    return {
+        "BM": min(_power(rows), 64),
+        "BN": 16,
+        "BK": min(deep, _power(n_in)),
+        "num_warps": 4,
+        "num_stages": 4,
+    }
+
+
+def attention(qkv: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
+    """(L, H) attention of qkv (L, 3H) under an additive mask (L,)."""
+    length, width = qkv.shape[0], qkv.shape[1] // 3
+    out = qkv.new_empty(length, width)
+    size = width // heads
+    grid = (heads, triton.cdiv(length, ROWS))
+    _attention[grid](qkv, mask, out, length, width, size**-0.5, D=size, BL=_power(length), BM=ROWS, num_warps=2)
+    return out
+
+
+def add_norm(x: torch.Tensor, residual: torch.Tensor, norm: torch.nn.LayerNorm) -> torch.Tensor:
+    """LayerNorm(x + residual), (L, H)."""
+    out, width = torch.empty_like(x), x.shape[1]
+    _add_norm[(len(x),)](x, residual, norm.weight, norm.bias, out, width, norm.eps, BH=_power(width), num_warps=4)
+    return out
+
+
+def embed(
+    embeddings: torch.nn.Module, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised embeddings (L, H) of BERT, and the additive mask (L,); ids, types, keep: (L,) int64."""
+    word, norm = embeddings.word_embeddings.weight, embeddings.LayerNorm
+    width = word.shape[1]
+    out, mask = word.new_empty(len(ids), width), word.new_empty(len(ids))
+    place, kind = embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight
+    lowest = torch.finfo(word.dtype).min
+    _embed[(len(ids),)](
+        ids, types, keep, word, place, kind, norm.weight, norm.bias, out, mask, width, norm.eps, lowest,
+        BH=_power(width), num_warps=4,
+    )  # fmt: skip
+    return out, mask
+
+
+def mean_head(hidden: torch.Tensor, keep: torch.Tensor, head: torch.nn.Linear) -> torch.Tensor:
+    """Logits (K,) float32 of the mean of hidden (L, H) over `keep` (L,)."""
+    n_out, width = head.weight.shape
+    out = torch.empty(n_out, dtype=torch.float32, device=hidden.device)
+    tile = min(ROWS, _power(n_out, 2))
+    _mean_head[(triton.cdiv(n_out, tile),)](
+        hidden, keep, head.weight, head.bias, out, len(hidden), width, n_out,
+        BL=_power(len(hidden)), BH=_power(width), BN=tile, num_warps=8,
+    )  # fmt: skip
+    return out
+
+
+def decide(logits: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    """(2 + 2K,) float32: label, largest probability, logits, softmax(logits / T), for a temperature (1,)."""
+    out = torch.empty(2 + 2 * len(logits), dtype=torch.float32, device=logits.device)
+    _decide[(1,)](logits, temperature, out, len(logits), BN=_power(len(logits), 2), num_warps=1)
+    return out

@@ -1,0 +1,94 @@
+"""Our Triton kernels against PyTorch: on a GPU, or in Triton's interpreter (pip install triton; TRITON_INTERPRET=1)."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs a CUDA device, or Triton and TRITON_INTERPRET=1", allow_module_level=True)
+pytest.importorskip("triton")
+
+from tabi_bench.config import EngineConfig
+from tabi_bench.engines import kernels
+from tabi_bench.engines.fused import FusedStages, fusible
+from tabi_bench.engines.graph import Inputs, Step, decided
+from tabi_bench.engines.network import build_network
+from tests.engines.micro_models import write_model
+
+ON = "cuda:0" if torch.cuda.is_available() else "cpu"
+TEXTS = (("not a good film",), ("don't play the films", "a very bad café"), ("",), ("good " * 30,))
+WIDE = {"hidden_size": 64, "intermediate_size": 96}  # four heads of 16
+
+
+@pytest.fixture(autouse=True)
+def repeatable():
+    torch.manual_seed(0)
+
+
+def test_linear_with_gelu_where_nothing_is_a_power_of_two():
+    x, weight, bias = (torch.randn(*shape, device=ON) for shape in ((13, 48), (100, 48), (100,)))
+    expected = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(kernels.linear(x, weight, bias), expected, rtol=1e-4, atol=1e-4)
+    gelu = torch.nn.functional.gelu(expected)
+    torch.testing.assert_close(kernels.linear(x, weight, bias, gelu=True), gelu, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("logit", [0.5, np.nan, np.inf, -np.inf])
+def test_a_decision_is_that_of_pytorch(logit):
+    inputs, logits = Inputs(8, ON), torch.tensor([1.0, logit, 1.0], device=ON)
+    inputs.device[-1:].view(torch.float64).fill_(2.5)
+    found, expected = kernels.decide(logits, inputs.temperature), decided(logits, inputs)
+    if np.isfinite(logit):
+        torch.testing.assert_close(found, expected)
+        assert found[0] == 0  # the first of equals
+    else:
+        assert found[1].isnan() and expected[1].isnan()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "meanpool"])
+@pytest.mark.parametrize("importance", [None, "last", "mean"])
+def test_fused_stages_say_what_pytorch_says(tmp_path, eager, family, importance):
+    """Padded to a bucket, one query after another."""
+    spec = write_model(tmp_path, family, **WIDE)
+    model = eager.load(spec, importance=importance or "last", pooled=family == "bert")
+    network = build_network(spec, torch.float32, ON, importance, family == "bert", fuse_qkv=True)
+    assert fusible(network) is None
+    network.stages = FusedStages(network.model, network.typed, network.probe)
+    step = Step(network, 24, importance is not None, ON, lambda z, i: kernels.decide(z, i.temperature))
+    for texts in TEXTS:
+        encoding = model.encode(texts)
+        step.inputs.fill(encoding, network, 2.0, content=importance is not None)
+        step()
+        if ON != "cpu":
+            torch.cuda.synchronize()
+        found, expected = step.output(encoding), model.forward(encoding, want_importance=importance is not None)
+        np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-3, atol=1e-4)
+        assert found.verdict[0] == expected.logits.argmax()
+        if importance:
+            np.testing.assert_allclose(found.importance, expected.importance, rtol=1e-3, atol=1e-5)
+        if family == "bert":
+            np.testing.assert_allclose(found.pooled, expected.pooled, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("albert", {}, "albert has no fused layers"),
+        ("bert", {"hidden_size": 64, "hidden_act": "relu"}, "its activation is relu"),
+        ("bert", {"hidden_size": 32}, "its heads are 8 wide"),
+    ],
+)
+def test_a_model_that_does_not_fit_says_why(tmp_path, family, changes, reason):
+    network = build_network(write_model(tmp_path, family, **changes), torch.float32, "cpu", None, False, True)
+    assert reason in fusible(network)
+
+
+def test_without_a_device_the_engine_says_what_to_use():
+    if torch.cuda.is_available():
+        pytest.skip("there is a device")
+    from tabi_bench.engines import make_engine
+
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        make_engine(EngineConfig(name="fused"))
