@@ -64,7 +64,7 @@ def pack(tasks: list[str], overrides: list[str], out: Path, wheels: str | None, 
 
 
 def _copy_code(out: Path) -> None:
-    """The two packages, the configuration, run.py and the lock, as they are here."""
+    """The packages, the configuration, run.py and the lock, as they are here."""
     import baselines
     import tabi_bench
     from tabi_bench.records import revision
@@ -73,6 +73,9 @@ def _copy_code(out: Path) -> None:
     for package in (tabi_bench, baselines):
         folder = Path(package.__file__).parent
         shutil.copytree(folder, out / folder.name, ignore=ignore)
+    launcher = Path("hydra_plugins") / "tabi_bench_ray.py"  # hydra_plugins is shared by all plugins of Hydra
+    (out / launcher.parent).mkdir()
+    shutil.copy(Path(tabi_bench.__file__).parents[1] / launcher, out / launcher)
     shutil.copytree(conf_dir(), out / "conf", ignore=ignore, dirs_exist_ok=True)
     (out / "run.py").write_text("from tabi_bench.cli import main\n\nmain()\n")
     (out / ".revision").write_text(f"{revision()['commit'] or 'unknown'}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import hydra
@@ -24,6 +25,7 @@ def main() -> None:
     """Entry point of `run.py` and `tabi-bench`."""
     _refuse_swept_experiments(sys.argv[1:])
     _refuse_unknown_choices(sys.argv[1:])
+    _refuse_ray_without_its_extra(sys.argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register()
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(guarded(_job))()
@@ -48,6 +50,15 @@ def _refuse_unknown_choices(arguments: list[str]) -> None:
         for choice in value.split(","):
             if choice not in (*known, "null"):
                 sys.exit(f"unknown {group} {choice!r}; there are: {', '.join(known)}")
+
+
+def _refuse_ray_without_its_extra(arguments: list[str]) -> None:
+    if "hydra/launcher=ray" in arguments:
+        from tabi_bench.cluster import require_ray
+
+        require_ray()
+        # the plugin keeps its own settings under the same name; ours lie on top of them, which Hydra remarks four times
+        warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against")
 
 
 def _job(raw: DictConfig) -> list[Record]:

@@ -1,5 +1,6 @@
 """Sweeps: how far they are, what failed, and a table at the end. One file per job, so that workers elsewhere are seen.
 
+Under Hydra's own launcher and under Ray alike, `Progress.on_job_start` and `on_job_end` run where the job runs.
 `<sweep folder>/<job number>/job.json` holds overrides, status (running | ok | failed), error, started, wall_s, reused.
 """
 
@@ -129,6 +130,13 @@ class Progress(Callback):
         sys.stdout.write(f"\n{summary(jobs, self.total)}\n")
         if [job["status"] for job in jobs.values()] != ["ok"] * self.total:
             sys.exit(1)
+
+
+def lost(folder: Path, overrides: str, reason: str) -> None:
+    """Writes, in its place, the file of a job whose worker died or never began."""
+    file = folder / "job.json"
+    job = json.loads(file.read_text()) if file.exists() else {"overrides": overrides, "started": time.time()}
+    _save(folder, job | {"status": "failed", "error": reason, "wall_s": time.time() - job["started"], "reused": False})
 
 
 def _save(folder: Path, job: Job) -> None:
