@@ -80,7 +80,8 @@ def _job(raw: DictConfig) -> list[Record]:
         if log.isEnabledFor(logging.DEBUG):
             raise
         raise SystemExit(f"{type(error).__name__}: {error}") from None
-    print_summary(found, config)
+    if found:
+        print_summary(found, config)
     return found
 
 

@@ -293,6 +293,7 @@ class Config:
     results_dir: str = "outputs"
     cache_dir: str = "~/.cache/tabi-bench"
     overwrite: bool = False
+    prepare: bool = False
     derive: str | None = None  # a derived preset: what to draw from the records and profiles of results_dir
     label: str = "adhoc"  # folder of the records: the experiment's name
 

@@ -27,7 +27,7 @@ from tabi_bench.engines.base import Engine
 from tabi_bench.engines.encoding import forget_words
 from tabi_bench.evaluation.targets import Target
 from tabi_bench.fingerprint import check_plan, fingerprint
-from tabi_bench.profiling.build import build_profile, engine_key
+from tabi_bench.profiling.build import build_profile, engine_key, run_models
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.profiling.store import save_profile
 from tabi_bench.records import Record
@@ -86,7 +86,8 @@ class Session:
 def run_session(config: Config) -> list[Record]:
     """Runs (or finds finished) the session that `config` describes; its records, the reference's first.
 
-    Raises what went wrong, after writing records with status "failed" that say so.
+    With `prepare` it ends, without records, once models and their outputs are cached. Raises what went wrong, after
+    writing records with status "failed" that say so.
     """
     cache_dir = Path(config.cache_dir).expanduser()
     for folder in (Path(config.results_dir).expanduser() / config.label, cache_dir):
@@ -100,6 +101,10 @@ def run_session(config: Config) -> list[Record]:
                 "already measured %s ago at commit %s; overwrite=true measures again", records.age(done[0]), commit
             )
             return done
+        if config.prepare:
+            run_models(session.task, session.zoo, session.engine, cache_dir, _importance(session.options))
+            log.info("prepared: models trained, their outputs cached; nothing was measured")
+            return []
         return _measure(session, cache_dir)
     except Exception as error:
         _record_failure(session, error)

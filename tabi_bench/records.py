@@ -19,7 +19,8 @@ from tabi_bench.cache import content_key, write_atomically
 from tabi_bench.config import Config
 
 SCHEMA_VERSION = 1
-UNHASHED = ("results_dir", "cache_dir", "overwrite", "label", "cost")  # settings that do not change what is measured
+# settings that do not change what is measured
+UNHASHED = ("results_dir", "cache_dir", "overwrite", "prepare", "label", "cost")
 
 
 @dataclass

@@ -41,6 +41,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "eager": {"name": "eager", "fuse_qkv": False},
     "graph-unfused": {"name": "graph", "fuse_qkv": False},
     "graph": {"name": "graph"},
+    "fused": {"name": "fused"},
     "compile": {"name": "compile"},
     "compile-autotune": {"name": "compile", "autotune": True},
     "onnx": {"name": "onnx"},
@@ -417,7 +418,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     arguments.models = [n for name in arguments.models for n in (PAPER if name == "paper" else [name])]
     arguments.device = devices.resolve(arguments.device)
     gpu = arguments.device.startswith("cuda")
-    fast = ["graph-unfused", "graph", "compile"] if gpu else ["onnx", "onnx-int8"]
+    fast = ["graph-unfused", "graph", "fused", "compile"] if gpu else ["onnx", "onnx-int8"]
     arguments.entries = arguments.entries or ["eager", *fast, *USERS[: 1 + gpu]]
     arguments.real = arguments.texts.read_text().splitlines() if arguments.texts else None
     return arguments

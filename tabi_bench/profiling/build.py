@@ -47,12 +47,7 @@ def build_profile(
     importance: the options ("last", "mean") that some system of the session reads; empty: none. prune: the cascade's
     rule, for outputs on pruned text.
     """
-    loaded = {spec.name: _load(engine, spec, task, importance) for spec in zoo.models}
-    largest = zoo.models[-1].name
-    outputs = {}
-    for spec in zoo.models:
-        wanted = () if spec.name == largest or spec.layers == 0 else tuple(importance)
-        outputs[spec.name] = _outputs(task, spec, loaded[spec.name], engine, cache_dir, wanted)
+    loaded, outputs = run_models(task, zoo, engine, cache_dir, importance)
     curves = _latency_curves(task.queries, loaded, outputs, engine)
     models = {
         spec.name: ModelProfile(spec.name, spec.params, spec.layers, latency=curves[spec.name], **outputs[spec.name])
@@ -79,6 +74,19 @@ def build_profile(
         run_pruned=runner,
         seed=seed,
     )
+
+
+def run_models(
+    task: Task, zoo: Zoo, engine: Engine, cache_dir: Path, importance: Sequence[str]
+) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Every model, loaded (by importance option), and its outputs on the validation rows, from the cache or run now."""
+    loaded = {spec.name: _load(engine, spec, task, importance) for spec in zoo.models}
+    outputs = {}
+    for spec in zoo.models:
+        silent = spec is zoo.models[-1] or spec.layers == 0  # asked by nobody, or has no attention
+        wanted = () if silent else tuple(importance)
+        outputs[spec.name] = _outputs(task, spec, loaded[spec.name], engine, cache_dir, wanted)
+    return loaded, outputs
 
 
 def _load(engine: Engine, spec: ModelSpec, task: Task, importance: Sequence[str]) -> dict[str | None, Model]:

@@ -92,3 +92,26 @@ def test_without_a_device_the_engine_says_what_to_use():
 
     with pytest.raises(ValueError, match="needs a CUDA device"):
         make_engine(EngineConfig(name="fused"))
+
+
+@pytest.mark.skipif(ON == "cpu", reason="needs a CUDA device")
+@pytest.mark.parametrize("family", ["bert", "roberta", "meanpool"])
+def test_half_precision_under_the_engine_says_what_float32_says(tmp_path, family):
+    from tabi_bench.engines import make_engine
+
+    spec = write_model(tmp_path, family, **WIDE)
+    exact = make_engine(EngineConfig(name="eager", dtype="float32", fuse_qkv=False))
+    engine = make_engine(EngineConfig(name="fused", buckets=[8, 16]))
+    model, known = (by.load(spec, importance="last") for by in (engine, exact))
+    for texts in TEXTS:
+        for want in (False, True):
+            found = model.forward(model.encode(texts), want_importance=want)
+            expected = known.forward(known.encode(texts), want_importance=want)
+            assert found.verdict[0] == expected.logits.argmax()
+            assert np.abs(found.logits - expected.logits).max() <= 2e-2 * np.abs(expected.logits).max()
+            if want:
+                np.testing.assert_allclose(found.importance, expected.importance, rtol=2e-2, atol=2e-3)
+    facts = engine.describe()
+    assert facts["fallbacks"] == [] and facts["unfused"] == {} and facts["dropped_buckets"] == []
+    for each in (engine, exact):
+        each.close()
