@@ -130,4 +130,12 @@ def test_a_saved_plan_is_served_again_and_refused_for_other_data(micro, tmp_path
         run_session(micro("task=sst2", f"plan={plan}", "seed=1"))
     with pytest.raises(PlanError, match="made for task 'sst2', not 'rte'"):
         run_session(micro("task=rte", f"plan={plan}"))
-    assert json.loads(plan.read_text())["method"] == "tabi"
+    raw = json.loads(plan.read_text())
+    for fold in raw["folds"]:
+        fold["point"] |= {"taus": [2.0] * len(fold["point"]["taus"])}
+    plan.write_text(json.dumps(raw))
+    _, changed = run_session(micro("task=sst2", f"plan={plan}", f"results_dir={tmp_path}/again"))
+    assert changed.run_id != again.run_id  # another plan in the same file is another run
+    plan.write_text("{")
+    with pytest.raises(PlanError, match="is no plan, or a damaged one"):
+        run_session(micro("task=sst2", f"plan={plan}"))
