@@ -51,6 +51,14 @@ def test_what_does_not_exist_is_refused_by_name(argument, says):
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_results_that_cannot_be_written_are_said_in_one_line(tmp_path, mode):
+    (tmp_path / "file").write_text("")
+    done = run(*mode, f"results_dir={tmp_path}/file/results")
+    assert done.returncode == 1 and done.stderr.startswith("results_dir: cannot write to ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_presets_cannot_be_swept():
     done = run("-m", "experiment=main_table,tail")
     assert done.returncode == 1 and "presets cannot be swept" in done.stderr
