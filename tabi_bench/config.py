@@ -443,6 +443,12 @@ def _check(config: Config) -> None:
     known = config.task.official_rows
     if known and config.source.name == "generated" and config.task.split not in known:
         raise ConfigError(f"task.split={config.task.split!r}: task {config.task.name} has {', '.join(known)}")
+    if config.method.name == "oracle" and config.method.tabi.levels > 2:
+        raise ConfigError(
+            f"method.tabi.levels={config.method.tabi.levels}: the oracle routes between two models; set 2"
+        )
+    if Path(config.label).is_absolute() or ".." in Path(config.label).parts or not config.label:
+        raise ConfigError(f"label={config.label!r}: a folder below results_dir")
     for name in config.compare or []:
         if name not in METHODS:
             raise ConfigError(f"compare names an unknown method {name!r}; there are: {', '.join(METHODS)}")

@@ -106,6 +106,8 @@ def test_every_method_is_registered_with_the_options_of_its_file(method):
         (["cost.usd_per_hour=-1"], "cost.usd_per_hour=-1.0: at least 0"),
         (["task.split=mismatched"], "task.split='mismatched': task mnli has train, validation_matched"),
         (["compare=[infaas,single]", "plan=plan.json"], "plan is for method=tabi, which compare="),
+        (["method=oracle", "method.tabi.levels=3"], "method.tabi.levels=3: the oracle routes between two models"),
+        (["label=../elsewhere"], "label='../elsewhere': a folder below results_dir"),
         (["plan=nowhere/plan.json"], "plan=nowhere/plan.json: no such file"),
         (["source=local"], "source=local needs source.dir"),
         (["scenario.block=0"], "scenario.block=0: at least 1"),
@@ -127,5 +129,6 @@ def test_the_summary_is_plain_text_in_a_pipe(micro, capsys):
     assert "sst2 from source generated, zoo tiny, engine eager" in printed
     assert "no evidence about the real task" in printed and "\x1b" not in printed
     lines = [line for line in printed.splitlines() if line.startswith(("system", "infaas", "tabi"))]
+    assert "$ / 1M" in lines[0]
     assert len(lines) == 3 and "reference" in lines[1] and "%" in lines[2]
     assert f"Record: {config.results_dir}/adhoc/sst2-tabi-generated-tiny-eager-" in printed

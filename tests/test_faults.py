@@ -32,6 +32,12 @@ from tabi_bench.experiment import run_session
 run_session(config)
 """
 
+MAIN = """
+from tabi_bench import cli, registry
+registry.ZOOS["tiny"] = "tests.micro:load"
+cli.main()
+"""
+
 
 def child(cache: Path, results: Path, *overrides: str) -> subprocess.Popen:
     """The same session in a process of its own, to be killed."""
@@ -53,6 +59,21 @@ def test_kill_9_in_the_middle_then_the_next_run_finishes(micro, cache, tmp_path)
     assert not list((tmp_path / "results").rglob("record.json"))
     done = run_session(micro("task=rte"))
     assert [record.status for record in done] == ["ok", "ok"]
+
+
+def test_ctrl_c_while_serving_leaves_no_record_and_says_so_in_one_line(cache, tmp_path):
+    places = [f"results_dir={tmp_path}/results", f"cache_dir={cache}", "engine.device=cpu"]
+    command = [sys.executable, "-c", MAIN, "task=rte", *SMALL, "scenario.min_queries=200000", *places]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "serving" in line:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130 and "Traceback" not in "".join(said)
+    assert said[-1].startswith("interrupted; the same command goes on")
+    assert not list((tmp_path / "results").rglob("record.json"))
 
 
 def test_two_sessions_at_once_share_a_cache(cache, tmp_path, micro):
