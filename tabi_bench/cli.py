@@ -28,7 +28,11 @@ def main() -> None:
     _refuse_ray_without_its_extra(sys.argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     register()
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(guarded(_job))()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(guarded(_job))()
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; the same command goes on from what the cache holds\n")
+        sys.exit(130)
 
 
 def _refuse_swept_experiments(arguments: list[str]) -> None:

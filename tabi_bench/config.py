@@ -7,7 +7,7 @@ the door. Each group has a base class and, where a member has its own options, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -325,14 +325,33 @@ BASES: dict[str, dict[str, type]] = {
     "engine": {"base": EngineConfig},
     "scenario": {"base": ScenarioConfig},
 }
-CHOICES = {
+CHOICES = {  # one of these, or, of a list, only these
     "target.kind": ("relative", "paper", "absolute"),
     "method.confidence": ("max", "margin", "entropy"),
     "method.dispatcher": ("threshold", "sigmoid"),
     "method.importance": ("last", "mean"),
     "method.pruning": ("importance", "random", "stopwords"),
+    "method.ensembles": ("weighted", "large", "log_odds", "tuned"),
+    "method.levels": (1, 2, 3),
     "method.latency": ("auto", "serial", "concurrent"),
     "engine.dtype": ("auto", "float32", "float16", "bfloat16"),
+}
+AT_LEAST = {  # of a list: each of its numbers
+    "source.train_rows": 1,
+    "source.validation_rows": 4,  # two for each fold
+    "scenario.min_queries": 1,
+    "scenario.block": 1,
+    "scenario.warmup": 0,
+    "search.margin_se": 0,
+    "target.slack": 0,
+    "cost.usd_per_hour": 0,
+    "engine.threads": 1,
+    "engine.buckets": 1,
+    "zoo.max_length": 8,
+    "method.alphas": 0,
+    "method.slo_ms": 0,
+    "method.max_ramps": 1,
+    "method.thresholds": 1,
 }
 
 
@@ -402,28 +421,82 @@ def systems_of(config: Config) -> dict[str, MethodConfig]:
 
 
 def _check(config: Config) -> None:
+    _refuse_unknown(config)
+    _check_target(config)
     for path, choices in CHOICES.items():
-        group, key = path.split(".")
-        value = getattr(getattr(config, group), key, None)
-        if value is not None and value not in choices:
-            raise ConfigError(f"{path}={value!r}: choose one of {', '.join(choices)}")
+        for value in _values(config, path):
+            if value not in choices:
+                raise ConfigError(f"{path}={value!r}: choose one of {', '.join(map(str, choices))}")
+    for path, least in AT_LEAST.items():
+        for value in _values(config, path):
+            if not value >= least:
+                raise ConfigError(f"{path}={value}: at least {least}")
+    for key in ("epsilon", "delta"):
+        value = getattr(config.certify, key)
+        if value is not None and not 0 < value < 1:
+            raise ConfigError(f"certify.{key}={value}: a share between 0 and 1, as 0.01 for 1 %")
+    for key in ("alphas", "ensembles"):
+        if getattr(_cascade(config), key, None) == []:
+            raise ConfigError(f"method.{key}=[]: name at least one, they are what is searched")
+    if getattr(_cascade(config), "sigmoid_k", 1.0) <= 0:
+        raise ConfigError(f"method.sigmoid_k={_cascade(config).sigmoid_k}: above 0")
+    if config.source.name == "local" and not config.source.dir and not config.task.files.train:
+        raise ConfigError("source=local needs source.dir, a folder with one folder per task (or task.files)")
+    known = config.task.official_rows
+    if known and config.source.name == "generated" and config.task.split not in known:
+        raise ConfigError(f"task.split={config.task.split!r}: task {config.task.name} has {', '.join(known)}")
+    if config.method.name == "oracle" and config.method.tabi.levels > 2:
+        raise ConfigError(
+            f"method.tabi.levels={config.method.tabi.levels}: the oracle routes between two models; set 2"
+        )
+    if Path(config.label).is_absolute() or ".." in Path(config.label).parts or not config.label:
+        raise ConfigError(f"label={config.label!r}: a folder below results_dir")
+    for name in config.compare or []:
+        if name not in METHODS:
+            raise ConfigError(f"compare names an unknown method {name!r}; there are: {', '.join(METHODS)}")
+    _check_plan(config)
+
+
+def _refuse_unknown(node: Any, path: str = "") -> None:
+    """`+key=value` gets past Hydra's own check: it appends, and a typo would be without effect."""
+    names = [f.name for f in fields(node)]
+    for key, value in vars(node).items():
+        if key not in names:
+            raise ConfigError(f"unknown setting {path}{key}; {path.rstrip('.') or 'there'} has: {', '.join(names)}")
+        if is_dataclass(value):
+            _refuse_unknown(value, f"{path}{key}.")
+
+
+def _cascade(config: Config) -> MethodConfig:
+    """The options of the method, of a control those of its Tabi."""
+    return getattr(config.method, "tabi", config.method)
+
+
+def _values(config: Config, path: str) -> list[Any]:
+    """What a setting is, or its members if it is a list; nothing where it is null or the choice does not have it."""
+    group, key = path.split(".")
+    value = getattr(_cascade(config) if group == "method" else getattr(config, group), key, None)
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _check_target(config: Config) -> None:
     if config.target.kind == "absolute" and config.target.value is None:
         raise ConfigError("target.kind=absolute needs target.value, the score to reach as a fraction (e.g. 0.9)")
     if config.target.kind == "paper" and config.task.paper_target is None:
         raise ConfigError(f"target.kind=paper: the paper has no target for task {config.task.name!r}")
     if config.target.value is not None and not 0 < config.target.value <= 1:
         raise ConfigError(f"target.value={config.target.value}: a fraction in (0, 1], as 0.9 for 90 %")
-    if config.source.name == "local" and not config.source.dir and not config.task.files.train:
-        raise ConfigError("source=local needs source.dir, a folder with one folder per task (or task.files)")
-    for key in ("epsilon", "delta"):
-        value = getattr(config.certify, key)
-        if value is not None and not 0 < value < 1:
-            raise ConfigError(f"certify.{key}={value}: a share between 0 and 1, as 0.01 for 1 %")
-    for key in ("min_queries", "block"):
-        if getattr(config.scenario, key) < 1:
-            raise ConfigError(f"scenario.{key}={getattr(config.scenario, key)}: at least 1")
-    if config.scenario.warmup < 0 or config.search.margin_se < 0:
-        raise ConfigError("scenario.warmup and search.margin_se must not be negative")
-    for name in config.compare or []:
-        if name not in METHODS:
-            raise ConfigError(f"compare names an unknown method {name!r}; there are: {', '.join(METHODS)}")
+    for key, kind in (("value", "absolute"), ("slack", "relative")):
+        value = getattr(config.target, key)
+        if value is not None and config.target.kind != kind:
+            raise ConfigError(f"target.{key}={value} is for target.kind={kind}, but target.kind={config.target.kind}")
+
+
+def _check_plan(config: Config) -> None:
+    """A plan is for `method`, and is there before any work is done."""
+    if config.plan is None:
+        return
+    if config.compare and config.method.name not in config.compare:
+        raise ConfigError(f"plan is for method={config.method.name}, which compare={config.compare} leaves out")
+    if not Path(config.plan).expanduser().is_file():
+        raise ConfigError(f"plan={config.plan}: no such file; it is the plan.json beside a record")

@@ -127,6 +127,7 @@ def _open(config: Config, cache_dir: Path) -> Session:
 
 def _measure(session: Session, cache_dir: Path) -> list[Record]:
     config, task = session.config, session.task
+    given = _given_plan(session)
     start = time.perf_counter()
     profile = build_profile(
         task, session.zoo, session.engine, cache_dir, _importance(session.options), prune_query, config.seed
@@ -137,7 +138,7 @@ def _measure(session: Session, cache_dir: Path) -> list[Record]:
     for name in session.options:
         profile = _prepare(session, name, profile, cache_dir)
     session.offline_s = {"train": session.zoo.train_s, "profile": time.perf_counter() - start}
-    plans, infeasible = _plans(session, profile)
+    plans, infeasible = _plans(session, profile, given)
     plain = plain_rule(session, profile) if config.search.margin_se and not config.plan else {}
     systems = {name: _deploy(session, name, plan, profile, plans) for name, plan in plans.items()}
     forget_words()
@@ -190,7 +191,18 @@ def _parts(session: Session, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return set_apart(session.task.labels("validation"), half, session.config.seed)
 
 
-def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[str, Infeasible]]:
+def _given_plan(session: Session) -> dict[str, Plan]:
+    """The plan that `plan=path` names, by its method, refused before any work if it was made for something else."""
+    config = session.config
+    if config.plan is None:
+        return {}
+    plan = Plan.load(Path(config.plan))
+    made_for = fingerprint(session.task, session.zoo, session.engine)
+    check_plan(plan, session.task.name, config.method.name, made_for)
+    return {config.method.name: plan}
+
+
+def _plans(session: Session, profile: Profile, given: dict[str, Plan]) -> tuple[dict[str, Plan], dict[str, Infeasible]]:
     """A plan per system: each half of the rows is served under what was tuned on the other half."""
     config = session.config
     halves, views, targets = _folds(session, profile, config.search.margin_se)
@@ -198,9 +210,8 @@ def _plans(session: Session, profile: Profile) -> tuple[dict[str, Plan], dict[st
     plans, infeasible = {}, {}
     for name, options in session.options.items():
         start = time.perf_counter()
-        if config.plan and name == config.method.name:
-            plans[name] = Plan.load(Path(config.plan))
-            check_plan(plans[name], session.task.name, name, made_for)
+        if name in given:
+            plans[name] = given[name]
             continue
         try:
             folds = [_system(name).plan(v, t, options) for v, t in zip(views, targets, strict=True)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tabi_bench
-from tabi_bench.cache import content_key, write_atomically
+from tabi_bench.cache import content_key, file_sha256, write_atomically
 from tabi_bench.config import Config
 
 SCHEMA_VERSION = 1
@@ -82,6 +82,8 @@ def config_hash(config: Config, *contents: Any) -> str:
     raw["source"] = {key: value for key, value in raw["source"].items() if key != "dir"}
     raw["task"] = {key: value for key, value in raw["task"].items() if key != "files"}
     raw["zoo"] = {key: value for key, value in raw["zoo"].items() if key != "path"}
+    if config.plan is not None:
+        raw["plan"] = file_sha256(Path(config.plan).expanduser())
     return content_key(raw, tabi_bench.__version__, *contents)[:8]
 
 

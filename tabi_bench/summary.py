@@ -7,7 +7,18 @@ from pathlib import Path
 from tabi_bench.config import Config
 from tabi_bench.records import Record
 
-COLUMNS = ("system", "score [95 %]", "target", "levels", "words cut", "mean ms", "p50", "p99", "reduction [95 %]")
+COLUMNS = (
+    "system",
+    "score [95 %]",
+    "target",
+    "levels",
+    "words cut",
+    "mean ms",
+    "p50",
+    "p99",
+    "$ / 1M",
+    "reduction [95 %]",
+)
 
 
 def heading(found: list[Record]) -> str:
@@ -42,6 +53,7 @@ def _row(r: Record) -> list[str]:
         f"{ms['mean']:.3f}",
         f"{ms['p50']:.3f}",
         f"{ms['p99']:.3f}" if ms["p99"] is not None else "too few",
+        f"{1e3 * r.cost['usd_per_1k']:.2f}",
         _reduction(r),
     ]
 
@@ -60,6 +72,8 @@ def where(found: list[Record], config: Config) -> str:
     if ok is not None:
         versus = ok.reference["method"]
         lines.append(f"levels: share of queries answered at level 1 / 2; reduction: of mean latency against {versus}.")
+        price = ok.config["cost"]["usd_per_hour"]  # that of the record, which may be an earlier run's
+        lines.append(f"$ / 1M: a million queries, one after the other, at cost.usd_per_hour={price:g}.")
     lines += [f"{r.method}: {remark}" for r in found for remark in _remarks(r)]
     folder = Path(config.results_dir) / config.label
     lines += [f"Record: {folder / r.run_id}" for r in found]

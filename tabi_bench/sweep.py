@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tabi_bench.cache import write_atomically
+from tabi_bench.records import check_writable
 
 log = logging.getLogger(__name__)
 Job = dict[str, Any]
@@ -102,7 +103,11 @@ class Progress(Callback):
     def __init__(self) -> None:
         self.total = 0
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        _refuse_unwritable(config)
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        _refuse_unwritable(config)
         self.total = number_of_jobs(config)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -137,6 +142,14 @@ def lost(folder: Path, overrides: str, reason: str) -> None:
     file = folder / "job.json"
     job = json.loads(file.read_text()) if file.exists() else {"overrides": overrides, "started": time.time()}
     _save(folder, job | {"status": "failed", "error": reason, "wall_s": time.time() - job["started"], "reused": False})
+
+
+def _refuse_unwritable(config: DictConfig) -> None:
+    """Ends in one line, before Hydra trips over the folder of its own files there."""
+    try:
+        check_writable(Path(config.results_dir))
+    except OSError as error:
+        sys.exit(f"results_dir: {error}")
 
 
 def _save(folder: Path, job: Job) -> None:

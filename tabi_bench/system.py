@@ -61,8 +61,12 @@ class Plan:
 
     @classmethod
     def load(cls, path: Path) -> Plan:
-        raw = json.loads(Path(path).read_text())
-        return cls(**{**raw, "folds": [FoldPlan(**fold) for fold in raw["folds"]]})
+        """Reads a plan.json. Raises PlanError for what is none."""
+        try:
+            raw = json.loads(Path(path).expanduser().read_text())
+            return cls(**{**raw, "folds": [FoldPlan(**fold) for fold in raw["folds"]]})
+        except (ValueError, TypeError, KeyError) as error:
+            raise PlanError(f"{path} is no plan, or a damaged one ({type(error).__name__}: {error})") from None
 
     def fold_of(self, rows: np.ndarray) -> np.ndarray:
         """(N,) index of the fold that serves each row."""

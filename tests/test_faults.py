@@ -32,6 +32,12 @@ from tabi_bench.experiment import run_session
 run_session(config)
 """
 
+MAIN = """
+from tabi_bench import cli, registry
+registry.ZOOS["tiny"] = "tests.micro:load"
+cli.main()
+"""
+
 
 def child(cache: Path, results: Path, *overrides: str) -> subprocess.Popen:
     """The same session in a process of its own, to be killed."""
@@ -53,6 +59,21 @@ def test_kill_9_in_the_middle_then_the_next_run_finishes(micro, cache, tmp_path)
     assert not list((tmp_path / "results").rglob("record.json"))
     done = run_session(micro("task=rte"))
     assert [record.status for record in done] == ["ok", "ok"]
+
+
+def test_ctrl_c_while_serving_leaves_no_record_and_says_so_in_one_line(cache, tmp_path):
+    places = [f"results_dir={tmp_path}/results", f"cache_dir={cache}", "engine.device=cpu"]
+    command = [sys.executable, "-c", MAIN, "task=rte", *SMALL, "scenario.min_queries=200000", *places]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "serving" in line:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130 and "Traceback" not in "".join(said)
+    assert said[-1].startswith("interrupted; the same command goes on")
+    assert not list((tmp_path / "results").rglob("record.json"))
 
 
 def test_two_sessions_at_once_share_a_cache(cache, tmp_path, micro):
@@ -130,4 +151,12 @@ def test_a_saved_plan_is_served_again_and_refused_for_other_data(micro, tmp_path
         run_session(micro("task=sst2", f"plan={plan}", "seed=1"))
     with pytest.raises(PlanError, match="made for task 'sst2', not 'rte'"):
         run_session(micro("task=rte", f"plan={plan}"))
-    assert json.loads(plan.read_text())["method"] == "tabi"
+    raw = json.loads(plan.read_text())
+    for fold in raw["folds"]:
+        fold["point"] |= {"taus": [2.0] * len(fold["point"]["taus"])}
+    plan.write_text(json.dumps(raw))
+    _, changed = run_session(micro("task=sst2", f"plan={plan}", f"results_dir={tmp_path}/again"))
+    assert changed.run_id != again.run_id  # another plan in the same file is another run
+    plan.write_text("{")
+    with pytest.raises(PlanError, match="is no plan, or a damaged one"):
+        run_session(micro("task=sst2", f"plan={plan}"))

@@ -25,6 +25,13 @@ def test_round_trip(tmp_path):
     assert Plan.load(tmp_path / "plan.json") == plan()
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"method": "tabi"}', '{"folds": [{"cut": 1}]}'])
+def test_a_damaged_plan_is_refused(tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(PlanError, match=r"plan\.json is no plan, or a damaged one"):
+        Plan.load(tmp_path / "plan.json")
+
+
 def test_each_row_is_served_by_its_fold():
     assert plan().fold_of(np.array([3, 0, 2])).tolist() == [0, 1, 0]
     with pytest.raises(PlanError, match="row 9"):

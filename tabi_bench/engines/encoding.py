@@ -143,7 +143,7 @@ def splits_at_spaces(tokenizer: Tokenizer) -> bool:
     kind = {part: (said[part] or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")}
     simple = all(not any(c.isspace() for c in token["content"]) for token in said["added_tokens"])
     local = kind["normalizer"] in (None, "BertNormalizer") and kind["pre_tokenizer"] == "BertPreTokenizer"
-    return simple and local and kind["model"] == "WordPiece"
+    return simple and local and kind["model"] in ("WordPiece", "WordLevel")
 
 
 class Remembered(Encoding):

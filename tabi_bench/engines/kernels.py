@@ -144,15 +144,13 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool
 
 
 def tiling(rows: int, n_out: int, n_in: int) -> dict[str, int]:
-    """Tile sizes and depth of prefetching for a product of few rows."""
-    deep = 256 if n_in >= 2048 else 128
-    return {
-        "BM": min(_power(rows), 64),
-        "BN": 16,
-        "BK": min(deep, _power(n_in)),
-        "num_warps": 4,
-        "num_stages": 4,
-    }
+    """Tile sizes and depth of prefetching for a product of few rows: the fastest found on an H100 at 32 rows."""
+    tile = {"BM": min(_power(rows), 64), "num_warps": 4}
+    if n_in >= 768 and n_out <= n_in:  # narrow strips, or too few programs read the weights
+        return tile | {"BN": 8, "BK": 512 if n_in % 512 == 0 else 256, "num_stages": 3}
+    if n_in >= 768:
+        return tile | {"BN": 32, "BK": 128, "num_stages": 6}
+    return tile | {"BN": 16, "BK": min(128, _power(n_in)), "num_stages": 4}
 
 
 def attention(qkv: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:

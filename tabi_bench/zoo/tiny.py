@@ -56,8 +56,7 @@ def load(config: TinyZooConfig, task: Task, cache_dir: Path, seed: int, device: 
         place = Path(cache_dir).expanduser() / "tiny" / f"{task.name}-{content_key(key, config.shapes)}"
         folder = cached(place, lambda building: build(building, config, task, seed, device))
     notes = notes_of(folder)
-    names = [name for name in config.shapes if not config.models or name in config.models]
-    specs = [spec_of(folder / name, name, config.max_length) for name in names]
+    specs = [spec_of(folder / name, name, config.max_length) for name in config.shapes]
     return Zoo("tiny", tuple(specs), sum(m["train_s"] for m in notes["models"].values()), {"ladder": notes})
 
 

@@ -12,7 +12,7 @@ from tabi_bench.cache import damage
 from tabi_bench.config import SourceConfig, TaskConfig, TinyZooConfig, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.grammar import CUES
-from tabi_bench.zoo import tiny
+from tabi_bench.zoo import load_zoo, tiny
 from tabi_bench.zoo.loading import ModelError, load_tokenizer
 
 
@@ -47,6 +47,12 @@ def test_default_rows_are_answered_by_what_is_shipped(config, tmp_path):
     zoo = tiny.load(config, task(), tmp_path, 0, "cpu")
     assert zoo.names == config.shapes and all(tiny.SHIPPED in spec.path.parents for spec in zoo.models)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_subset_by_name_and_a_name_that_is_none(config, tmp_path):
+    assert load_zoo(replace(config, models=["10x48", "1x64"]), task(), tmp_path, 0, "cpu").names == ["1x64", "10x48"]
+    with pytest.raises(ValueError, match=r"zoo.models names \['huge'\]; zoo 'tiny' has: 1x64, 4x48, 10x48"):
+        load_zoo(replace(config, models=["1x64", "huge"]), task(), tmp_path, 0, "cpu")
 
 
 def test_words_and_pieces_both_occur(config):
