@@ -62,5 +62,5 @@ class HostModel(LoadedModel):
             return Output(logits, pooled=pooled)
         odds = np.exp((logits - logits.max()) / np.float32(self.temperature))
         odds /= odds.sum()
-        largest = float(odds.max() + 0 * logits.sum())  # NaN where a logit is not finite
+        largest = float(odds.max()) + 0.0 * float(logits.sum())  # NaN where a logit is not finite
         return Output(logits, pooled=pooled, probabilities=odds, verdict=(int(logits.argmax()), largest))

@@ -152,7 +152,7 @@ class Ladder:
             raise ConfigError(f"zoo.tasks.{self.task.name}: {error}; its keys are those of zoo.train") from None
         if layers == self.largest:
             return replace(base, distill=0.0)
-        rate = base.learning_rate * (self.config.student_rate if layers else self.config.average_rate)
+        rate = base.learning_rate * self.config.student_rate if layers else self.config.average_rate
         return replace(base, learning_rate=rate, distill=base.distill if self.config.distill else 0.0)
 
     def key(self, layers: int) -> str:
