@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tabi_bench.tasks.base import Query
     from tabi_bench.zoo.base import Zoo
 
-SAMPLE = 32  # queries, evenly spread over the rows
-REPEATS = 5  # the fastest of so many is a query's time
+SAMPLE = 16  # queries, evenly spread over the rows
+REPEATS = 3  # the fastest of so many is a query's time
 ALPHA = 0.5  # pruning scale of the probe
 
 
