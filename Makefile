@@ -14,8 +14,8 @@ $(VENV)/.installed: requirements.txt
 demo: $(VENV)/.installed  ## install, then one run: Tabi against INFaaS on the embedded MNLI stand-in
 	$(BIN)/python run.py task=mnli method=tabi
 
-test: $(VENV)/.installed  ## install, then the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed  ## install, then the tests, two at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed  ## ruff: rules and formatting
 	$(BIN)/ruff check .

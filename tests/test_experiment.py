@@ -36,3 +36,12 @@ def test_a_finished_session_is_not_measured_again(micro):
     anew = run_session(micro("task=sst2", "overwrite=true"))
     assert anew[0].run_id == first[0].run_id
     assert anew[0].latency_ms["mean"] != first[0].latency_ms["mean"]  # times of their own
+
+
+def test_what_was_prepared_is_measured_without_running_models_for_it(micro, monkeypatch, tmp_path):
+    fresh = ["task=cola", f"cache_dir={tmp_path}/cache"]
+    assert run_session(micro(*fresh, "prepare=true")) == []
+    assert not list(Path(tmp_path).rglob("record.json")) and list((tmp_path / "cache" / "outputs").iterdir())
+    ran = []
+    monkeypatch.setattr("tabi_bench.profiling.build._run", lambda *_: ran.append(1))
+    assert {record.status for record in run_session(micro(*fresh))} == {"ok"} and not ran

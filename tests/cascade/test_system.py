@@ -9,8 +9,9 @@ import pytest
 
 from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.search import search
-from tabi_bench.cascade.system import Cascade, NoAnswer
+from tabi_bench.cascade.system import Cascade, NoAnswer, Reading
 from tabi_bench.config import CascadeConfig
+from tabi_bench.engines.base import Output
 from tabi_bench.evaluation.targets import Target
 from tabi_bench.system import FoldPlan, PlanError
 from tests.cascade.ladder import as_plan, build
@@ -109,3 +110,45 @@ def test_importance_is_read_only_where_a_later_level_prunes_by_it(ladder):
     assert all(importance is None for _, importance, _ in ladder.loaded)
     Cascade.deploy(as_plan(fold(pair(0.5, 0.4))), ladder.zoo, ladder, None)
     assert ("small", "last", False) in ladder.loaded
+
+
+class Counted:
+    """An encoder that counts its calls."""
+
+    def __init__(self, encode):
+        self.encode, self.calls = encode, []
+
+    def __call__(self, texts):
+        self.calls.append(texts)
+        return self.encode(texts)
+
+
+@pytest.mark.parametrize("name, calls", [("always", 2), ("full text", 1), ("three levels", 1)])
+def test_levels_with_one_tokenizer_read_the_same_pieces_unless_words_were_pruned(ladder, name, calls):
+    point = replace(POINTS[name], taus=[2.0] * len(POINTS[name].taus))
+    if name != "always":
+        point = replace(point, alphas=[0.0] * len(point.alphas))
+    encode = Counted(ladder.models["small"].encode)
+    for model in ladder.models.values():
+        model.encode = encode
+    query = next(query for query in ladder.queries if len(query.texts[0].split()) > 6)
+    answer = Cascade.deploy(as_plan(fold(point)), ladder.zoo, ladder, None).answer(query)
+    assert answer.level == len(point.models) - 1
+    assert len(encode.calls) == calls
+
+
+def test_a_verdict_of_the_device_is_taken_for_the_first_level_alone(ladder):
+    """Its confidence decides; the ensemble of a re-routed query is worked out from probabilities."""
+    system = Cascade.deploy(as_plan(fold(pair(0.7))), ladder.zoo, ladder, None)
+    serving, probabilities = system._other, np.array([0.2, 0.8])
+    sure = Output(np.zeros(2), probabilities=probabilities, verdict=(1, 0.8))
+    first = Reading(0, None, None, sure)
+    assert serving.verdict([first], 0) == (1, 0.8)
+    label, _ = serving.verdict([first, Reading(1, None, None, replace_verdict(sure, [0.9, 0.1]))], 0)
+    assert label == 0
+    margin = Cascade.deploy(as_plan(fold(pair(0.7, confidence="margin"))), ladder.zoo, ladder, None)._other
+    assert margin.verdict([first], 0) == (1, pytest.approx(0.6))
+
+
+def replace_verdict(output: Output, probabilities: list[float]) -> Output:
+    return Output(output.logits, probabilities=np.array(probabilities), verdict=(0, max(probabilities)))
