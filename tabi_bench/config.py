@@ -148,7 +148,7 @@ class CustomZooConfig(ZooConfig):
 
 @dataclass
 class EngineConfig:
-    """eager | graph | compile | onnx."""
+    """eager | graph | fused | compile | onnx."""
 
     name: str = MISSING
     device: str = "auto"  # auto: cuda:0 where there is one, else cpu
