@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,11 @@ from tabi_bench.config import Config, conf_dir, from_dict_config, register
 
 settings.register_profile("shared", deadline=None)  # a busy machine is no failure
 settings.load_profile("shared")
+
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side need not wait for each other's device lock
+    tempfile.tempdir = os.environ["TMPDIR"] = os.path.join(tempfile.gettempdir(), f"tabi-bench-{worker}")
+    os.makedirs(tempfile.tempdir, exist_ok=True)
 
 
 @pytest.fixture
