@@ -64,7 +64,9 @@ def test_kill_9_in_the_middle_then_the_next_run_finishes(micro, cache, tmp_path)
 def test_ctrl_c_while_serving_leaves_no_record_and_says_so_in_one_line(cache, tmp_path):
     places = [f"results_dir={tmp_path}/results", f"cache_dir={cache}", "engine.device=cpu"]
     command = [sys.executable, "-c", MAIN, "task=rte", *SMALL, "scenario.min_queries=200000", *places]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell's background jobs ignore it
+    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=heard, **pipes)
     said = []
     for line in process.stdout:
         said.append(line)
