@@ -119,9 +119,7 @@ class Cocktail:
             outputs = self.together[tuple(members)].forward(encodings)
             clock.mark("members")
         truncated = any(encoding.truncated for encoding in encodings)
-        heard = [
-            (name, out.logits) for name, out in zip(members, outputs, strict=True) if np.isfinite(out.logits).all()
-        ]
+        heard = [(name, out.logits) for name, out in zip(members, outputs, strict=True) if out.finite]
         if not heard:
             raise NonFiniteOutput(f"all members returned non-finite logits for query {query.id}")
         says = np.array([decide(logits) for _, logits in heard])[:, None]

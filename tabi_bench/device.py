@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import socket
@@ -99,3 +100,14 @@ def exclusive(device_id: str, log: Any) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def quiet_collector() -> Iterator[None]:
+    """Collects garbage before a timed block, and none inside."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -7,7 +7,6 @@ level may cost less than it does alone; a pruned text is worked out and tokenise
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter_ns
@@ -15,11 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tabi_bench import device
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.cascade.regression import fit_agreement
 from tabi_bench.cascade.system import Cascade
+from tabi_bench.profiling.profile import PruneKey
 from tabi_bench.system import FoldPlan, Plan
 
 if TYPE_CHECKING:
@@ -58,7 +60,10 @@ def _probe(
     first, last = (engine.load(zoo[name], importance=importance, pooled=profile.is_regression) for name in names)
     both = _always(profile, names, [0.0 if importance is None else ALPHA], importance, {small: first, names[1]: last})
     alone = _always(profile, names[:1], [], None, {small: first})
-    texts = [_read(query, first, both.points[0]) if importance else query.texts for query in sample]
+    texts = [query.texts for query in sample]
+    if importance is not None:
+        key = PruneKey(small, names[1], ALPHA, importance)
+        texts = [prune_query(query.texts, _scores(first, query), key, profile.seed, query.id)[0] for query in sample]
     calls: list[Callable[[int], object]] = [
         lambda k: both.answer(sample[k]),
         lambda k: alone.answer(sample[k]),
@@ -91,26 +96,18 @@ def _agreement(profile: Profile, names: list[str]) -> dict:
     return fit_agreement(small.pooled, *scores)[0].plain()
 
 
-def _read(query: Query, model: Model, point: Point) -> tuple[str, ...]:
-    """The text that the last level reads."""
-    encoding = model.encode(query.texts)
-    scores = model.forward(encoding, want_importance=True).importance
-    keep = rules.kept_words(scores, encoding.words, ALPHA, point.pruning, point.seed, query.id)
-    return rules.pruned_texts(query.texts, encoding.words, keep)
+def _scores(model: Model, query: Query) -> np.ndarray:
+    return model.forward(model.encode(query.texts), want_importance=True).importance
 
 
 def _times(calls: list[Callable[[int], object]], count: int) -> np.ndarray:
     """(len(calls), count) milliseconds, the least of several, interleaved query by query."""
     taken = np.empty((REPEATS + 1, len(calls), count))
-    gc.collect()
-    gc.disable()
-    try:
+    with device.quiet_collector():
         for repeat in range(REPEATS + 1):  # the first is a warm-up
             for k in range(count):
                 for number, call in enumerate(calls):
                     start = perf_counter_ns()
                     call(k)
                     taken[repeat, number, k] = (perf_counter_ns() - start) / 1e6
-    finally:
-        gc.enable()
     return taken[1:].min(axis=0)

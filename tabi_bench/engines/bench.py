@@ -17,7 +17,6 @@ import platform
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from itertools import product
@@ -198,21 +197,10 @@ def build(name: str, spec: ModelSpec, arguments: argparse.Namespace, lengths: li
     return engine_entry(name, spec, arguments, lengths, sample)
 
 
-@contextmanager
-def quiet_collector() -> Iterator[None]:
-    """No garbage collection inside."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def time_all(calls: dict[Any, Callable[[int], Any]], repeats: int) -> dict[Any, np.ndarray]:
     """Milliseconds of `repeats` calls of each, interleaved in blocks; the first call of a block is not counted."""
     taken: dict[Any, list[float]] = {key: [] for key in calls}
-    with quiet_collector():
+    with devices.quiet_collector():
         for _ in range(max(1, repeats // BLOCK)):
             for key, call in calls.items():
                 call(0)

@@ -20,6 +20,8 @@ import numpy as np
 from tokenizers import Encoding as Pieces
 from tokenizers import Tokenizer
 
+from tabi_bench.zoo.loading import load_tokenizer
+
 CHARS_PER_PIECE = 32  # texts longer than this times max_length are first tried on their beginning
 KEPT_WORDS = 200_000  # remembered words; later new ones are worked out each time
 KEPT_CHARS = 48  # longer words are not remembered
@@ -98,12 +100,12 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encod
     do not grow with the text.
     """
     limit = CHARS_PER_PIECE * max_length
-    pieces, read = None, tuple(texts)
+    pieces = None
     if max(map(len, texts)) > limit:
         pieces = tokenizer.encode(*(text[:limit] for text in texts))
     if pieces is None or not pieces.overflowing:
         pieces = tokenizer.encode(*texts)
-    encoding = Encoding(read, pieces.ids, pieces.type_ids, bool(pieces.overflowing), tokenizer)
+    encoding = Encoding(tuple(texts), pieces.ids, pieces.type_ids, bool(pieces.overflowing), tokenizer)
     encoding.pieces = pieces
     return encoding
 
@@ -158,12 +160,8 @@ class Remembered(Encoding):
         encoder: Encoder,
     ):
         """parts: first and one-past-last piece of each text."""
-        self.texts, self.ids, self.type_ids, self.truncated = texts, ids, type_ids, False
+        super().__init__(texts, ids, type_ids, False, encoder.tokenizer)
         self._parts, self._encoder = parts, encoder
-
-    @cached_property
-    def pieces(self) -> Pieces:
-        return self._encoder.tokenizer.encode(*self.texts)
 
     @cached_property
     def word_of_piece(self) -> np.ndarray:
@@ -246,8 +244,6 @@ _ENCODERS: dict[tuple[str, int], Encoder] = {}
 
 def encoder_of(path: Path, max_length: int) -> Encoder:
     """The encoder of a model folder. Models with equal tokenizers share one, and so may share a query's encoding."""
-    from tabi_bench.zoo.loading import load_tokenizer
-
     digest = hashlib.sha256((Path(path) / "tokenizer.json").read_bytes()).hexdigest()
     if (digest, max_length) not in _ENCODERS:
         _ENCODERS[digest, max_length] = Encoder(load_tokenizer(path, max_length), max_length)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tabi_bench.config import EngineConfig
-from tabi_bench.engines.attention import Probe
+from tabi_bench.engines.attention import Probe, additive_mask
 from tabi_bench.engines.fuse import FirstOfThree
 from tabi_bench.engines.graph import GraphEngine, Inputs
 from tabi_bench.engines.network import Network
@@ -36,8 +36,7 @@ class FusedStages(Stages):
         if self.family == "bert":
             return self.kernels.embed(self.base.embeddings, ids[0], types[0], keep[0])
         hidden = self.embed(ids, types)[0]
-        lowest = torch.finfo(hidden.dtype).min
-        return hidden, torch.where(keep[0].bool(), torch.zeros((), dtype=hidden.dtype, device=hidden.device), lowest)
+        return hidden, additive_mask(attention_mask=keep, dtype=hidden.dtype)[0, 0, 0]
 
     def fused_layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Layer `index` on (L, H): seven launches."""

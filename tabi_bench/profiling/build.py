@@ -6,7 +6,6 @@ data and engine. Latencies are measured anew each time, with all models interlea
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,9 +174,7 @@ def _samples(queries: list[Query], tokens: np.ndarray, length: int) -> list[tupl
 def _time_cells(cells: list[tuple]) -> dict[tuple, float]:
     """Median milliseconds per cell; every round visits all cells once, so that drift falls on all alike."""
     taken: dict[tuple, list[float]] = {}
-    gc.collect()
-    gc.disable()
-    try:
+    with device.quiet_collector():
         for repetition in range(REPETITIONS + 3):
             for name, kind, index, model, texts in cells:
                 text = texts[repetition % len(texts)]
@@ -185,6 +182,4 @@ def _time_cells(cells: list[tuple]) -> dict[tuple, float]:
                 model.forward(model.encode(text), want_importance=kind)
                 if repetition >= 3:
                     taken.setdefault((name, kind, index), []).append(1e3 * (perf_counter() - start))
-    finally:
-        gc.enable()
     return {key: float(np.median(values)) for key, values in taken.items()}

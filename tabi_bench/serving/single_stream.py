@@ -80,16 +80,12 @@ def _serve_block(system: System, batch: list[Query], on: str) -> tuple[list[tupl
     """(nanoseconds, answer) of each query, and the joules of the block. Garbage collection waits outside."""
     answer = system.answer
     before = device.joules(on)
-    gc.collect()
-    gc.disable()
-    try:
-        timed = []
+    timed = []
+    with device.quiet_collector():
         for query in batch:
             start = perf_counter_ns()
             result = answer(query)
             timed.append((perf_counter_ns() - start, result))
-    finally:
-        gc.enable()
     after = device.joules(on)
     return timed, float("nan") if before is None or after is None else after - before
 
