@@ -30,18 +30,25 @@ def test_it_says_what_the_model_says(spec, texts):
     assert found.verdict == (expected.argmax(), pytest.approx(found.probabilities.max())) and found.finite
 
 
-def test_a_regression_answers_with_its_score_and_pooled_vector(tmp_path):
+@pytest.mark.parametrize("texts", TEXTS)
+def test_a_regression_answers_with_its_score_and_pooled_vector(tmp_path, texts):
     spec = write_model(tmp_path, "meanpool", num_hidden_layers=0, num_labels=1)
     model = HostModel(spec)
-    found = model.forward(model.encode(TEXTS[0]))
+    encoding = model.encode(texts)
+    found = model.forward(encoding)
     assert found.verdict is None and found.probabilities is None
-    np.testing.assert_allclose(model._weight @ found.pooled + model._bias, found.logits, rtol=1e-5)
+    with torch.no_grad():
+        ids, types = (torch.tensor([row]) for row in (encoding.ids, encoding.type_ids))
+        known = load_model(spec, torch.float32, "cpu")
+        np.testing.assert_allclose(found.logits, known(ids, token_type_ids=types).logits[0], rtol=1e-4, atol=1e-5)
+        score = known.classifier(torch.tensor(found.pooled))
+    np.testing.assert_allclose(score, found.logits, rtol=1e-4, atol=1e-5)
 
 
 def test_engines_put_it_on_the_host_and_share_its_weights(spec, eager):
     one, other = eager.load(spec, importance="last"), eager.load(spec)
     other.set_temperature(3.0)
-    assert isinstance(one, HostModel) and one._word is other._word and one.temperature == 1.0
+    assert isinstance(one, HostModel) and one._average is other._average and one.temperature == 1.0
     assert spec.name in eager.describe()["on_host"]
 
 
@@ -53,8 +60,7 @@ def test_it_has_no_importance(spec):
 
 def test_a_logit_that_is_not_finite_is_no_verdict(spec):
     model = HostModel(spec)
-    model._bias = model._bias.copy()
-    model._bias[1] = -np.inf
+    model._average.constant[1] = -np.inf
     assert not model.forward(model.encode(TEXTS[0])).finite
 
 
