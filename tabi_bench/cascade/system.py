@@ -126,7 +126,7 @@ class Cascade:
         return answer
 
     def _alone(self, serving: Serving, query: Query) -> Answer | None:
-        """The answer of a plan of one level, as short as that of one model alone. None: the long way says what failed."""
+        """The answer of a plan of one level, as short as one model's. None: the long way says what failed."""
         model, start = serving.models[0], perf_counter_ns()
         try:
             encoding = model.encode(query.texts)

@@ -24,6 +24,8 @@ from tabi_bench.zoo.base import ModelSpec, Zoo
 
 log = logging.getLogger(__name__)
 ROUNDS, BLOCK = 7, 5  # over all cells, and calls of one cell in a row; the first of a block is not counted
+CALLS = (ROUNDS + 1) * BLOCK
+FEW, HARDLY = 8, 2  # texts that stand for a length, and pieces by which more of them may differ from it
 
 
 def engine_key(engine: Engine) -> dict[str, str]:
@@ -141,7 +143,7 @@ def _latency_curves(queries: list[Query], loaded: dict, outputs: dict, engine: E
     for name, variants in loaded.items():
         tokens = outputs[name]["tokens"]
         lengths[name] = np.array(engine.lengths(int(tokens.max())))
-        samples = [_samples(queries, tokens, length) for length in lengths[name]]
+        samples = [[queries[row].texts for row in rows] for rows in _rows(tokens, lengths[name], engine.pads)]
         for kind in (False, True) if outputs[name]["importance"] else (False,):
             model = next(iter(variants.values()))
             cells += [(name, kind, i, model, texts) for i, texts in enumerate(samples)]
@@ -152,7 +154,7 @@ def _latency_curves(queries: list[Query], loaded: dict, outputs: dict, engine: E
         plain = np.array([times[name, False, i] for i in range(len(grid))])
         with_importance = np.array([times.get((name, True, i), plain[i]) for i in range(len(grid))])
         tokens = outputs[name]["tokens"]
-        measured = np.array([tokens[_nearest(tokens, length)].mean() for length in grid])
+        measured = np.array([tokens[rows].mean() for rows in _rows(tokens, grid, engine.pads)])
         curves[name] = _curve(grid if engine.pads else measured, plain, with_importance, engine.pads)
     return curves
 
@@ -163,12 +165,22 @@ def _curve(lengths: np.ndarray, ms: np.ndarray, ms_importance: np.ndarray, step:
     return LatencyCurve(distinct, ms[first], ms_importance[first], step)
 
 
-def _nearest(tokens: np.ndarray, length: int, count: int = 8) -> np.ndarray:
-    return np.argsort(np.abs(tokens - length), kind="stable")[:count]
+def _rows(tokens: np.ndarray, grid: np.ndarray, pads: bool) -> list[np.ndarray]:
+    """Per length of `grid` the rows that stand for it: of its bucket, spread evenly, or of about its length.
 
-
-def _samples(queries: list[Query], tokens: np.ndarray, length: int) -> list[tuple[str, ...]]:
-    return [queries[row].texts for row in _nearest(tokens, length)]
+    As many as there are timed calls, where there are so many: few texts over and over would find their words and
+    embeddings in the processor's caches, as serving does not.
+    """
+    found = []
+    for shorter, length in zip([0, *grid[:-1]], grid, strict=True):
+        away = np.abs(tokens - length)
+        nearest = np.argsort(away, kind="stable")[:CALLS]
+        bucket = np.flatnonzero((tokens > shorter) & (tokens <= length))
+        if pads and len(bucket):
+            found.append(bucket[np.linspace(0, len(bucket) - 1, min(CALLS, len(bucket))).astype(int)])
+        else:
+            found.append(np.concatenate([nearest[:FEW], nearest[FEW:][away[nearest[FEW:]] <= HARDLY]]))
+    return found
 
 
 def _time_cells(cells: list[tuple]) -> dict[tuple, float]:
