@@ -20,6 +20,7 @@ settings.load_profile("shared")
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side need not wait for each other's device lock
     tempfile.tempdir = os.environ["TMPDIR"] = os.path.join(tempfile.gettempdir(), f"tabi-bench-{worker}")
     os.makedirs(tempfile.tempdir, exist_ok=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor fight for cores; read when torch is first imported
 
 
 @pytest.fixture

@@ -29,7 +29,13 @@ QUICK = {  # narrowed to one job each, none of which trains
     "engines": ["engine=eager"],
 }
 WHOLE = {"all_systems": [], "deebert": [], "pruning": [], "ablation": [], "engines": ["engine=eager,compile"]}
-SMALL = ["source.validation_rows=80", "scenario.min_queries=80", "scenario.warmup=2", "engine.device=cpu"]
+SMALL = [
+    "source.validation_rows=80",
+    "scenario.min_queries=80",
+    "scenario.warmup=2",
+    "engine.device=cpu",
+    "zoo.models=[1x64,4x48]",
+]
 DRIVER = """
 import json, sys
 from hydra.core.global_hydra import GlobalHydra

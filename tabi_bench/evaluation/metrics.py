@@ -13,10 +13,15 @@ def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Matthews correlation, any number of classes; 0 where one side is constant."""
-    from sklearn.metrics import matthews_corrcoef
+    """Matthews correlation, any number of classes (Gorodkin 2004, R_K); 0 where one side is constant.
 
-    return float(matthews_corrcoef(labels, predictions))
+    scikit-learn's takes 6 ms to check its input, and a plan search asks thousands of times.
+    """
+    _, places = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
+    n, kinds = len(labels), int(places.max()) + 1
+    true, said = (np.bincount(part, minlength=kinds) for part in (places[:n], places[n:]))
+    scale = float(n * n - true @ true) * float(n * n - said @ said)
+    return float(n * np.sum(labels == predictions) - true @ said) / scale**0.5 if scale > 0 else 0.0
 
 
 def f1(labels: np.ndarray, predictions: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from tabi_bench.tasks.base import Query, Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 
 log = logging.getLogger(__name__)
-ROUNDS, BLOCK = 7, 5  # over all cells, and calls of one cell in a row; the first of a block is not counted
+ROUNDS, BLOCK = 5, 5  # over all cells, and calls of one cell in a row; the first of a block is not counted
 CALLS = (ROUNDS + 1) * BLOCK
 FEW, HARDLY = 8, 2  # texts that stand for a length, and pieces by which more of them may differ from it
 

@@ -23,6 +23,7 @@ from tabi_bench.report import shapes, tables
 from tabi_bench.report.cells import Table
 from tabi_bench.report.ladder import ladder
 from tabi_bench.report.reading import read
+from tabi_bench.report.tables import Tables
 
 MARKER = re.compile(
     r"^(<!-- table: (?P<name>\w+)(?: (?P<folder>[^|\n]+?))?(?: \| (?P<columns>[^\n]+?))? -->\n)"
@@ -58,8 +59,8 @@ def _fill(found: re.Match, root: Path) -> str:
         mine = [_chosen(table, columns)] if (table := ladder(root / folder)) else []
     elif name in shapes.NAMES:
         mine = [_chosen(table, columns) for table in shapes.build(root / folder)[name]]
-    elif built := _built(root / folder):
-        mine = [_chosen(section[name], columns) for section in built if name in section]
+    elif settings := _settings(root / folder):
+        mine = [_chosen(table, columns) for setting in settings if (table := setting.get(name))]
     else:
         return f"*No records in {folder} yet.*\n"
     if not mine:
@@ -68,13 +69,13 @@ def _fill(found: re.Match, root: Path) -> str:
 
 
 @cache
-def _built(folder: Path) -> list[dict[str, Table]]:
-    """The tables of every setting of a results folder; empty where it holds no records."""
+def _settings(folder: Path) -> list[Tables]:
+    """The tables of every setting of a results folder; none where it holds no records."""
     try:
         results = read(folder)
     except FileNotFoundError:
         return []
-    return [tables.build(results, setting) for setting in results.settings()]
+    return [Tables(results, setting) for setting in results.settings()]
 
 
 def _chosen(table: Table, columns: str | None) -> str:

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from tabi_bench.cache import content_key
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.grammar import COUNTS, CUES, DISCOUNTS, FILLERS, OUT_OF_SCOPE
 
@@ -39,6 +40,7 @@ SCORE_JITTER = 0.2  # half-width of the uniform spread of scores around their le
 CONTRAST = 3  # levels of a regression task by which disagreeing claims differ, at least
 
 T = TypeVar("T")
+_LATEST: dict[str, Task] = {}
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,17 @@ def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
     """Generates both splits of `task`; the same seed gives the same rows on every machine. Raises GrammarError.
 
     No validation row occurs in train. Beside the task's own columns, rows have `hard` (bool) and `cue`
-    (the phrase that decides).
+    (the phrase that decides). The latest task is kept: the sessions of a sweep often share it.
     """
+    key = content_key(asdict(task), asdict(source), seed)
+    if key not in _LATEST:
+        made = _load(task, source, seed)
+        _LATEST.clear()
+        _LATEST[key] = made
+    return _LATEST[key]
+
+
+def _load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
     sizes = {split: getattr(source, f"{split}_rows") or ROWS[split] for split in ROWS}
     train = _rows(task, seed, "train", sizes["train"], taken=set())
     validation = _rows(task, seed, "validation", sizes["validation"], taken={row.texts for row in train})

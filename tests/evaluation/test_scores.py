@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import matthews_corrcoef
 
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
+from tabi_bench.evaluation.metrics import matthews
 from tabi_bench.evaluation.statistics import mcnemar, resampled, wilson
 
 
@@ -22,6 +25,14 @@ def test_mcnemar_by_hand():
     other = np.array([1, 1, 1, 1, 1, 0, 0, 0])  # won 5, lost 1: p = 2 (1 + 6) / 2^6
     assert mcnemar(labels, ours, other) == pytest.approx(14 / 64)
     assert mcnemar(labels, ours, ours) == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@given(st.integers(1, 4), st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_matthews_is_what_sklearn_says(kinds, n, seed):
+    labels, says = np.random.default_rng(seed).integers(0, kinds, (2, n))
+    for answers in (says, labels):
+        assert matthews(labels, answers) == pytest.approx(matthews_corrcoef(labels, answers), abs=1e-9)
 
 
 def test_matthews_bootstrap_agrees_with_sklearn():
