@@ -94,6 +94,11 @@ class Single(OneModel):
     """The model that you name, whether or not it meets the target."""
 
     @classmethod
+    def check(cls, options: SingleConfig, names: list[str]) -> None:
+        """Raises PlanError for a model that the zoo does not have."""
+        _named(options.model, names)
+
+    @classmethod
     def plan(cls, profile: Profile, target: Any, options: SingleConfig) -> FoldPlan:
         """Raises PlanError for a model that the zoo does not have."""
         name = _named(options.model, profile.names)

@@ -251,7 +251,7 @@ class ControlConfig(MethodConfig):
 
 @dataclass
 class TargetConfig:
-    kind: str = "relative"  # relative (best single model on tune minus slack) | paper | absolute
+    kind: str | None = None  # relative (best single model on tune minus slack) | paper | absolute; None: by the zoo
     value: float | None = None  # absolute: the score
     slack: float | None = None  # relative: default is the task's own
 
@@ -399,8 +399,16 @@ def method_options(name: str) -> MethodConfig:
 def from_dict_config(raw: DictConfig) -> Config:
     """The composed configuration as one `Config`, checked. Raises ConfigError."""
     config: Config = OmegaConf.to_object(raw)
+    if config.target.kind is None:
+        config.target.kind = _target_kind(config)
     _check(config)
     return config
+
+
+def _target_kind(config: Config) -> str:
+    """The paper's own targets for the paper's models, where it has one; else relative to this ladder."""
+    papers = config.zoo.name == "paper" and not config.zoo.random_weights and config.task.paper_target is not None
+    return "paper" if papers and config.target.slack is None else "relative"
 
 
 def systems_of(config: Config) -> dict[str, MethodConfig]:

@@ -119,6 +119,9 @@ def _open(config: Config, cache_dir: Path) -> Session:
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
     zoo = load_zoo(config.zoo, task, cache_dir, config.seed, engine.device)
     options = systems_of(config)
+    for method, chosen in options.items():
+        if check := getattr(_system(method), "check", None):
+            check(chosen, zoo.names)
     contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine))
     name = device.describe(engine.device)["name"]
     key = records.config_hash(config, list(options), *contents, name)

@@ -11,6 +11,8 @@ import pytest
 
 from tabi_bench import cli, registry
 from tabi_bench.config import BASES, ConfigError, conf_dir, method_options
+from tabi_bench.experiment import run_session
+from tabi_bench.system import PlanError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -120,10 +122,29 @@ def test_settings_that_cannot_be_used_are_named(composed, overrides, says):
         composed(*overrides)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        ([], "relative"),
+        (["zoo=paper"], "paper"),
+        (["zoo=paper", "target.slack=0.02"], "relative"),
+        (["zoo=paper", "zoo.random_weights=true"], "relative"),
+        (["zoo=paper", "target.kind=absolute", "target.value=0.9"], "absolute"),
+    ],
+)
+def test_the_papers_models_have_the_papers_targets(composed, overrides, kind):
+    assert composed(*overrides).target.kind == kind
+
+
+def test_a_single_model_that_the_zoo_lacks_is_refused_before_it_is_profiled(micro, cache):
+    before = set(cache.glob("outputs/*/outputs.npz"))
+    with pytest.raises(PlanError, match=r"method\.model='huge' is no model of this zoo"):
+        run_session(micro("task=sst2", "seed=11", "method=single", "method.model=huge"))
+    assert set(cache.glob("outputs/*/outputs.npz")) == before
+
+
 def test_the_summary_is_plain_text_in_a_pipe(micro, capsys):
     config = micro("task=sst2", "seed=3")
-    from tabi_bench.experiment import run_session
-
     cli.print_summary(run_session(config), config)
     printed = capsys.readouterr().out
     assert "sst2 from source generated, zoo tiny, engine eager" in printed
