@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -21,6 +22,12 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side need n
     tempfile.tempdir = os.environ["TMPDIR"] = os.path.join(tempfile.gettempdir(), f"tabi-bench-{worker}")
     os.makedirs(tempfile.tempdir, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor fight for cores; read when torch is first imported
+
+
+@pytest.fixture(autouse=True)
+def nothing_old_to_collect():
+    """Sessions collect garbage before each timed block: what was imported by then need not be walked each time."""
+    gc.freeze()
 
 
 @pytest.fixture
