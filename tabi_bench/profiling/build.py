@@ -139,11 +139,12 @@ def _run(queries: list[Query], name: str, variants: dict, importance: tuple[str,
 def _latency_curves(queries: list[Query], loaded: dict, outputs: dict, engine: Engine) -> dict[str, LatencyCurve]:
     """Times encode + forward of every model at every length, interleaved, on real queries of about that length."""
     cells = []  # (model, with importance, index of length, texts)
-    lengths = {}
+    lengths, rows = {}, {}
     for name, variants in loaded.items():
         tokens = outputs[name]["tokens"]
         lengths[name] = np.array(engine.lengths(int(tokens.max())))
-        samples = [[queries[row].texts for row in rows] for rows in _rows(tokens, lengths[name], engine.pads)]
+        rows[name] = _rows(tokens, lengths[name], engine.pads)
+        samples = [[queries[row].texts for row in some] for some in rows[name]]
         for kind in (False, True) if outputs[name]["importance"] else (False,):
             model = next(iter(variants.values()))
             cells += [(name, kind, i, model, texts) for i, texts in enumerate(samples)]
@@ -153,9 +154,9 @@ def _latency_curves(queries: list[Query], loaded: dict, outputs: dict, engine: E
     for name, grid in lengths.items():
         plain = np.array([times[name, False, i] for i in range(len(grid))])
         with_importance = np.array([times.get((name, True, i), plain[i]) for i in range(len(grid))])
-        tokens = outputs[name]["tokens"]
-        measured = np.array([tokens[rows].mean() for rows in _rows(tokens, grid, engine.pads)])
-        curves[name] = _curve(grid if engine.pads else measured, plain, with_importance, engine.pads)
+        if not engine.pads:
+            grid = np.array([outputs[name]["tokens"][some].mean() for some in rows[name]])
+        curves[name] = _curve(grid, plain, with_importance, engine.pads)
     return curves
 
 
@@ -173,13 +174,13 @@ def _rows(tokens: np.ndarray, grid: np.ndarray, pads: bool) -> list[np.ndarray]:
     """
     found = []
     for shorter, length in zip([0, *grid[:-1]], grid, strict=True):
-        away = np.abs(tokens - length)
-        nearest = np.argsort(away, kind="stable")[:CALLS]
         bucket = np.flatnonzero((tokens > shorter) & (tokens <= length))
         if pads and len(bucket):
             found.append(bucket[np.linspace(0, len(bucket) - 1, min(CALLS, len(bucket))).astype(int)])
-        else:
-            found.append(np.concatenate([nearest[:FEW], nearest[FEW:][away[nearest[FEW:]] <= HARDLY]]))
+            continue
+        away = np.abs(tokens - length)
+        nearest = np.argsort(away, kind="stable")[:CALLS]
+        found.append(np.concatenate([nearest[:FEW], nearest[FEW:][away[nearest[FEW:]] <= HARDLY]]))
     return found
 
 

@@ -23,7 +23,6 @@ from tabi_bench.report import shapes, tables
 from tabi_bench.report.cells import Table
 from tabi_bench.report.ladder import ladder
 from tabi_bench.report.reading import read
-from tabi_bench.report.tables import Tables
 
 MARKER = re.compile(
     r"^(<!-- table: (?P<name>\w+)(?: (?P<folder>[^|\n]+?))?(?: \| (?P<columns>[^\n]+?))? -->\n)"
@@ -69,13 +68,13 @@ def _fill(found: re.Match, root: Path) -> str:
 
 
 @cache
-def _settings(folder: Path) -> list[Tables]:
+def _settings(folder: Path) -> list[tables.Tables]:
     """The tables of every setting of a results folder; none where it holds no records."""
     try:
         results = read(folder)
     except FileNotFoundError:
         return []
-    return [Tables(results, setting) for setting in results.settings()]
+    return [tables.Tables(results, setting) for setting in results.settings()]
 
 
 def _chosen(table: Table, columns: str | None) -> str:
