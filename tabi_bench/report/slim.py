@@ -1,8 +1,9 @@
 """`python -m tabi_bench.report.slim RESULTS OUT`: what the report reads of a results folder, small enough to commit.
 
-Kept: every record; plans of Tabi, and of INFaaS where traces stay, without the rows they were tuned on; of the engines
-named (all, if none is) one profile per task, the one that derived tables read, its logits in steps of 1/32 where a task
-has many labels; of traces those of the main table and of pruning, with the columns that are read, times as float32.
+Kept: every record; of the engines named (all, if none is) the plans that a table reads, Tabi's, and INFaaS's where
+traces stay, without the rows they were tuned on, and one profile per task, the one that derived tables read, its logits
+in steps of 1/32 where a task has many labels; of traces those of the main table and of pruning, with the columns that
+are read, times as float32.
 There is no text in any of them.
 """
 
@@ -26,6 +27,7 @@ PLACES = {"position": np.int32, "row": np.int32, "block": np.int32}
 STAGES = {"level": np.int32, "stage_level1_ms": np.float32, "stage_level2_ms": np.float32}
 TRACED = {"main_table": PLACES | TIMES, "pruning": PLACES | TIMES | STAGES}  # by label
 PLANNED = ("tabi", "tabi3")
+UNREAD = ("engines", "deebert", "models", "ablation")  # labels whose plans no table reads
 MANY_LABELS, STEP = 32, 1 / 32
 
 
@@ -41,7 +43,8 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name another folder, or remove it")
     for run in results.runs:
-        _run(run, out / run.folder.relative_to(results.root))
+        planned = run.label not in UNREAD and (not engines or run.record.engine in engines)
+        _run(run, out / run.folder.relative_to(results.root), planned)
     for path in _profiles(results, engines):
         target = out / path.relative_to(results.root)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,11 +53,11 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
-def _run(run: Run, folder: Path) -> None:
+def _run(run: Run, folder: Path, planned: bool) -> None:
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(asdict(run.record), separators=(",", ":")))
     kept = TRACED.get(run.label)
-    if run.plan is not None and (run.record.method in PLANNED or (kept and run.record.method == "infaas")):
+    if planned and run.plan is not None and (run.record.method in PLANNED or (kept and run.record.method == "infaas")):
         plan = asdict(run.plan)
         for fold in plan["folds"]:
             fold["tuned_on"] = []
