@@ -43,8 +43,7 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name another folder, or remove it")
     for run in results.runs:
-        planned = run.label not in UNREAD and (not engines or run.record.engine in engines)
-        _run(run, out / run.folder.relative_to(results.root), planned)
+        _run(run, out / run.folder.relative_to(results.root), planned=_named(run, engines))
     for path in _profiles(results, engines):
         target = out / path.relative_to(results.root)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,11 +52,18 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
+def _named(run: Run, engines: Sequence[str]) -> bool:
+    """Whether the run's engine is among those named; all are where none is."""
+    return not engines or run.record.engine in engines
+
+
 def _run(run: Run, folder: Path, planned: bool) -> None:
+    """Writes one run's slim copy into the new `folder`; `planned`: with its plan, where a table reads it."""
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(asdict(run.record), separators=(",", ":")))
     kept = TRACED.get(run.label)
-    if planned and run.plan is not None and (run.record.method in PLANNED or (kept and run.record.method == "infaas")):
+    reads = run.label not in UNREAD and (run.record.method in PLANNED or (kept and run.record.method == "infaas"))
+    if planned and reads and run.plan is not None:
         plan = asdict(run.plan)
         for fold in plan["folds"]:
             fold["tuned_on"] = []
@@ -88,7 +94,7 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def _profiles(results: Results, engines: Sequence[str]) -> list[Path]:
     """The files of the profiles that derived tables read."""
     first = [next(iter(s.values())) for setting in results.settings() for s, _ in profiled(results, setting)]
-    first = [run for run in first if not engines or run.record.engine in engines]
+    first = [run for run in first if _named(run, engines)]
     return [run.folder.parent / "profiles" / f"{run.record.session_id}.npz" for run in first]
 
 
@@ -96,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.report.slim", description=__doc__.splitlines()[0])
     parser.add_argument("results", help="a folder with records, e.g. outputs")
     parser.add_argument("out", help="the copy, e.g. results/NAME")
-    parser.add_argument("--profiles-of", nargs="+", default=[], metavar="ENGINE", help="only these engines' profiles")
+    parser.add_argument("--profiles-of", nargs="+", default=[], metavar="ENGINE", help="only their profiles and plans")
     options = parser.parse_args(arguments)
     try:
         size = slim(options.results, options.out, options.profiles_of)
