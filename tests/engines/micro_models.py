@@ -12,6 +12,7 @@ from transformers import (
     RobertaConfig,
 )
 
+from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import spec_of
 from tabi_bench.zoo.models import MeanPoolBert
 
@@ -44,6 +45,7 @@ CONFIGS = {
     ),
 }  # fmt: skip
 FAMILIES = (*CONFIGS, "meanpool")
+OURS = {"meanpool": MeanPoolBert, "cnn": TextCnn, "attention": DecomposableAttention}  # shaped like "bert"
 
 
 def micro_tokenizer() -> Tokenizer:
@@ -58,12 +60,11 @@ def micro_tokenizer() -> Tokenizer:
 
 
 def write_model(folder, family: str, seed: int = 0, **changes):
-    """A random micro model of `family` (or "meanpool") in `folder`, as a ModelSpec."""
+    """A random micro model of `family` (or of one of OURS) in `folder`, as a ModelSpec."""
     torch.manual_seed(seed)
-    config = type(CONFIGS["bert" if family == "meanpool" else family]).from_dict(
-        CONFIGS["bert" if family == "meanpool" else family].to_dict() | changes
-    )
-    model = MeanPoolBert(config) if family == "meanpool" else AutoModelForSequenceClassification.from_config(config)
+    base = CONFIGS["bert" if family in OURS else family]
+    config = type(base).from_dict(base.to_dict() | changes)
+    model = OURS[family](config) if family in OURS else AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
     micro_tokenizer().save(str(folder / "tokenizer.json"))
     return spec_of(folder, family, max_length=24)

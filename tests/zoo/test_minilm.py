@@ -14,9 +14,11 @@ from transformers import BertConfig, BertModel
 from tabi_bench.config import MinilmZooConfig, TaskConfig, TrainConfig
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo import minilm
+from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
 from tabi_bench.zoo.minilm import Ladder, cut, encoder_folder, load
 from tabi_bench.zoo.training import encode, predict
+from tests.zoo.toys import toy_task
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", *(f"w{i}" for i in range(20))]
 IDS = torch.tensor([[2, 4, 7, 9, 3]])
@@ -66,6 +68,17 @@ def test_a_cut_is_the_encoders_first_layers(encoder):
     assert cut(encoder, 1, [], seed=0).classifier.out_features == 1
     with pytest.raises(ModelError, match=r"4 layers asked of .*, which has 3"):
         cut(encoder, 4, [], seed=0)
+
+
+@pytest.mark.parametrize(("texts", "kind"), [(1, TextCnn), (2, DecomposableAttention)])
+def test_without_layers_it_is_a_classifier_on_the_encoders_embeddings(encoder, tmp_path, texts, kind):
+    table = BertModel.from_pretrained(encoder, dtype=torch.float32).embeddings.word_embeddings.weight
+    model = cut(encoder, 0, ["a", "b"], seed=0, texts=texts)
+    assert type(model) is kind
+    torch.testing.assert_close(model.bert["embeddings"]["word_embeddings"].weight, table)
+    task = make_task() if texts == 1 else toy_task(120)
+    spec = load(replace(make_config(encoder), layers=[0, 1]), task, tmp_path, 0, "cpu").models[0]
+    assert (spec.name, spec.layers, type(load_model(spec, torch.float32, "cpu"))) == ("minilm-0", 0, kind)
 
 
 def test_the_head_follows_from_the_seed_alone(encoder):
