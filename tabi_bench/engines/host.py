@@ -4,7 +4,7 @@ The way to a device and back costs more than its arithmetic. It has no attention
 tells nothing of the importance of words.
 
 Whatever it multiplies with an embedding depends on the piece alone, so that is worked out once for the vocabulary, and
-a query takes its pieces' rows of the table. Tables take 4 V bytes times 768 (one text) or 448 (two).
+a query takes its pieces' rows of the tables: 4 V bytes times 768 (one text) or 448 (two).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tabi_bench.engines.base import Output
 from tabi_bench.engines.eager import LoadedModel
 from tabi_bench.engines.encoding import Encoding
 from tabi_bench.zoo.base import ModelSpec
-from tabi_bench.zoo.layerless import COMPARED, FILTERS, KEYS, SHARPNESS, DecomposableAttention, Layerless, TextCnn
+from tabi_bench.zoo.layerless import COMPARED, FILTERS, SHARPNESS, DecomposableAttention, Layerless, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model
 
 
@@ -33,7 +33,7 @@ class HostModel(LoadedModel):
             known = " or ".join(kind.__name__ for kind in FEATURES)
             raise ModelError(f"{spec.path}: a model without layers must be a {known}")
         with torch.no_grad():
-            self._features = FEATURES[type(model)](model)
+            self._features = FEATURES[type(model)](model, spec.max_length)
         self._weight, self._bias = (part.detach().numpy() for part in (model.classifier.weight, model.classifier.bias))
         self._regression = model.config.num_labels == 1
 
@@ -52,62 +52,62 @@ class HostModel(LoadedModel):
         return Output(logits, probabilities=odds / total, verdict=(label, largest))
 
 
-def _table(model: Layerless, parts: list[Callable[[torch.Tensor], torch.Tensor]]) -> np.ndarray:
-    """(V, sum of widths): what `parts` make of every embedding, side by side."""
+def _tables(model: Layerless, *parts: Callable[[torch.Tensor], torch.Tensor]) -> list[np.ndarray]:
+    """What each of `parts` makes of every embedding, (V, width), each a table of its own.
+
+    Arithmetic on whole tables' rows runs through contiguous memory, twice as fast as on columns of one wide table.
+    """
     words = model.embed(torch.arange(model.config.vocab_size))
-    return torch.cat([part(words) for part in parts], 1).numpy()
+    return [part(words).numpy() for part in parts]
 
 
 class Convolution:
     """What a TextCnn's head reads."""
 
-    def __init__(self, model: TextCnn):
-        self._rows = _table(model, [model.before, model.at, model.after])
+    def __init__(self, model: TextCnn, length: int):
+        self._before, self._at, self._after = _tables(model, model.before, model.at, model.after)
+        self._zeros = np.zeros((length, FILTERS), np.float32)  # np.maximum with a scalar takes twice the time
+        self._ones = np.ones(length, np.float32)
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(2 FILTERS,) means and maxima."""
-        rows = self._rows.take(np.array(encoding.ids), 0)
-        found = rows[:, FILTERS : 2 * FILTERS]
-        found[1:] += rows[:-1, :FILTERS]
-        found[:-1] += rows[1:, 2 * FILTERS :]
-        np.maximum(found, 0, out=found)
-        return np.concatenate((found.sum(0) * np.float32(1 / len(found)), found.max(0)))
+        ids = np.array(encoding.ids)
+        length, found = len(ids), self._at.take(ids, 0)
+        found[1:] += self._before.take(ids[:-1], 0)
+        found[:-1] += self._after.take(ids[1:], 0)
+        np.maximum(found, self._zeros[:length], out=found)
+        return np.concatenate((self._ones[:length] / length @ found, found.max(0)))
 
 
 class Comparison:
-    """What a DecomposableAttention's head reads: both texts in one go, their pieces below each other.
+    """What a DecomposableAttention's head reads."""
 
-    A row holds the key (times the root of SHARPNESS), what it gives to those that attend to it with a 1 that
-    sums up the weights, what is compared, and its part of the averages.
-    """
-
-    def __init__(self, model: DecomposableAttention):
-        self._rows = _table(
+    def __init__(self, model: DecomposableAttention, length: int):
+        self._keys, self._own, self._other, self._summary = _tables(
             model,
-            [
-                lambda words: SHARPNESS**0.5 * F.normalize(model.key(words), dim=-1),
-                model.other,
-                lambda words: torch.ones(len(words), 1),
-                model.own,
-                model.summary,
-            ],
+            lambda words: SHARPNESS**0.5 * F.normalize(model.key(words), dim=-1),
+            model.own,
+            model.other,
+            model.summary,
         )
         self._weight, self._bias = model.hidden.weight.numpy(), model.hidden.bias.numpy()
+        self._zeros = np.zeros((length, COMPARED), np.float32)
+        self._ones = np.ones(length, np.float32)
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(HIDDEN,) of both texts' pieces."""
-        rows, first = self._rows.take(np.array(encoding.ids), 0), encoding.type_ids.index(1)
-        keys, given, compared = rows[:, :KEYS], rows[:, KEYS : KEYS + COMPARED + 1], rows[:, -2 * COMPARED : -COMPARED]
-        alike = np.exp(keys @ keys.T)
-        alike[:first, :first] = alike[first:, first:] = 0  # only the other text is attended to
-        attended = alike @ given
-        compared += attended[:, :-1] / attended[:, -1:]
-        np.maximum(compared, 0, out=compared)
-        share = np.zeros((2, len(rows)), np.float32)
-        share[0, :first], share[1, first:] = 1 / first, 1 / (len(rows) - first)
-        means = share @ rows[:, -2 * COMPARED :]
-        u, v = means[:, COMPARED:]
-        hidden = self._weight @ np.concatenate((means.ravel(), abs(u - v), u * v)) + self._bias
+        ids, n = np.array(encoding.ids), encoding.type_ids.index(1)
+        keys, other = self._keys.take(ids, 0), self._other.take(ids, 0)
+        compared, summary = self._own.take(ids, 0), self._summary.take(ids, 0)
+        ones_a, ones_b = self._ones[:n], self._ones[: len(ids) - n]
+        alike = np.exp(keys[:n] @ keys[n:].T)
+        compared[:n] += (alike / (alike @ ones_b)[:, None]) @ other[n:]
+        compared[n:] += (alike / (ones_a @ alike)).T @ other[:n]
+        np.maximum(compared, self._zeros[: len(ids)], out=compared)
+        mean_a, mean_b = ones_a / n, ones_b / (len(ids) - n)
+        u, v = mean_a @ summary[:n], mean_b @ summary[n:]
+        hidden = self._weight @ np.concatenate((mean_a @ compared[:n], u, mean_b @ compared[n:], v, abs(u - v), u * v))
+        hidden += self._bias
         return np.maximum(hidden, 0, out=hidden)
 
 

@@ -1,9 +1,9 @@
 """`python -m tabi_bench.report.slim RESULTS OUT`: what the report reads of a results folder, small enough to commit.
 
 Kept: every record; of the engines named (all, if none is) the plans that a table reads, Tabi's, and INFaaS's where
-traces stay, without the rows they were tuned on, and one profile per task, the one that derived tables read, its logits
-in steps of 1/32 where a task has many labels; of traces those of the main table and of pruning, with the columns that
-are read, times as float32.
+traces stay, without the rows they were tuned on, and one profile per task, the one that derived tables read; of traces
+those of the main table and of pruning, with the columns that are read, times as float32. Where a task has many labels,
+logits are rounded to steps of 1/32, or of 1/2 where they hardly count.
 There is no text in any of them.
 """
 
@@ -29,6 +29,7 @@ TRACED = {"main_table": PLACES | TIMES, "pruning": PLACES | TIMES | STAGES}  # b
 PLANNED = ("tabi", "tabi3")
 UNREAD = ("engines", "deebert", "models", "ablation")  # labels whose plans no table reads
 MANY_LABELS, STEP = 32, 1 / 32
+LOW, LOW_STEP = 8.0, 1 / 2  # a logit so far below the row's highest has a probability below 0.04 %
 
 
 def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
@@ -48,7 +49,7 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
         target = out / path.relative_to(results.root)
         target.parent.mkdir(parents=True, exist_ok=True)
         with np.load(path) as stored:
-            _save(target, {name: _coarse(array) for name, array in stored.items()})
+            _save(target, {name: coarse(array) for name, array in stored.items()})
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
@@ -76,16 +77,18 @@ def _run(run: Run, folder: Path, planned: bool) -> None:
         trace.to_parquet(folder / "trace.parquet", index=False, **best)
 
 
-def _coarse(array: np.ndarray) -> np.ndarray:
-    """Logits (N, K) of many labels rounded to steps of 1/32, a third of the disk; any other array as it is."""
+def coarse(array: np.ndarray) -> np.ndarray:
+    """Logits (N, K) of many labels rounded to LOW_STEP or STEP, a fifth of the disk; any other array as it is."""
     if array.ndim != 2 or array.shape[1] <= MANY_LABELS:
         return array
-    return (np.round(array.astype(np.float32) / STEP) * STEP).astype(np.float16)
+    exact = array.astype(np.float32)
+    step = np.where(exact < exact.max(1, keepdims=True) - LOW, LOW_STEP, STEP)
+    return (np.round(exact / step) * step).astype(np.float16)
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """An .npz as np.load reads it, packed a fifth smaller than by np.savez_compressed."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as packed:
+    """An .npz as np.load reads it, packed tighter than by np.savez_compressed."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as packed:
         for name, array in arrays.items():
             with packed.open(f"{name}.npy", "w") as stream:
                 np.lib.format.write_array(stream, array, allow_pickle=False)

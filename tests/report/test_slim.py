@@ -9,7 +9,7 @@ from report_samples import record, write
 
 from tabi_bench.report import tables
 from tabi_bench.report.reading import read
-from tabi_bench.report.slim import main, slim
+from tabi_bench.report.slim import coarse, main, slim
 
 
 def built(root) -> dict[str, tables.Table]:
@@ -54,3 +54,14 @@ def test_nothing_is_overwritten_or_left_out_in_silence(whole, tmp_path, tmp_path
     (whole / "main_table" / "sst2-tabi-a" / "record.json").write_text("{")
     with pytest.raises(ValueError, match="sst2-tabi-a"):
         slim(whole, tmp_path / "other")
+
+
+def test_logits_of_many_labels_lose_hardly_anything():
+    rng = np.random.default_rng(0)
+    logits = (4 * rng.standard_normal((500, 150))).astype(np.float16)
+    exact, kept = logits.astype(np.float64), coarse(logits).astype(np.float64)
+    shares = [np.exp(a - a.max(1, keepdims=True)) for a in (exact, kept)]
+    exact, kept = (share.max(1) / share.sum(1) for share in shares)
+    assert np.abs(exact - kept).max() < 0.01 and len(np.unique(coarse(logits))) < len(np.unique(logits)) / 4
+    few = logits[:, :32]
+    assert coarse(few) is few
