@@ -7,14 +7,13 @@ Tabi paper, what remains of it for one application is the fastest single model t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from baselines.common import Points, best, decide, fold_plan, full_text, predictions, said
 from tabi_bench.config import InfaasConfig, SingleConfig
-from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError, Unreachable
+from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError, Unreachable, ask
 
 if TYPE_CHECKING:
     from tabi_bench.engines.base import Engine, Model
@@ -41,13 +40,8 @@ class OneModel:
     def answer(self, query: Query) -> Answer:
         """Raises NonFiniteOutput: with one level there is nobody to re-route to."""
         name = self.points[query.id]["model"]
-        model = self.models[name]
-        start = perf_counter_ns()
-        encoding = model.encode(query.texts)
-        encoded = perf_counter_ns()
-        label = said(model.forward(encoding), name, query.id)
-        stages = {"tokenise": encoded - start, "level1": perf_counter_ns() - encoded}
-        return Answer(label, 0, truncated=encoding.truncated, stages_ns=stages)
+        encoding, output, stages = ask(self.models[name], query)
+        return Answer(said(output, name, query.id), 0, truncated=encoding.truncated, stages_ns=stages)
 
     @classmethod
     def replay(cls, plan: Plan, profile: Profile, rows: np.ndarray) -> Outcomes:

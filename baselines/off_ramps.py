@@ -207,7 +207,7 @@ def time_segments(task: Task, spec: ModelSpec, engine: Engine, cut: SegmentedMod
     whole, one = engine.load(spec), engine.load_segments(spec, {})
     near = np.argsort(np.abs(tokens - np.median(tokens)), kind="stable")[:8]
     spent = []
-    with device.exclusive(device.describe(engine.device)["id"], log):
+    with device.exclusive(device.describe(engine.device)["id"], log), device.quiet_collector():
         for repetition in range(REPETITIONS + 3):
             texts = task.queries[near[repetition % len(near)]].texts
             start = perf_counter()

@@ -11,12 +11,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from tabi_bench.engines.base import Engine
+    from tabi_bench.engines.base import Encoding, Engine, Model, Output
     from tabi_bench.profiling.profile import Profile
     from tabi_bench.tasks.base import Query
     from tabi_bench.zoo.base import Zoo
@@ -89,6 +90,15 @@ class Answer:
     failures: int = 0  # levels that raised or returned a non-finite output
     truncated: bool = False
     stages_ns: dict[str, int] = field(default_factory=dict)  # tokenise, level1, level2, ..., prune, decide
+
+
+def ask(model: Model, query: Query) -> tuple[Encoding, Output, dict[str, int]]:
+    """One model on the text as it is: what it read, what it says, and nanoseconds of tokenising and of the model."""
+    start = perf_counter_ns()
+    encoding = model.encode(query.texts)
+    encoded = perf_counter_ns()
+    output = model.forward(encoding)
+    return encoding, output, {"tokenise": encoded - start, "level1": perf_counter_ns() - encoded}
 
 
 @dataclass

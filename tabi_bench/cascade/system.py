@@ -18,7 +18,7 @@ from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.config import CascadeConfig
-from tabi_bench.system import Answer, FoldPlan, Outcomes, Plan, PlanError
+from tabi_bench.system import Answer, FoldPlan, Outcomes, Plan, PlanError, ask
 
 if TYPE_CHECKING:
     from tabi_bench.engines.base import Encoding, Engine, Model, Output
@@ -127,17 +127,14 @@ class Cascade:
 
     def _alone(self, serving: Serving, query: Query) -> Answer | None:
         """The answer of a plan of one level, as short as one model's. None: the long way says what failed."""
-        model, start = serving.models[0], perf_counter_ns()
+        model = serving.models[0]
         try:
-            encoding = model.encode(query.texts)
-            encoded = perf_counter_ns()
-            output = model.forward(encoding)
+            encoding, output, stages = ask(model, query)
         except Exception:  # it is met again, and told, on the long way
             return None
         if not output.finite:
             return None
         label, _ = output.verdict or serving.verdict([Reading(0, model.encode, encoding, output)], query.id)
-        stages = {"tokenise": encoded - start, "level1": perf_counter_ns() - encoded}
         return Answer(label, 0, truncated=encoding.truncated, stages_ns=stages)
 
     def _read(

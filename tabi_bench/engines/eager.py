@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from tabi_bench.engines.importance import word_importance
 from tabi_bench.engines.network import Network, build_network
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.loading import load_model
+
+if TYPE_CHECKING:
+    from tabi_bench.engines.host import HostModel
 
 log = logging.getLogger(__name__)
 GRID = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -84,7 +87,7 @@ class EagerEngine:
             self.dtype = "float16" if self.device.startswith("cuda") else "float32"
         self.read = load_model  # where models come from; the bench draws weights that are on no disk
         self._networks: dict[tuple, Network] = {}
-        self._hosted: dict[str, LoadedModel] = {}  # models without layers, by content
+        self._hosted: dict[str, HostModel] = {}  # models without layers, by content
 
     def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
         """The model's Network on this engine's device, loaded at first use.
@@ -112,7 +115,7 @@ class EagerEngine:
         """The model as this engine runs it."""
         return EagerModel(spec, network, self.device)
 
-    def on_host(self, spec: ModelSpec) -> LoadedModel:
+    def on_host(self, spec: ModelSpec) -> HostModel:
         """A handle with its own temperature on the weights of a model without layers."""
         from tabi_bench.engines.host import HostModel
 
@@ -141,7 +144,7 @@ class EagerEngine:
             "dtype": self.dtype,
             "threads": torch.get_num_threads() if self.device == "cpu" else None,
             "fuse_qkv": self.config.fuse_qkv,
-            "on_host": [model.spec.name for model in self._hosted.values()],
+            "on_host": {model.spec.name: model.runs for model in self._hosted.values()},
             "fallbacks": [],
         }
 

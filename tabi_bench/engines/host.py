@@ -9,22 +9,29 @@ a query takes its pieces' rows of the tables: 4 V bytes times 768 (one text) or 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tabi_bench.engines import native
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.eager import LoadedModel
 from tabi_bench.engines.encoding import Encoding
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.layerless import COMPARED, FILTERS, SHARPNESS, DecomposableAttention, Layerless, TextCnn
-from tabi_bench.zoo.loading import ModelError, load_model
+from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
+
+log = logging.getLogger(__name__)
 
 
 class HostModel(LoadedModel):
-    """Table rows, a few small matrix products and a linear head."""
+    """Table rows, a few small matrix products and a linear head; compiled (`native`) or, without a compiler, in numpy.
+
+    runs: "compiled", or "numpy: " and why.
+    """
 
     def __init__(self, spec: ModelSpec):
         super().__init__(spec)
@@ -32,15 +39,43 @@ class HostModel(LoadedModel):
         if type(model) not in FEATURES:
             known = " or ".join(kind.__name__ for kind in FEATURES)
             raise ModelError(f"{spec.path}: a model without layers must be a {known}")
+        last = max(load_tokenizer(spec.path, spec.max_length).get_vocab().values())
+        if last >= model.config.vocab_size:
+            raise ModelError(
+                f"{spec.path}: its tokenizer has piece {last}, its embeddings end at {model.config.vocab_size}"
+            )
         with torch.no_grad():
             self._features = FEATURES[type(model)](model, spec.max_length)
         self._weight, self._bias = (part.detach().numpy() for part in (model.classifier.weight, model.classifier.bias))
         self._regression = model.config.num_labels == 1
+        self._compiled, self.runs = self._compile()
+
+    def _compile(self) -> tuple[native.Compiled | None, str]:
+        library, why = native.library()
+        arrays = self._features.arrays | {"head_weight": self._weight, "head_bias": self._bias}
+        if library is not None and not all(np.isfinite(array).all() for array in arrays.values()):
+            library, why = None, "weights that are not finite"  # numpy passes NaN on to the logits, host.c need not
+        if library is None:
+            log.warning("%s runs in numpy, several times slower: %s", self.spec.name, why)
+            return None, f"numpy: {why}"
+        return native.Compiled(library, self._features.function, arrays, self.spec.max_length), "compiled"
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
         """Logits, probabilities and verdict (a regression: score and pooled vector); importance is a ValueError."""
         if want_importance:
             raise ValueError(f"{self.spec.name} has no layers, so no attention to read importance from")
+        if self._compiled is None:
+            return self.in_numpy(encoding)
+        run = self._compiled
+        label = run(encoding.ids, *self._features.lengths(encoding), temperature=self.temperature)
+        logits, result = run.logits.copy(), run.parameters
+        if self._regression:
+            return Output(logits, pooled=run.features.copy())
+        largest = 1 / result.total + 0 * result.sum  # NaN where a logit is not finite
+        return Output(logits, probabilities=run.odds / np.float32(result.total), verdict=(label, largest))
+
+    def in_numpy(self, encoding: Encoding) -> Output:
+        """What `forward` says, without compiled code."""
         features = self._features(encoding)
         logits = self._weight @ features + self._bias
         if self._regression:
@@ -48,8 +83,7 @@ class HostModel(LoadedModel):
         label = int(logits.argmax())
         odds = np.exp((logits - logits[label]) / np.float32(self.temperature))
         total = odds.sum()
-        largest = 1 / float(total) + 0 * float(logits.sum())  # NaN where a logit is not finite
-        return Output(logits, probabilities=odds / total, verdict=(label, largest))
+        return Output(logits, probabilities=odds / total, verdict=(label, 1 / float(total) + 0 * float(logits.sum())))
 
 
 def _tables(model: Layerless, *parts: Callable[[torch.Tensor], torch.Tensor]) -> list[np.ndarray]:
@@ -64,10 +98,20 @@ def _tables(model: Layerless, *parts: Callable[[torch.Tensor], torch.Tensor]) ->
 class Convolution:
     """What a TextCnn's head reads."""
 
+    function = "convolution"  # of host.c
+
     def __init__(self, model: TextCnn, length: int):
         self._before, self._at, self._after = _tables(model, model.before, model.at, model.after)
         self._zeros = np.zeros((length, FILTERS), np.float32)  # np.maximum with a scalar takes twice the time
         self._ones = np.ones(length, np.float32)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"before": self._before, "at": self._at, "after": self._after}
+
+    @staticmethod
+    def lengths(encoding: Encoding) -> tuple[int, ...]:
+        return (len(encoding.ids),)
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(2 FILTERS,) means and maxima."""
@@ -82,6 +126,8 @@ class Convolution:
 class Comparison:
     """What a DecomposableAttention's head reads."""
 
+    function = "comparison"
+
     def __init__(self, model: DecomposableAttention, length: int):
         self._keys, self._own, self._other, self._summary = _tables(
             model,
@@ -93,6 +139,15 @@ class Comparison:
         self._weight, self._bias = model.hidden.weight.numpy(), model.hidden.bias.numpy()
         self._zeros = np.zeros((length, COMPARED), np.float32)
         self._ones = np.ones(length, np.float32)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        tables = {"keys": self._keys, "own": self._own, "other": self._other, "summary": self._summary}
+        return tables | {"hidden_weight": self._weight, "hidden_bias": self._bias}
+
+    @staticmethod
+    def lengths(encoding: Encoding) -> tuple[int, ...]:
+        return encoding.type_ids.index(1), len(encoding.ids)
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(HIDDEN,) of both texts' pieces."""

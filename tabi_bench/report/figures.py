@@ -161,8 +161,9 @@ def models(results: Results, setting: Setting, tables: Tables) -> Drawing | None
         tasks, names = list(dict.fromkeys(drawn.task)), list(dict.fromkeys(drawn.model))
         figure, axes = panels(tasks)
         for task, one in zip(tasks, axes[0], strict=True):
-            mine = drawn[drawn.task == task].sort_values("mean_ms")
-            one.plot(mine.mean_ms, 100 * mine.score, color="0.6", linewidth=0.6)
+            mine = drawn[drawn.task == task]
+            line = mine.sort_values("mean_ms")
+            one.plot(line.mean_ms, 100 * line.score, color="0.6", linewidth=0.6)
             for each in mine.itertuples():
                 color, marker, _ = look("", names.index(each.model))
                 one.plot(each.mean_ms, 100 * each.score, marker, color=color, label=each.model)

@@ -1,9 +1,12 @@
-"""A model without layers runs on the host and says what PyTorch says."""
+"""A model without layers runs on the host and says what PyTorch says, compiled or in numpy."""
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from tabi_bench.engines import host_bench, native
+from tabi_bench.engines.encoding import Encoding
 from tabi_bench.engines.host import HostModel
 from tabi_bench.zoo.loading import ModelError, load_model
 from tests.engines.micro_models import write_model
@@ -25,6 +28,18 @@ def specs(tmp_path_factory):
     }
 
 
+@pytest.fixture(params=["compiled", "numpy"])
+def way(request, monkeypatch):
+    """How a HostModel made in the test runs."""
+    native.library.cache_clear()
+    if request.param == "numpy":
+        monkeypatch.setenv("CC", "no-such-compiler")
+    elif native.library()[0] is None:
+        pytest.skip(native.library()[1])
+    yield request.param
+    native.library.cache_clear()
+
+
 def known_logits(spec, encoding):
     ids, types = (torch.tensor([row]) for row in (encoding.ids, encoding.type_ids))
     with torch.no_grad():
@@ -32,8 +47,9 @@ def known_logits(spec, encoding):
 
 
 @pytest.mark.parametrize(("family", "texts"), CASES)
-def test_it_says_what_the_model_says(specs, family, texts):
+def test_it_says_what_the_model_says(specs, way, family, texts):
     model = HostModel(specs[family, 3])
+    assert model.runs.split(":")[0] == way
     model.set_temperature(2.0)
     encoding = model.encode(texts)
     expected = known_logits(model.spec, encoding)
@@ -46,7 +62,7 @@ def test_it_says_what_the_model_says(specs, family, texts):
 
 
 @pytest.mark.parametrize(("family", "texts"), CASES)
-def test_a_regression_answers_with_its_score_and_pooled_vector(specs, family, texts):
+def test_a_regression_answers_with_its_score_and_pooled_vector(specs, way, family, texts):
     model = HostModel(specs[family, 1])
     encoding = model.encode(texts)
     found = model.forward(encoding)
@@ -70,12 +86,50 @@ def test_it_has_no_importance(specs):
         model.forward(model.encode(ONE[0]), want_importance=True)
 
 
-def test_a_logit_that_is_not_finite_is_no_verdict(tmp_path):
-    model = HostModel(write_model(tmp_path, "cnn", num_hidden_layers=0))
-    model._bias[1] = -np.inf
-    assert not model.forward(model.encode(ONE[0])).finite
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("weight", ["classifier.bias", "at.bias"])
+def test_an_answer_that_is_not_finite_is_no_verdict(tmp_path, way, value, weight):
+    spec = write_model(tmp_path, "cnn", num_hidden_layers=0)
+    stored = load_file(tmp_path / "model.safetensors")
+    stored[weight][1] = value
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    model = HostModel(spec)
+    finite = weight == "at.bias" and value == -np.inf  # a filter that finds nothing
+    assert model.forward(model.encode(ONE[0])).finite == finite and model.runs.startswith("numpy")
+
+
+def test_why_nothing_was_compiled_is_said(specs, monkeypatch, caplog):
+    monkeypatch.setenv("CC", "false")
+    native.library.cache_clear()
+    model = HostModel(specs["cnn", 3])
+    native.library.cache_clear()
+    assert model.runs.startswith("numpy: ") and "false failed" in model.runs and model.runs[7:] in caplog.text
+
+
+def test_a_tokenizer_with_more_pieces_than_embeddings_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="its embeddings end at 20"):
+        HostModel(write_model(tmp_path, "cnn", num_hidden_layers=0, vocab_size=20))
+
+
+@pytest.mark.parametrize(("family", "texts"), CASES)
+def test_an_encoding_of_other_lengths_is_an_error_and_nothing_is_overwritten(specs, family, texts):
+    model = HostModel(specs[family, 3])
+    encoding = model.encode(texts)
+    expected = model.forward(encoding).logits
+    with pytest.raises(ValueError, match=r"broadcast|not in list"):
+        model.forward(Encoding(texts, [1] * 1000, [0] * 1000, False, None))
+    assert np.array_equal(model.forward(encoding).logits, expected)
 
 
 def test_a_head_on_the_first_token_is_refused(tmp_path):
     with pytest.raises(ModelError, match="must be a TextCnn or DecomposableAttention"):
         HostModel(write_model(tmp_path, "bert", num_hidden_layers=0))
+
+
+def test_the_bench_tables_both_ways(monkeypatch, capsys):
+    monkeypatch.setattr(host_bench, "SHAPE", host_bench.SHAPE | {"vocab_size": 3000, "hidden_size": 24})
+    monkeypatch.setattr(host_bench, "LENGTHS", (2, 7))
+    assert host_bench.main(["--rounds", "1"]) == 0
+    printed = capsys.readouterr().out
+    ways = ["numpy", "compiled"] if native.library()[0] else ["numpy"]
+    assert all(way in printed for way in ways) and printed.count("attention") == printed.count("convolution") == 2
