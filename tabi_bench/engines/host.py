@@ -1,4 +1,4 @@
-"""A model without layers (tabi_bench/zoo/layerless.py): on every engine it runs on the host, in float32 numpy.
+"""A model without layers (tabi_bench/zoo/layerless.py): on every engine it runs on the host, in float32.
 
 The way to a device and back costs more than its arithmetic. It has no attention between the pieces of a text, so it
 tells nothing of the importance of words.
@@ -56,7 +56,7 @@ class HostModel(LoadedModel):
         if library is not None and not all(np.isfinite(array).all() for array in arrays.values()):
             library, why = None, "weights that are not finite"  # numpy passes NaN on to the logits, host.c need not
         if library is None:
-            log.warning("%s runs in numpy, several times slower: %s", self.spec.name, why)
+            log.warning("%s runs in numpy, at two to four times the time: %s", self.spec.name, why)
             return None, f"numpy: {why}"
         return native.Compiled(library, self._features.function, arrays, self.spec.max_length), "compiled"
 

@@ -7,7 +7,6 @@ so.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("host.c")
 # sums in any order, no traps and no errno; NaN and infinity stay what they are, as an answer of NaN must be noticed
 FLAGS = ("-O3", "-march=native", "-funroll-loops", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math")
