@@ -22,7 +22,7 @@ from tabi_bench.engines.eager import LoadedModel
 from tabi_bench.engines.encoding import Encoding
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.layerless import COMPARED, FILTERS, SHARPNESS, DecomposableAttention, Layerless, TextCnn
-from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
+from tabi_bench.zoo.loading import ModelError, load_model
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class HostModel(LoadedModel):
         if type(model) not in FEATURES:
             known = " or ".join(kind.__name__ for kind in FEATURES)
             raise ModelError(f"{spec.path}: a model without layers must be a {known}")
-        last = max(load_tokenizer(spec.path, spec.max_length).get_vocab().values())
+        last = max(self.encode.tokenizer.get_vocab().values())
         if last >= model.config.vocab_size:
             raise ModelError(
                 f"{spec.path}: its tokenizer has piece {last}, its embeddings end at {model.config.vocab_size}"
@@ -68,11 +68,10 @@ class HostModel(LoadedModel):
             return self.in_numpy(encoding)
         run = self._compiled
         label = run(encoding.ids, *self._features.lengths(encoding), temperature=self.temperature)
-        logits, result = run.logits.copy(), run.parameters
+        logits = run.logits.copy()
         if self._regression:
             return Output(logits, pooled=run.features.copy())
-        largest = 1 / result.total + 0 * result.sum  # NaN where a logit is not finite
-        return Output(logits, probabilities=run.odds / np.float32(result.total), verdict=(label, largest))
+        return _answer(label, logits, run.odds, run.parameters.total, run.parameters.sum)
 
     def in_numpy(self, encoding: Encoding) -> Output:
         """What `forward` says, without compiled code."""
@@ -82,8 +81,12 @@ class HostModel(LoadedModel):
             return Output(logits, pooled=features)
         label = int(logits.argmax())
         odds = np.exp((logits - logits[label]) / np.float32(self.temperature))
-        total = odds.sum()
-        return Output(logits, probabilities=odds / total, verdict=(label, 1 / float(total) + 0 * float(logits.sum())))
+        return _answer(label, logits, odds, float(odds.sum()), float(logits.sum()))
+
+
+def _answer(label: int, logits: np.ndarray, odds: np.ndarray, total: float, summed: float) -> Output:
+    """odds: against the likeliest label; total: theirs; summed: the logits. Not finite: a verdict of NaN."""
+    return Output(logits, probabilities=odds / np.float32(total), verdict=(label, 1 / total + 0 * summed))
 
 
 def _tables(model: Layerless, *parts: Callable[[torch.Tensor], torch.Tensor]) -> list[np.ndarray]:

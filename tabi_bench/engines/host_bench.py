@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from itertools import cycle
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from transformers import BertConfig
 from transformers.utils import logging
 
 from tabi_bench import device
+from tabi_bench.engines.bench import time_all
 from tabi_bench.engines.encoding import Encoding
 from tabi_bench.engines.host import HostModel
 from tabi_bench.zoo.layerless import layerless
@@ -45,26 +46,20 @@ def queries(texts: int, length: int) -> list[Encoding]:
     return [Encoding((), rng.integers(0, FREQUENT, length).tolist(), types, False, None) for _ in range(QUERIES)]
 
 
-def measure(model: HostModel, encodings: list[Encoding], rounds: int) -> dict[str, float]:
+def measure(model: HostModel, encodings: list[Encoding], repeats: int) -> dict[str, float]:
     """Median microseconds of both ways; of the one that runs where nothing could be compiled."""
-    ways = {"numpy": model.in_numpy} | ({"compiled": model.forward} if model.runs == "compiled" else {})
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    with device.quiet_collector():
-        for number in range(rounds + 1):
-            for name, answer in ways.items():
-                for encoding in encodings:
-                    start = perf_counter()
-                    answer(encoding)
-                    if number:
-                        taken[name].append(1e6 * (perf_counter() - start))
-    return {name: float(np.median(values)) for name, values in taken.items()}
+    in_turn, other = cycle(encodings), cycle(encodings)
+    ways = {"numpy": lambda _: model.in_numpy(next(in_turn))}
+    if model.runs == "compiled":
+        ways["compiled"] = lambda _: model.forward(next(other))
+    return {name: 1e3 * float(np.median(ms)) for name, ms in time_all(ways, repeats).items()}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tabi_bench.engines.host_bench", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--rounds", type=int, default=10, help=f"blocks of {QUERIES} queries, way and length")
+    parser.add_argument("--repeats", type=int, default=1000, help="timed calls of each way at each length")
     options = parser.parse_args(argv)
     logging.disable_progress_bar()
     rows = []
@@ -72,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             model = random_model(Path(folder), texts, labels)
         for length in LENGTHS:
-            rows.append({"model": name, "pieces": length} | measure(model, queries(texts, length), options.rounds))
+            rows.append({"model": name, "pieces": length} | measure(model, queries(texts, length), options.repeats))
     table = pd.DataFrame(rows)
     if "compiled" in table:
         table["compiled / numpy"] = (table.compiled / table.numpy).map("{:.2f}".format)

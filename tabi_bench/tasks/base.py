@@ -53,17 +53,13 @@ class Task:
 
     def texts(self, split: str) -> list[tuple[str, ...]]:
         """The texts of each row of `split` ("train" or "validation"), one or two per row."""
-        return list(zip(*self._columns(split, self.config.texts), strict=True))
+        data = getattr(self, split)
+        return list(zip(*(data[column][:] for column in self.config.texts), strict=True))
 
     def labels(self, split: str) -> np.ndarray:
         """Labels of `split`, (N,) int64, or float64 for regression."""
-        (column,) = self._columns(split, [self.config.label])
-        return np.asarray(column).astype(np.float64 if self.is_regression else np.int64)
-
-    def _columns(self, split: str, names: list[str]) -> list[list]:
-        """Columns as lists, by way of Arrow: a `datasets` column alone takes ten times as long."""
-        table = getattr(self, split).select_columns(names).with_format("arrow")[:]
-        return [table.column(name).to_pylist() for name in names]
+        column = np.asarray(getattr(self, split)[self.config.label][:])
+        return column.astype(np.float64 if self.is_regression else np.int64)
 
     @cached_property
     def queries(self) -> list[Query]:

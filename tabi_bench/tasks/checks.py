@@ -204,7 +204,7 @@ def _notes(config: TaskConfig, splits: dict[str, Dataset]) -> dict:
 
 def _keys(data: Dataset, config: TaskConfig) -> list[tuple[str, ...]]:
     """Texts for comparing rows: lower case, runs of whitespace as one space."""
-    columns = ([" ".join(text.lower().split()) for text in data[column]] for column in config.texts)
+    columns = ([" ".join(text.lower().split()) for text in data[column][:]] for column in config.texts)
     return list(zip(*columns, strict=True))
 
 

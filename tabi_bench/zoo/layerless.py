@@ -89,10 +89,9 @@ class DecomposableAttention(Layerless):
         words = self.embed(input_ids)
         keys = F.normalize(self.key(words).float(), dim=-1)
         alike = SHARPNESS * keys @ keys.mT
-        compared = [
-            F.relu(self.own(words) + self._attended(alike, other, self.other(words))) for other in (second, first)
-        ]
-        a, b = mean_pool(compared[0], first), mean_pool(compared[1], second)
+        own, other = self.own(words), self.other(words)
+        a = mean_pool(F.relu(own + self._attended(alike, second, other)), first)
+        b = mean_pool(F.relu(own + self._attended(alike, first, other)), second)
         u, v = (mean_pool(self.summary(words), text) for text in (first, second))
         features = self.dropout(torch.cat([a, u, b, v, (u - v).abs(), u * v], -1))
         return self.final(F.relu(self.hidden(features)))

@@ -126,9 +126,9 @@ def learn(
     steps = replace(config.train, patience=EVALUATIONS, evaluations=EVALUATIONS) if goals else config.train
     parts = {"labels": (rows, replace(steps, distill=0.0 if teacher is None else steps.distill), teacher)}
     if config.cue_steps and "cue" in task.train.column_names:
-        cues, numbers = np.unique(np.asarray(task.train["cue"]), return_inverse=True)
+        cues, numbers = np.unique(np.asarray(task.train["cue"][:]), return_inverse=True)
         seen, _ = split_slice(rows.labels, seed)  # what the labels' slice holds out must not be learnt here either
-        hard = replace(rows, labels=numbers).take(seen[np.asarray(task.train["hard"])[seen]])
+        hard = replace(rows, labels=numbers).take(seen[np.asarray(task.train["hard"][:])[seen]])
         recipe = replace(steps, epochs=config.cue_steps, max_steps=config.cue_steps, distill=0.0)
         parts = {"cues": (hard, recipe, None)} | parts
     head, found = model.classifier, {"train_s": 0.0, "steps": 0, "slice": {}}

@@ -66,7 +66,7 @@ def test_a_regression_answers_with_its_score_and_pooled_vector(specs, way, famil
     model = HostModel(specs[family, 1])
     encoding = model.encode(texts)
     found = model.forward(encoding)
-    assert found.logits.shape == (1,) and found.verdict is None
+    assert found.logits.shape == (1,) and found.verdict is None and found.probabilities is None
     np.testing.assert_allclose(found.logits, known_logits(model.spec, encoding), rtol=1e-4, atol=1e-5)
     score = load_model(model.spec, torch.float32, "cpu").classifier(torch.tensor(found.pooled))
     np.testing.assert_allclose(score.detach(), found.logits, rtol=1e-4, atol=1e-5)
@@ -96,6 +96,16 @@ def test_an_answer_that_is_not_finite_is_no_verdict(tmp_path, way, value, weight
     model = HostModel(spec)
     finite = weight == "at.bias" and value == -np.inf  # a filter that finds nothing
     assert model.forward(model.encode(ONE[0])).finite == finite and model.runs.startswith("numpy")
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in matmul")
+def test_an_overflow_is_no_verdict(tmp_path, way):
+    spec = write_model(tmp_path, "cnn", num_hidden_layers=0)
+    stored = load_file(tmp_path / "model.safetensors")
+    stored["at.bias"].fill_(3e38)
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    model = HostModel(spec)
+    assert model.runs.split(":")[0] == way and not model.forward(model.encode(ONE[0])).finite
 
 
 def test_why_nothing_was_compiled_is_said(specs, monkeypatch, caplog):
@@ -129,7 +139,7 @@ def test_a_head_on_the_first_token_is_refused(tmp_path):
 def test_the_bench_tables_both_ways(monkeypatch, capsys):
     monkeypatch.setattr(host_bench, "SHAPE", host_bench.SHAPE | {"vocab_size": 3000, "hidden_size": 24})
     monkeypatch.setattr(host_bench, "LENGTHS", (2, 7))
-    assert host_bench.main(["--rounds", "1"]) == 0
+    assert host_bench.main(["--repeats", "10"]) == 0
     printed = capsys.readouterr().out
     ways = ["numpy", "compiled"] if native.library()[0] else ["numpy"]
     assert all(way in printed for way in ways) and printed.count("attention") == printed.count("convolution") == 2
