@@ -53,6 +53,7 @@ NOT_MEASURED = "not measured: time was up"
 LEAST_FOR_P99 = 300  # calls
 Group = tuple[str, int]  # model, length: what is measured together
 ALPHA = 0.75  # pruning scale at which kept words are compared
+CLOSE = 2e-2  # of a text's largest logit
 BLOCK = 10  # calls of one entry before the next one's turn
 
 
@@ -72,7 +73,9 @@ class Row:
     stream_ms: float | None = None
     times_streaming: float | None = None
     labels_equal: float | None = None  # share, against float32 eager
-    logits_off: float | None = None  # largest difference over the largest logit
+    logits_off: float | None = None  # largest difference over the text's largest logit, of the worst text
+    logits_close: float | None = None  # share of texts where that is at most CLOSE
+    logits_apart: float | None = None  # largest difference of any logit
     words_alike: float | None = None  # share of words kept or pruned alike
     error: str | None = None
     engine: dict[str, Any] = field(default_factory=dict)
@@ -241,7 +244,10 @@ def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
     """Fills in the agreement of a row with float32 eager on the same texts."""
     pairs = list(zip(outputs, reference, strict=True))
     row.labels_equal = float(np.mean([a.logits.argmax() == b.logits.argmax() for a, b in pairs]))
-    row.logits_off = max(float(np.abs(a.logits - b.logits).max() / np.abs(b.logits).max()) for a, b in pairs)
+    apart = np.array([np.abs(a.logits - b.logits).max() for a, b in pairs])
+    off = apart / np.array([np.abs(b.logits).max() for _, b in pairs])
+    row.logits_off, row.logits_apart = float(off.max()), float(apart.max())
+    row.logits_close = float((off <= CLOSE).mean())
     row.words_alike = float(np.concatenate([kept(a.importance) == kept(b.importance) for a, b in pairs]).mean())
 
 
@@ -345,7 +351,7 @@ def header(on: str, bandwidth: float | None) -> dict[str, Any]:
 
 
 COLUMNS = ("text_p50", "text_p99", "tokenise_p50", "forward_p50", "replay_p50", "outside_us", "stream_ms")
-COLUMNS += ("times_streaming", "labels_equal", "logits_off", "words_alike")
+COLUMNS += ("times_streaming", "labels_equal", "logits_off", "logits_close", "logits_apart", "words_alike")
 
 
 def _cells(row: Row) -> list[str]:

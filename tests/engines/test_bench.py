@@ -51,6 +51,7 @@ def test_agreement_with_the_reference():
     row = Row("a", 16, "graph")
     compare(row, [one, one], [one, other])
     assert (row.labels_equal, row.logits_off, row.words_alike) == (0.5, 2.0, 5 / 6)
+    assert (row.logits_close, row.logits_apart) == (0.5, 4.0)
     assert kept(one.importance).tolist() == [False, True, True]
 
 
