@@ -226,6 +226,9 @@ def pruning(results: Results, setting: Setting, tables: Tables) -> Drawing | Non
     data = _ok(tables.get("pruning"))
     if data.empty:
         return None
+    data = data[~(data.rerouted == 0)]  # where nothing is re-routed, nothing was pruned
+    if data.empty:
+        return None
     keys = ["task", "control", "alpha", "words_pruned_share", "score", "score_low", "score_high", "large_ms", "mean_ms"]
     drawn = data.reindex(columns=keys)
     views = [
@@ -247,6 +250,9 @@ def pruning(results: Results, setting: Setting, tables: Tables) -> Drawing | Non
             line[0].set(xlabel="alpha", ylabel=f"{task}: words pruned, %")
             line[1].set(xlabel="words pruned, %", ylabel="score, %")
             line[2].set(xlabel="words pruned, %", ylabel="large model, ms")
+            if drawn[drawn.task == task].large_ms.isna().all():
+                line[2].text(0.5, 0.5, "too few re-routed", ha="center", va="center", transform=line[2].transAxes)
+                line[2].set(xticks=[], yticks=[])
         legend(figure, grid.flat)
         return figure
 

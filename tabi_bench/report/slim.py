@@ -1,8 +1,9 @@
 """`python -m tabi_bench.report.slim RESULTS OUT`: what the report reads of a results folder, small enough to commit.
 
-Kept: every record; of the engines named (all, if none is) the plans that a table reads, Tabi's, and INFaaS's where
-traces stay, without the rows they were tuned on, and one profile per task, the one that derived tables read; of traces
-those of the main table and of pruning, with the columns that are read, times as float32. Where a task has many labels,
+Kept: every record, floats to seven digits, without what the main table's records of the same task say already; of the
+engines named (all, if none is) the plans that a table reads, Tabi's, and INFaaS's where traces stay, without the rows
+they were tuned on, and one profile per task, the one that derived tables read; of traces those of the main table and,
+of pruning, the queries that went on, with the columns that are read, times as float32. Where a task has many labels,
 logits are rounded to steps of 1/32, or of 1/2 where they hardly count.
 There is no text in any of them.
 """
@@ -16,8 +17,10 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabi_bench.report.reading import Results, Run, read
 from tabi_bench.report.tables import profiled
@@ -25,9 +28,11 @@ from tabi_bench.report.tables import profiled
 TIMES = {"latency_ms": np.float32}
 PLACES = {"position": np.int32, "row": np.int32, "block": np.int32}
 STAGES = {"level": np.int32, "stage_level1_ms": np.float32, "stage_level2_ms": np.float32}
-TRACED = {"main_table": PLACES | TIMES, "pruning": PLACES | TIMES | STAGES}  # by label
+TRACED = {"main_table": PLACES | TIMES, "pruning": {"position": np.int32} | STAGES}  # by label
 PLANNED = ("tabi", "tabi3")
 UNREAD = ("engines", "deebert", "models", "ablation")  # labels whose plans no table reads
+REPEATED = ("zoo", "break_even", "calibration", "deferral")  # details of a task's models, alike in all its records
+DIGITS = 7  # significant ones of a float in a record or plan
 MANY_LABELS, STEP = 32, 1 / 32
 LOW, LOW_STEP = 8.0, 1 / 2  # a logit so far below the row's highest has a probability below 0.04 %
 
@@ -43,8 +48,17 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
         raise ValueError("; ".join(results.problems))
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name another folder, or remove it")
+    told = {run.record.task for run in results.runs if run.label == "main_table"}
     for run in results.runs:
-        _run(run, out / run.folder.relative_to(results.root), planned=_named(run, engines))
+        folder = out / run.folder.relative_to(results.root)
+        folder.mkdir(parents=True)
+        record = asdict(run.record)
+        if run.label != "main_table" and run.record.task in told:
+            record["details"] = {k: v for k, v in record["details"].items() if k not in REPEATED}
+        _dump(record, folder / "record.json")
+        if _named(run, engines):
+            _plan(run, folder)
+        _trace(run, results, folder)
     for path in _profiles(results, engines):
         target = out / path.relative_to(results.root)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,23 +72,51 @@ def _named(run: Run, engines: Sequence[str]) -> bool:
     return not engines or run.record.engine in engines
 
 
-def _run(run: Run, folder: Path, planned: bool) -> None:
-    """Writes one run's slim copy into the new `folder`; `planned`: with its plan, where a table reads it."""
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps(asdict(run.record), separators=(",", ":")))
-    kept = TRACED.get(run.label)
-    reads = run.label not in UNREAD and (run.record.method in PLANNED or (kept and run.record.method == "infaas"))
-    if planned and reads and run.plan is not None:
-        plan = asdict(run.plan)
-        for fold in plan["folds"]:
-            fold["tuned_on"] = []
-        (folder / "plan.json").write_text(json.dumps(plan, separators=(",", ":")))
-    if kept and run.trace is not None:
-        columns = {name: dtype for name, dtype in kept.items() if name in run.trace}
-        trace = run.trace[list(columns)].astype(columns).sort_values("position")
-        encoding = {c: "BYTE_STREAM_SPLIT" if t is np.float32 else "DELTA_BINARY_PACKED" for c, t in columns.items()}
-        best = {"compression": "zstd", "compression_level": 19, "use_dictionary": False, "column_encoding": encoding}
-        trace.to_parquet(folder / "trace.parquet", index=False, **best)
+def _dump(value: dict, path: Path) -> None:
+    path.write_text(json.dumps(_rounded(value), separators=(",", ":")))
+
+
+def _rounded(value: Any) -> Any:
+    """`value` of a JSON file with its floats rounded to DIGITS."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _plan(run: Run, folder: Path) -> None:
+    """The run's plan, where a table reads it; of pruning's, tables read the points alone."""
+    infaas = run.record.method == "infaas" and run.label in TRACED
+    if run.plan is None or run.label in UNREAD or not (run.record.method in PLANNED or infaas):
+        return
+    plan = asdict(run.plan)
+    for fold in plan["folds"]:
+        fold["tuned_on"] = []
+        if run.label == "pruning":
+            fold["serves"] = []
+    _dump(plan, folder / "plan.json")
+
+
+def _trace(run: Run, results: Results, folder: Path) -> None:
+    """The run's trace with the columns that a table reads; of pruning, the queries that Tabi's level 1 sent on."""
+    kept, trace = TRACED.get(run.label), run.trace
+    if not kept or trace is None:
+        return
+    if run.label == "pruning":
+        trace = trace[trace.position.isin(_sent_on(run, results))]
+    columns = {name: dtype for name, dtype in kept.items() if name in trace}
+    trace = trace[list(columns)].astype(columns).sort_values("position")
+    encoding = {c: "BYTE_STREAM_SPLIT" if t is np.float32 else "DELTA_BINARY_PACKED" for c, t in columns.items()}
+    best = {"compression": "zstd", "compression_level": 19, "use_dictionary": False, "column_encoding": encoding}
+    trace.to_parquet(folder / "trace.parquet", index=False, **best)
+
+
+def _sent_on(run: Run, results: Results) -> pd.Series:
+    """Positions of the queries that Tabi re-routed in the run's session."""
+    session = (other for other in results.runs if other.record.session_id == run.record.session_id)
+    traces = [other.trace for other in session if other.record.method == "tabi" and other.trace is not None]
+    return pd.concat([trace.position[trace.level > 0] for trace in traces] or [pd.Series(dtype=int)])
 
 
 def coarse(array: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ from tabi_bench.report.reading import (
     sessions,
 )
 
+FEW = 30  # re-routed queries below which no time of theirs is printed
 SYSTEM = word("system", "system")
 TASK = word("task", "task")
 SCORE = percent("score", "score %")
@@ -370,6 +371,7 @@ def pruning(results: Results, setting: Setting) -> Table | None:
         TASK,
         word("control", "words dropped by"),
         number("alpha", "alpha", 2, measured=False),
+        number("rerouted", "queries re-routed", 0),
         percent("words_pruned_share", "words pruned %"),
         SCORE,
         OUTCOME,
@@ -381,7 +383,11 @@ def pruning(results: Results, setting: Setting) -> Table | None:
     ]
     claims = paper.printed("claims").set_index("claim").value
     notes = [f"The paper: {claim}: {value}." for claim, value in claims.items() if "prun" in claim]
-    notes.insert(0, "The last three columns: only where INFaaS of the same session runs the same large model.")
+    notes.insert(
+        0,
+        f"Large model: only where at least {FEW} queries were re-routed; beside full text: where INFaaS of the same "
+        "session runs the same large model.",
+    )
     return make_table("pruning", "Word pruning", lines, columns, [session["tabi"] for session in found], notes)
 
 
@@ -390,11 +396,14 @@ def _with_tabi(runs: list[Run]) -> list[Session]:
 
 
 def _large(run: Run, infaas: Run | None) -> Row:
-    """Mean ms of level 2 on re-routed queries, and of the same model on the same queries' full text under INFaaS."""
-    if run.trace is None or "stage_level2_ms" not in run.trace or not (run.trace.level > 0).any():
+    """How many queries were re-routed; of FEW or more the mean ms of level 2, and of their full text under INFaaS."""
+    if run.trace is None or "level" not in run.trace:
         return {}
     on = run.trace.level > 0
-    found = {"large_ms": float(run.trace.stage_level2_ms[on].mean())}
+    found: Row = {"rerouted": int(on.sum())}
+    if "stage_level2_ms" not in run.trace or on.sum() < FEW:
+        return found
+    found["large_ms"] = float(run.trace.stage_level2_ms[on].mean())
     if infaas is None or infaas.plan is None or infaas.record.session_id != run.record.session_id:
         return found
     larges = [fold.point["models"][-1] for fold in run.plan.folds]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,6 +47,20 @@ def test_what_is_kept(whole, tmp_path_factory):
     traced = pd.read_parquet(out / "main_table" / "sst2-tabi-a" / "trace.parquet")
     assert list(traced) == ["position", "row", "block", "latency_ms"] and traced.latency_ms.dtype == np.float32
     assert not (out / "main_table" / "sst2-cocktail-a" / "plan.json").exists()
+    sent_on = [pd.read_parquet(out / "pruning" / f"sst2-{m}-e" / "trace.parquet") for m in ("tabi", "infaas")]
+    assert (sent_on[0].level > 0).all() and len(sent_on[0]) == 48
+    assert sent_on[0].position.tolist() == sent_on[1].position.tolist()
+
+
+def test_what_the_main_table_says_of_a_tasks_models_is_not_said_again(results, tmp_path_factory):
+    details = {"deferral": [0.123456789], "plain_rule": {"score": 0.987654321}}
+    write(results, record("tabi", "f", label="ablation", details=details))
+    write(results, record("tabi", "g", label="ablation", task="mnli", details=details))
+    out = tmp_path_factory.mktemp("slim") / "copy"
+    slim(results, out)
+    said = [json.loads((out / f"ablation/sst2-tabi-{s}/record.json").read_text())["details"] for s in "fg"]
+    assert said[0] == {"plain_rule": {"score": 0.9876543}}
+    assert said[1] == {"deferral": [0.1234568], "plain_rule": {"score": 0.9876543}}
 
 
 def test_nothing_is_overwritten_or_left_out_in_silence(whole, tmp_path, tmp_path_factory, capsys):

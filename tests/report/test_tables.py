@@ -80,7 +80,18 @@ def test_pruning_and_its_large_model(tmp_path):
     assert first.large_ms == pytest.approx(8.0)
     full = 10 + (2 * (72 + 119) / 2 / 119 - 1)  # INFaaS takes 9..11 ms in equal steps; the last 48 were re-routed
     assert first.large_full_ms == pytest.approx(full)
-    assert first.large_faster_pct == pytest.approx(100 * (1 - 8 / full))
+    assert first.large_faster_pct == pytest.approx(100 * (1 - 8 / full)) and first.rerouted == 48
+
+
+def test_a_few_rerouted_queries_say_nothing_of_the_large_models_time(tmp_path):
+    runs = [record(m, "f", label="pruning", option={"alphas": [0.5]}) for m in ("infaas", "tabi")]
+    write(tmp_path, *runs)
+    path = tmp_path / "pruning" / "sst2-tabi-f" / "trace.parquet"
+    trace = pd.read_parquet(path)
+    trace.loc[trace.position < 100, "level"] = 0
+    trace.to_parquet(path)
+    line = built(tmp_path)["pruning"].data.iloc[0]
+    assert line.rerouted == 20 and "large_ms" not in line.dropna()
 
 
 def test_ablation_and_three_levels_and_early_exit(tmp_path):
