@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -16,73 +16,42 @@ import pytest
 from tabi_bench.experiment import run_session
 from tabi_bench.records import Record
 from tabi_bench.system import PlanError
-
-ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120", "scenario.warmup=4"]
-CHILD = """
-import sys
-sys.path.insert(0, {root!r})
-from hydra import compose, initialize_config_dir
-from tabi_bench import registry
-from tabi_bench.config import conf_dir, from_dict_config, register
-registry.ZOOS["tiny"] = "tests.micro:load"
-register()
-with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-    config = from_dict_config(compose("config", overrides=sys.argv[1:]))
-from tabi_bench.experiment import run_session
-run_session(config)
-"""
-
-MAIN = """
-from tabi_bench import cli, registry
-registry.ZOOS["tiny"] = "tests.micro:load"
-cli.main()
-"""
+from tests.processes import SMALL, command_line, ended, start, wait_until
 
 
-def child(cache: Path, results: Path, *overrides: str) -> subprocess.Popen:
+def child(cache: Path, results: Path, *overrides: str, says: Path | None = None) -> BaseProcess:
     """The same session in a process of its own, to be killed."""
-    arguments = [*SMALL, f"results_dir={results}", f"cache_dir={cache}", "engine.device=cpu", *overrides]
-    code = CHILD.format(root=str(ROOT))
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.DEVNULL)
+    places = [f"results_dir={results}", f"cache_dir={cache}", "engine.device=cpu"]
+    return start(command_line, *SMALL, *places, *overrides, says=says)
 
 
 def test_kill_9_in_the_middle_then_the_next_run_finishes(micro, cache, tmp_path):
     overrides = ("task=rte", "scenario.min_queries=200000")  # serves for minutes, unless killed
     process = child(cache, tmp_path / "results", *overrides)
-    deadline = time.monotonic() + 120
-    while not list((cache / "outputs").glob("*/manifest.json")) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_until(lambda: list((cache / "outputs").glob("*/manifest.json")), process)
     time.sleep(1.0)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    assert ended(process) == -signal.SIGKILL
     assert not list((tmp_path / "results").rglob("record.json"))
     done = run_session(micro("task=rte"))
     assert [record.status for record in done] == ["ok", "ok"]
 
 
 def test_ctrl_c_while_serving_leaves_no_record_and_says_so_in_one_line(cache, tmp_path):
-    places = [f"results_dir={tmp_path}/results", f"cache_dir={cache}", "engine.device=cpu"]
-    command = [sys.executable, "-c", MAIN, "task=rte", *SMALL, "scenario.min_queries=200000", *places]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell's background jobs ignore it
-    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=heard, **pipes)
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if "serving" in line:
-            time.sleep(0.5)
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 130 and "Traceback" not in "".join(said)
-    assert said[-1].startswith("interrupted; the same command goes on")
+    says = tmp_path / "said"
+    process = child(cache, tmp_path / "results", "task=rte", "scenario.min_queries=200000", says=says)
+    wait_until(lambda: says.is_file() and "serving" in says.read_text(), process)
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    assert ended(process) == 130 and "Traceback" not in says.read_text()
+    assert says.read_text().splitlines()[-1].startswith("interrupted; the same command goes on")
     assert not list((tmp_path / "results").rglob("record.json"))
 
 
 def test_two_sessions_at_once_share_a_cache(cache, tmp_path):
     pinned = ["task=sst2", "seed=5", "method=single", "method.model=micro-2x32"]  # the clock has no say
     both = [child(cache, tmp_path / f"results{k}", *pinned) for k in range(2)]
-    assert [process.wait(timeout=240) for process in both] == [0, 0]
+    assert [ended(process) for process in both] == [0, 0]
     found = [{r.method: r for r in map(Record.load, (tmp_path / f"results{k}").rglob("record.json"))} for k in range(2)]
     assert [{name: r.status for name, r in one.items()} for one in found] == [{"infaas": "ok", "single": "ok"}] * 2
     assert found[0]["single"].accuracy == found[1]["single"].accuracy

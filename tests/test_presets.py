@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from tabi_bench import registry
+from tabi_bench import cli, registry
 from tabi_bench.config import conf_dir, systems_of
 from tabi_bench.records import Record
+from tests.processes import ended, start
 
-ROOT = Path(__file__).resolve().parents[1]
 PRESETS = {file.stem: OmegaConf.load(file) for file in sorted((conf_dir() / "experiment").glob("*.yaml"))}
 DERIVED = [name for name, preset in PRESETS.items() if preset.get("derive")]
 MEASURED = [name for name in PRESETS if name not in DERIVED]
@@ -31,20 +30,19 @@ QUICK = {  # narrowed to one job each, none of which trains
 }
 WHOLE = {"all_systems": [], "deebert": [], "pruning": [], "ablation": [], "engines": ["engine=eager,compile"]}
 SMALL = ["source.validation_rows=80", "scenario.min_queries=80", "scenario.warmup=2", "engine.device=cpu"]
-DRIVER = """
-import json, sys
-from hydra.core.global_hydra import GlobalHydra
-from tabi_bench import cli
-for arguments in json.loads(sys.argv[1]):
-    GlobalHydra.instance().clear()
-    sys.argv = ["run.py", *arguments]
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as end:
-        code = end.code
-    print("exit", arguments[0].partition("=")[2], code)
-"""
+
+
+def drive(lines: list[list[str]]) -> None:
+    """Command lines one after the other in one process; prints the exit code of each."""
+    for arguments in lines:
+        GlobalHydra.instance().clear()
+        sys.argv = ["run.py", *arguments]
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        print("exit", arguments[0].partition("=")[2], code)
 
 
 def run(folder: Path, presets: dict[str, list[str]]) -> dict[str, str]:
@@ -55,12 +53,11 @@ def run(folder: Path, presets: dict[str, list[str]]) -> dict[str, str]:
         [f"experiment={name}", *places, *([] if name in DERIVED else measured), *extra]
         for name, extra in presets.items()
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(lines)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    ends = [line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line.startswith("exit ")]
-    assert len(ends) == len(lines), done.stderr[-2000:]
-    return {name: code if code == "0" else f"{code}\n{done.stderr[-2000:]}" for name, code in ends}
+    ended(start(drive, lines, says=folder / "said"), seconds=1200)
+    said = (folder / "said").read_text()
+    ends = [line.split(" ", 2)[1:] for line in said.splitlines() if line.startswith("exit ")]
+    assert len(ends) == len(lines), said[-2000:]
+    return {name: code if code == "0" else f"{code}\n{said[-2000:]}" for name, code in ends}
 
 
 def jobs(name: str) -> list[list[str]]:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from tabi_bench.sweep import Progress, duration, progress, read_jobs, summary
+from tests.processes import SMALL, command_line, ended, start, wait_until
 
-ROOT = Path(__file__).resolve().parents[1]
-SWEEP = """
-from tabi_bench import cli, registry
-registry.ZOOS["tiny"] = "tests.micro:load"
-cli.main()
-"""
 DONE = {"overrides": "task=sst2", "status": "ok", "error": None, "wall_s": 60.0, "reused": False}
 BEFORE = {**DONE, "wall_s": 1.0, "reused": True}
 FAILED = {**DONE, "overrides": "task=rte", "status": "failed", "error": "ValueError: no rows"}
@@ -69,12 +62,10 @@ def test_durations_for_people():
     assert [duration(s) for s in (42, 720, 12240)] == ["42 s", "12 min", "3.4 h"]
 
 
-def sweep(cache: Path, results: Path) -> subprocess.Popen:
+def sweep(cache: Path, results: Path) -> BaseProcess:
     """Two sessions of the micro zoo, in a process of its own."""
-    small = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120", "scenario.warmup=4"]
     places = [f"results_dir={results}", f"cache_dir={cache}", "engine.device=cpu"]
-    arguments = [sys.executable, "-c", SWEEP, "-m", "task=sst2,rte", *small, *places]
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return start(command_line, "-m", "task=sst2,rte", *SMALL, *places)
 
 
 def written(results: Path) -> dict[str, tuple[int, str]]:
@@ -85,16 +76,13 @@ def written(results: Path) -> dict[str, tuple[int, str]]:
 
 def test_a_sweep_killed_in_the_middle_goes_on_without_measuring_again(cache, tmp_path):
     killed = sweep(cache, tmp_path / "killed")
-    deadline = time.monotonic() + 120
-    while len(written(tmp_path / "killed")) < 2 and time.monotonic() < deadline:
-        assert killed.poll() is None
-        time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    wait_until(lambda: len(written(tmp_path / "killed")) >= 2, killed)
+    killed.kill()
+    assert ended(killed) == -signal.SIGKILL
     before = written(tmp_path / "killed")
     assert 2 <= len(before) < 4
-    assert sweep(cache, tmp_path / "killed").wait(timeout=240) == 0
+    assert ended(sweep(cache, tmp_path / "killed")) == 0
     after = written(tmp_path / "killed")
     assert {run: after[run] for run in before} == before
-    assert sweep(cache, tmp_path / "whole").wait(timeout=240) == 0
+    assert ended(sweep(cache, tmp_path / "whole")) == 0
     assert len(after) == 4 and set(after) == set(written(tmp_path / "whole"))

@@ -1,0 +1,64 @@
+"""Sessions and command lines in processes of their own, forked from one that has imported what they need.
+
+To import torch and transformers takes longer than a micro session. What is forked is a process like any other: it can
+be killed or interrupted, and shares nothing but files.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tabi_bench.cli", "tabi_bench.experiment", "datasets", "tests.micro"])
+SMALL = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120", "scenario.warmup=4"]
+
+
+def start(target: Callable[..., None], *arguments, says: Path | None = None, **variables: str) -> BaseProcess:
+    """Runs `target(*arguments)` in the checkout; what it prints goes to the file `says`; `variables`: environment."""
+    process = FORKS.Process(target=_alone, args=(target, arguments, says, dict(os.environ) | variables))
+    process.start()
+    return process
+
+
+def _alone(target: Callable[..., None], arguments: tuple, says: Path | None, environment: dict[str, str]) -> None:
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    with open(says or os.devnull, "w") as stream:
+        for descriptor in (1, 2):
+            os.dup2(stream.fileno(), descriptor)
+    gc.freeze()  # as in conftest.py: what is imported need not be walked before each timed block
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    target(*arguments)
+
+
+def command_line(*arguments: str) -> None:
+    """`python run.py ARGUMENTS` with the micro zoo in place of the tiny one."""
+    from tabi_bench import cli, registry
+
+    registry.ZOOS["tiny"] = "tests.micro:load"
+    sys.argv = ["run.py", *arguments]
+    cli.main()
+
+
+def wait_until(true: Callable[[], object], process: BaseProcess, seconds: float = 120.0) -> None:
+    """Waits until `true()`, while the process runs."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert process.is_alive() and time.monotonic() < end
+        time.sleep(0.05)
+
+
+def ended(process: BaseProcess, seconds: float = 240.0) -> int | None:
+    """The exit code, negative for a signal; None if it still runs after `seconds`."""
+    process.join(seconds)
+    return process.exitcode
