@@ -169,6 +169,7 @@ class ScenarioConfig:
     min_queries: int = 1000
     block: int = 50  # queries that one system serves before the next system's turn
     warmup: int = 30  # queries per system before the clock counts
+    profile_rounds: int = 5  # times that every model is profiled at every length, before planning
 
 
 # --- method -----------------------------------------------------------------------------------------------------------
@@ -342,6 +343,7 @@ AT_LEAST = {  # of a list: each of its numbers
     "scenario.min_queries": 1,
     "scenario.block": 1,
     "scenario.warmup": 0,
+    "scenario.profile_rounds": 1,
     "search.margin_se": 0,
     "target.slack": 0,
     "cost.usd_per_hour": 0,

@@ -133,11 +133,20 @@ def _measure(session: Session, cache_dir: Path) -> list[Record]:
     given = _given_plan(session)
     start = time.perf_counter()
     profile = build_profile(
-        task, session.zoo, session.engine, cache_dir, _importance(session.options), prune_query, config.seed
+        task,
+        session.zoo,
+        session.engine,
+        cache_dir,
+        _importance(session.options),
+        prune_query,
+        config.seed,
+        config.scenario.profile_rounds,
     )
     with device.exclusive(device.describe(session.engine.device)["id"], log):
         wanted = _importance(session.options)
-        profile = with_overheads(profile, session.zoo, session.engine, task.queries, wanted)
+        profile = with_overheads(
+            profile, session.zoo, session.engine, task.queries, wanted, config.scenario.profile_rounds
+        )
     for name in session.options:
         profile = _prepare(session, name, profile, cache_dir)
     session.offline_s = {"train": session.zoo.train_s, "profile": time.perf_counter() - start}

@@ -13,9 +13,11 @@ from hypothesis import settings
 
 from tabi_bench import registry
 from tabi_bench.config import Config, conf_dir, from_dict_config, register
+from tests.processes import SMALL
 
 settings.register_profile("shared", deadline=None)  # a busy machine is no failure
 settings.load_profile("shared")
+register()  # Hydra's store of schemas outlives a test
 
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side need not wait for each other's device lock
@@ -35,7 +37,6 @@ def composed():
     """Composes the real configuration with overrides, as the command line does."""
 
     def build(*overrides: str) -> Config:
-        register()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return from_dict_config(compose("config", overrides=list(overrides)))
 
@@ -54,9 +55,7 @@ def micro(composed, cache, tmp_path, monkeypatch):
     monkeypatch.setitem(registry.ZOOS, "tiny", "tests.micro:load")
 
     def build(*overrides: str) -> Config:
-        small = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120"]
-        places = [f"results_dir={tmp_path}/results", f"cache_dir={cache}", "scenario.warmup=4", "engine.device=cpu"]
-        return composed(*small, *places, *overrides)
+        return composed(*SMALL, f"results_dir={tmp_path}/results", f"cache_dir={cache}", *overrides)
 
     return build
 

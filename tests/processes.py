@@ -19,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tabi_bench.cli", "tabi_bench.experiment", "datasets", "tests.micro"])
-SMALL = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120", "scenario.warmup=4"]
+SMALL = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120", "engine.device=cpu"]
+SMALL += ["scenario.warmup=4", "scenario.profile_rounds=1"]
 
 
 def start(target: Callable[..., None], *arguments, says: Path | None = None, **variables: str) -> BaseProcess:

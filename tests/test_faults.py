@@ -21,7 +21,7 @@ from tests.processes import SMALL, command_line, ended, start, wait_until
 
 def child(cache: Path, results: Path, *overrides: str, says: Path | None = None) -> BaseProcess:
     """The same session in a process of its own, to be killed."""
-    places = [f"results_dir={results}", f"cache_dir={cache}", "engine.device=cpu"]
+    places = [f"results_dir={results}", f"cache_dir={cache}"]
     return start(command_line, *SMALL, *places, *overrides, says=says)
 
 

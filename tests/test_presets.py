@@ -29,7 +29,7 @@ QUICK = {  # narrowed to one job each, none of which trains
     "engines": [TWO, "engine=eager"],
 }
 WHOLE = {"all_systems": [], "deebert": [], "pruning": [], "ablation": [], "engines": ["engine=eager,compile"]}
-SMALL = ["source.validation_rows=80", "scenario.min_queries=80", "scenario.warmup=2", "engine.device=cpu"]
+FEW = ["source.validation_rows=80", "scenario.min_queries=80", "scenario.warmup=2", "scenario.profile_rounds=1"]
 
 
 def drive(lines: list[list[str]]) -> None:
@@ -48,7 +48,7 @@ def drive(lines: list[list[str]]) -> None:
 def run(folder: Path, presets: dict[str, list[str]]) -> dict[str, str]:
     """Runs presets one after the other in one process; the exit code of each."""
     places = [f"results_dir={folder}/results", f"cache_dir={folder}/cache"]
-    measured = ["task=sst2", *SMALL]
+    measured = ["task=sst2", "engine.device=cpu", *FEW]
     lines = [
         [f"experiment={name}", *places, *([] if name in DERIVED else measured), *extra]
         for name, extra in presets.items()

@@ -64,7 +64,7 @@ def test_durations_for_people():
 
 def sweep(cache: Path, results: Path) -> BaseProcess:
     """Two sessions of the micro zoo, in a process of its own."""
-    places = [f"results_dir={results}", f"cache_dir={cache}", "engine.device=cpu"]
+    places = [f"results_dir={results}", f"cache_dir={cache}"]
     return start(command_line, "-m", "task=sst2,rte", *SMALL, *places)
 
 

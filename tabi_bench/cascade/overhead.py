@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from tabi_bench.zoo.base import Zoo
 
 SAMPLE = 16  # queries, evenly spread over the rows
-REPEATS = 3  # the fastest of so many is a query's time
+REPEATS = 3  # the fastest of so many, or of all rounds where they are fewer, is a query's time
 ALPHA = 0.5  # pruning scale of the probe
 
 
-def with_overheads(profile: Profile, zoo: Zoo, engine: Engine, queries: list[Query], importance: list[str]) -> Profile:
+def with_overheads(
+    profile: Profile, zoo: Zoo, engine: Engine, queries: list[Query], importance: list[str], rounds: int = REPEATS
+) -> Profile:
     """The profile with `overhead_ms` and `prune_ms`, as measured between its first and its largest model.
 
     importance: the options that some system reads; empty: no text is pruned, and `prune_ms` stays 0. Pruning is probed
@@ -44,16 +46,16 @@ def with_overheads(profile: Profile, zoo: Zoo, engine: Engine, queries: list[Que
     if len(zoo.models) < 2:
         return profile
     sample = queries[:: max(1, len(queries) // SAMPLE)][:SAMPLE]
-    overhead = _probe(profile, zoo, engine, sample, zoo.models[0].name, None)
+    overhead = _probe(profile, zoo, engine, sample, zoo.models[0].name, None, rounds)
     scored = next((name for name in profile.names[:-1] if profile.models[name].importance), None)
     if not importance or scored is None:
         return replace(profile, overhead_ms=overhead)
-    pruned = _probe(profile, zoo, engine, sample, scored, importance[0])
+    pruned = _probe(profile, zoo, engine, sample, scored, importance[0], rounds)
     return replace(profile, overhead_ms=overhead, prune_ms=pruned - overhead)
 
 
 def _probe(
-    profile: Profile, zoo: Zoo, engine: Engine, sample: list[Query], small: str, importance: str | None
+    profile: Profile, zoo: Zoo, engine: Engine, sample: list[Query], small: str, importance: str | None, rounds: int
 ) -> float:
     """Median milliseconds of two levels beyond those of both models alone and of a cascade of one level."""
     names = [small, profile.names[-1]]
@@ -71,7 +73,7 @@ def _probe(
         lambda k: first.forward(first.encode(sample[k].texts), want_importance=importance is not None),
         lambda k: last.forward(last.encode(texts[k])),
     ]
-    two, one, plain, scored, second = _times(calls, len(sample))
+    two, one, plain, scored, second = _times(calls, len(sample), min(rounds, REPEATS))
     return float(np.median(two - scored - second - (one - plain)))
 
 
@@ -100,11 +102,11 @@ def _scores(model: Model, query: Query) -> np.ndarray:
     return model.forward(model.encode(query.texts), want_importance=True).importance
 
 
-def _times(calls: list[Callable[[int], object]], count: int) -> np.ndarray:
+def _times(calls: list[Callable[[int], object]], count: int, repeats: int) -> np.ndarray:
     """(len(calls), count) milliseconds, the least of several, interleaved query by query."""
-    taken = np.empty((REPEATS + 1, len(calls), count))
+    taken = np.empty((repeats + 1, len(calls), count))
     with device.quiet_collector():
-        for repeat in range(REPEATS + 1):  # the first is a warm-up
+        for repeat in range(repeats + 1):  # the first is a warm-up
             for k in range(count):
                 for number, call in enumerate(calls):
                     start = perf_counter_ns()

@@ -23,7 +23,7 @@ from tabi_bench.tasks.base import Query, Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 
 log = logging.getLogger(__name__)
-ROUNDS, BLOCK = 5, 5  # over all cells, and calls of one cell in a row; the first fifth of a block is not counted
+BLOCK = 5  # calls of one cell in a row; the first fifth of a block is not counted
 HOST_BLOCK = 40  # of a model on the host: its tables' rows and code return to the processor's caches in tens of calls
 FEW, HARDLY = 8, 2  # texts that stand for a length, and pieces by which more of them may differ from it
 
@@ -41,15 +41,22 @@ def engine_key(engine: Engine) -> dict[str, str]:
 
 
 def build_profile(
-    task: Task, zoo: Zoo, engine: Engine, cache_dir: Path, importance: Sequence[str], prune: PruneRule, seed: int
+    task: Task,
+    zoo: Zoo,
+    engine: Engine,
+    cache_dir: Path,
+    importance: Sequence[str],
+    prune: PruneRule,
+    seed: int,
+    rounds: int,
 ) -> Profile:
     """The profile of all models of `zoo` on the whole validation split of `task`.
 
     importance: the options ("last", "mean") that some system of the session reads; empty: none. prune: the cascade's
-    rule, for outputs on pruned text.
+    rule, for outputs on pruned text. rounds: over all models and lengths, when they are timed.
     """
     loaded, outputs = run_models(task, zoo, engine, cache_dir, importance)
-    curves = _latency_curves(task.queries, loaded, outputs, engine)
+    curves = _latency_curves(task.queries, loaded, outputs, engine, rounds)
     models = {
         spec.name: ModelProfile(spec.name, spec.params, spec.layers, latency=curves[spec.name], **outputs[spec.name])
         for spec in zoo.models
@@ -136,7 +143,9 @@ def _run(queries: list[Query], name: str, variants: dict, importance: tuple[str,
     return arrays
 
 
-def _latency_curves(queries: list[Query], loaded: dict, outputs: dict, engine: Engine) -> dict[str, LatencyCurve]:
+def _latency_curves(
+    queries: list[Query], loaded: dict, outputs: dict, engine: Engine, rounds: int
+) -> dict[str, LatencyCurve]:
     """Times encode + forward of every model at every length, interleaved, on real queries of about that length."""
     cells = []  # (model, with importance, index of length, calls in a row, texts)
     lengths, rows = {}, {}
@@ -145,12 +154,12 @@ def _latency_curves(queries: list[Query], loaded: dict, outputs: dict, engine: E
         lengths[name] = np.array(engine.lengths(int(tokens.max())))
         model = next(iter(variants.values()))
         block = BLOCK if model.spec.layers else HOST_BLOCK
-        rows[name] = _rows(tokens, lengths[name], engine.pads, (ROUNDS + 1) * block)
+        rows[name] = _rows(tokens, lengths[name], engine.pads, (rounds + 1) * block)
         samples = [[queries[row].texts for row in some] for some in rows[name]]
         for kind in (False, True) if outputs[name]["importance"] else (False,):
             cells += [(name, kind, i, block, model, texts) for i, texts in enumerate(samples)]
     with device.exclusive(device.describe(engine.device)["id"], log):
-        times = _time_cells(cells)
+        times = _time_cells(cells, rounds)
     curves = {}
     for name, grid in lengths.items():
         plain = np.array([times[name, False, i] for i in range(len(grid))])
@@ -185,14 +194,14 @@ def _rows(tokens: np.ndarray, grid: np.ndarray, pads: bool, calls: int) -> list[
     return found
 
 
-def _time_cells(cells: list[tuple]) -> dict[tuple, float]:
+def _time_cells(cells: list[tuple], rounds: int) -> dict[tuple, float]:
     """Median milliseconds per cell, in blocks as in serving: a model that others displaced from the caches is not slow.
 
     Every round visits all cells once, so that drift falls on all alike; the first round warms up.
     """
     taken: dict[tuple, list[float]] = {}
     with device.quiet_collector():
-        for number in range(ROUNDS + 1):
+        for number in range(rounds + 1):
             for name, kind, index, block, model, texts in cells:
                 for call in range(block):
                     text = texts[(number * block + call) % len(texts)]
