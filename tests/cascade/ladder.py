@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ BASE_MS = {"small": 1.0, "medium": 3.0, "large": 8.0}
 LENGTHS = np.array([4, 8, 16, 32, 64])
 
 
+@cache
 def _normal(key: str, size: int) -> np.ndarray:
     return np.random.default_rng(zlib.crc32(key.encode())).normal(size=size)
 
