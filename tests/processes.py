@@ -23,19 +23,21 @@ SMALL = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_qu
 SMALL += ["scenario.warmup=4", "scenario.profile_rounds=1"]
 
 
-def start(target: Callable[..., None], *arguments, says: Path | None = None, **variables: str) -> BaseProcess:
-    """Runs `target(*arguments)` in the checkout; what it prints goes to the file `says`; `variables`: environment."""
-    process = FORKS.Process(target=_alone, args=(target, arguments, says, dict(os.environ) | variables))
+def start(target: Callable[..., None], *arguments, says: Path | None = None, errors: Path | None = None) -> BaseProcess:
+    """Runs `target(*arguments)` in the checkout; what it prints goes to the file `says`, and errors to their own if
+    there is one."""
+    files = [str(file or os.devnull) for file in (says, errors or says)]
+    process = FORKS.Process(target=_alone, args=(target, arguments, files, dict(os.environ)))
     process.start()
     return process
 
 
-def _alone(target: Callable[..., None], arguments: tuple, says: Path | None, environment: dict[str, str]) -> None:
+def _alone(target: Callable[..., None], arguments: tuple, files: list[str], environment: dict[str, str]) -> None:
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
-    with open(says or os.devnull, "w") as stream:
-        for descriptor in (1, 2):
+    for descriptor, file in enumerate(files, 1):
+        with open(file, "a") as stream:
             os.dup2(stream.fileno(), descriptor)
     gc.freeze()  # as in conftest.py: what is imported need not be walked before each timed block
     signal.signal(signal.SIGINT, signal.default_int_handler)

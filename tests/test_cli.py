@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,14 +14,21 @@ from tabi_bench import cli, registry
 from tabi_bench.config import BASES, ConfigError, conf_dir, method_options
 from tabi_bench.experiment import run_session
 from tabi_bench.system import PlanError
+from tests.processes import command_line, ended, start
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "run.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+@pytest.fixture
+def run(tmp_path):
+    """Runs a command line in a process of its own: its exit code, and what it printed."""
+
+    def done(*arguments: str) -> SimpleNamespace:
+        out, err = tmp_path / "out", tmp_path / "err"
+        code = ended(start(command_line, *arguments, says=out, errors=err), seconds=120)
+        return SimpleNamespace(returncode=code, stdout=out.read_text(), stderr=err.read_text())
+
+    return done
 
 
 def test_help_explains_the_groups_without_importing_torch():
@@ -48,26 +56,27 @@ def test_help_explains_the_groups_without_importing_torch():
         ("compare=[infaas,taby]", "compare names an unknown method 'taby'"),
     ],
 )
-def test_what_does_not_exist_is_refused_by_name(argument, says):
+def test_what_does_not_exist_is_refused_by_name(run, argument, says):
     done = run(argument)
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]])
-def test_results_that_cannot_be_written_are_said_in_one_line(tmp_path, mode):
+def test_results_that_cannot_be_written_are_said_in_one_line(run, tmp_path, mode):
     (tmp_path / "file").write_text("")
     done = run(*mode, f"results_dir={tmp_path}/file/results")
     assert done.returncode == 1 and done.stderr.startswith("results_dir: cannot write to ")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_presets_cannot_be_swept():
+def test_presets_cannot_be_swept(run):
     done = run("-m", "experiment=main_table,tail")
     assert done.returncode == 1 and "presets cannot be swept" in done.stderr
 
 
 def test_cfg_job_prints_the_whole_configuration():
-    done = run("task=clinc", "--cfg", "job")
+    command = [sys.executable, "run.py", "task=clinc", "--cfg", "job"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "name: clinc" in done.stdout and "margin_se: 0.5" in done.stdout
 
 

@@ -28,15 +28,16 @@ def specs(tmp_path_factory):
     }
 
 
-@pytest.fixture(params=["compiled", "numpy"])
-def way(request, monkeypatch):
+@pytest.fixture(params=["compiled", "numpy"], scope="module")
+def way(request):
     """How a HostModel made in the test runs."""
     native.library.cache_clear()
-    if request.param == "numpy":
-        monkeypatch.setenv("CC", "no-such-compiler")
-    elif native.library()[0] is None:
-        pytest.skip(native.library()[1])
-    yield request.param
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "numpy":
+            patch.setenv("CC", "no-such-compiler")
+        elif native.library()[0] is None:
+            pytest.skip(native.library()[1])
+        yield request.param
     native.library.cache_clear()
 
 
