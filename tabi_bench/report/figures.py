@@ -286,8 +286,7 @@ def tail(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
             one.set(xscale="log", yscale="log", ylim=(9e-4, 1.2))
             one.set_yticks([1, 0.1, 0.01, 0.001], ["100 %", "10 %", "1 %", "0.1 %"])
             shown = drawn[(drawn.task == task) & (drawn.slower > 9e-4)].ms
-            ticks = (1, 2, 5) if shown.max() > 4 * shown.min() else (1, 1.5, 2, 3, 5, 7)
-            one.xaxis.set_major_locator(LogLocator(subs=ticks))
+            one.xaxis.set_major_locator(LogLocator(subs=_ticks(shown.max() / shown.min()), numticks=12))
             one.xaxis.set_major_formatter(FuncFormatter("{:g}".format))
             one.minorticks_off()
             one.set_xlim(shown.min() / 1.1, shown.max() * 1.1)
@@ -296,6 +295,13 @@ def tail(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
         return figure
 
     return Drawing("tail", "Latency distribution", drawn, draw, provenance(runs))
+
+
+def _ticks(span: float) -> tuple[float, ...]:
+    """Numbers of a decade that get a label on a small logarithmic axis whose ends have the ratio `span`."""
+    if span > 50:
+        return (1,)
+    return (1, 2, 5) if span > 4 else (1, 1.5, 2, 3, 5, 7)
 
 
 def _strict(session: Session) -> bool:

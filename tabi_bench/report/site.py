@@ -44,7 +44,7 @@ def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[st
     results = read(root)
     out = Path(out).expanduser() if out else results.root / "report"
     found = sections(results, only)
-    if not any(section.names for section in found):
+    if not found:
         wanted = ", ".join(only) or "anything"
         raise ValueError(f"the records below {root} hold nothing for {wanted}; sessions with Tabi and a profile do")
     written = [path for section in found for path in _write(section, out)]
@@ -68,13 +68,15 @@ def write_shapes(root: Path | str, out: Path | str | None = None, only: Collecti
 
 
 def sections(results: Results, only: Collection[str] = ()) -> list[Section]:
-    """One per setting; slugs that would collide are numbered."""
+    """One per setting that has something to show; slugs that would collide are numbered."""
     found: list[Section] = []
     for setting in results.settings():
         mine = tables.Tables(results, setting)
         built, drawn = mine.build(only), figures.build(results, setting, mine, only)
         alike = sum(section.setting.slug == setting.slug for section in found)
-        found.append(Section(setting, setting.slug + (f"-{alike + 1}" if alike else ""), built, drawn))
+        section = Section(setting, setting.slug + (f"-{alike + 1}" if alike else ""), built, drawn)
+        if section.names:
+            found.append(section)
     return found
 
 
