@@ -17,8 +17,8 @@ from tabi_bench.hub import HubError, fetch
 from tabi_bench.tasks.checks import DataError
 from tabi_bench.tasks.hub import load
 from tabi_bench.zoo.custom import locate, usable
+from tests.hub_task import REPO, read
 
-REPO = "nyu-mll/glue"
 README = """---
 configs:
 - config_name: mnli
@@ -59,15 +59,6 @@ def files(rows: int = 30, seed: int = 0) -> dict[str, bytes]:
     }
 
 
-def task(revision: str, **changes) -> TaskConfig:
-    options = {"labels": ["entailment", "neutral", "contradiction"], "split": "validation_matched"} | changes
-    return TaskConfig("mnli", "pair", ["premise", "hypothesis"], hub=HubConfig(REPO, "mnli", revision), **options)
-
-
-def read(revision: str, **changes):
-    return load(task(revision, **changes), SourceConfig("hub"), 0)
-
-
 def test_a_task_comes_at_its_pinned_revision_and_only_its_own_files(hub):
     old = hub.add(REPO, files(), "datasets")
     hub.add(REPO, files(60, seed=5), "datasets")
@@ -82,7 +73,7 @@ def test_cached_data_are_read_again_offline_by_environment(hub, tmp_path):
     content = read(commit).content_hash
     hub.stop()
     code = (
-        "from tests.test_hub import read\n"
+        "from tests.hub_task import read\n"
         f"assert read({commit!r}).content_hash == {content!r}\n"
         "try: read('0' * 40)\n"
         "except Exception as error: print(error)\n"
