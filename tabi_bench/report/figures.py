@@ -224,9 +224,8 @@ def three_level(results: Results, setting: Setting, tables: Tables) -> Drawing |
 def pruning(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
     """alpha against words pruned; words pruned against score and the large model's time, with the controls."""
     data = _ok(tables.get("pruning"))
-    if data.empty:
-        return None
-    data = data[~(data.rerouted == 0)]  # where nothing is re-routed, nothing was pruned
+    if "rerouted" in data:
+        data = data[data.rerouted != 0]  # where nothing is re-routed, nothing was pruned
     if data.empty:
         return None
     keys = ["task", "control", "alpha", "words_pruned_share", "score", "score_low", "score_high", "large_ms", "mean_ms"]
