@@ -28,7 +28,7 @@ QUICK = {  # narrowed to one job each, none of which trains
     "ablation": [TWO, "+ablation=calibration"],
     "engines": [TWO, "engine=eager"],
 }
-WHOLE = {"all_systems": [], "deebert": [], "pruning": [], "ablation": [], "engines": ["engine=eager,compile"]}
+WHOLE = {"all_systems": [], "deebert": [], "pruning": [], "ablation": [], "engines": ["engine=eager,onnx"]}
 FEW = ["source.validation_rows=80", "scenario.min_queries=80", "scenario.warmup=2", "scenario.profile_rounds=1"]
 
 
