@@ -21,6 +21,8 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tabi_bench.cli", "tabi_bench.experiment", "datasets", "tests.micro"])
 SMALL = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120", "engine.device=cpu"]
 SMALL += ["scenario.warmup=4", "scenario.profile_rounds=1"]
+FEW = ["source.validation_rows=80", "scenario.min_queries=80", "engine.device=cpu"]  # of what need not train
+FEW += ["scenario.warmup=2", "scenario.profile_rounds=1"]
 
 
 def start(target: Callable[..., None], *arguments, says: Path | None = None, errors: Path | None = None) -> BaseProcess:
@@ -57,11 +59,15 @@ def wait_until(true: Callable[[], object], process: BaseProcess, seconds: float 
     """Waits until `true()`, while the process runs."""
     end = time.monotonic() + seconds
     while not true():
-        assert process.is_alive() and time.monotonic() < end
+        if not process.is_alive() or time.monotonic() > end:
+            process.kill()  # else the tests would wait for it at their end
+            raise AssertionError(f"it did not come so far; exit code {process.exitcode}")
         time.sleep(0.05)
 
 
 def ended(process: BaseProcess, seconds: float = 240.0) -> int | None:
-    """The exit code, negative for a signal; None if it still runs after `seconds`."""
+    """The exit code, negative for a signal; None, and it is killed, if it still runs after `seconds`."""
     process.join(seconds)
-    return process.exitcode
+    code = process.exitcode
+    process.kill()
+    return code

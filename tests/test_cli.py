@@ -76,7 +76,7 @@ def test_presets_cannot_be_swept(run):
 
 def test_cfg_job_prints_the_whole_configuration():
     command = [sys.executable, "run.py", "task=clinc", "--cfg", "job"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0 and "name: clinc" in done.stdout and "margin_se: 0.5" in done.stdout
 
 
@@ -122,6 +122,7 @@ def test_every_method_is_registered_with_the_options_of_its_file(method):
         (["plan=nowhere/plan.json"], "plan=nowhere/plan.json: no such file"),
         (["source=local"], "source=local needs source.dir"),
         (["scenario.block=0"], "scenario.block=0: at least 1"),
+        (["scenario.profile_rounds=0"], "scenario.profile_rounds=0: at least 1"),
         (["search.margin_se=-1"], "search.margin_se=-1.0: at least 0"),
         (["method.confidence=vibes"], "choose one of max, margin, entropy"),
     ],

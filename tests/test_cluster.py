@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from tabi_bench import cluster
 from tabi_bench.config import conf_dir, register
 from tabi_bench.sweep import lost, read_jobs, summary
+from tests.processes import FEW
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["source.validation_rows=80", "scenario.min_queries=80", "scenario.warmup=2", "engine.device=cpu"]
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled"}  # no token is left in the home folder
 CLUSTER = """
 import ray, sys
@@ -158,7 +158,7 @@ def address(tmp_path) -> Iterator[str]:
 def sweep(folder: Path, *arguments: str, **options) -> subprocess.Popen:
     """A sweep typed in `folder`, with relative places."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(ROOT / "run.py"), "-m", "hydra/launcher=ray", *arguments, *SMALL]
+    command = [sys.executable, str(ROOT / "run.py"), "-m", "hydra/launcher=ray", *arguments, *FEW]
     command += ["results_dir=out", "cache_dir=cache"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env={**ENVIRONMENT, **options}, **pipes)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tabi_bench import cli, registry
 from tabi_bench.config import conf_dir, systems_of
 from tabi_bench.records import Record
-from tests.processes import ended, start
+from tests.processes import FEW, ended, start
 
 PRESETS = {file.stem: OmegaConf.load(file) for file in sorted((conf_dir() / "experiment").glob("*.yaml"))}
 DERIVED = [name for name, preset in PRESETS.items() if preset.get("derive")]
@@ -29,7 +29,6 @@ QUICK = {  # narrowed to one job each, none of which trains
     "engines": [TWO, "engine=eager"],
 }
 WHOLE = {"all_systems": [], "deebert": [], "pruning": [], "ablation": [], "engines": ["engine=eager,onnx"]}
-FEW = ["source.validation_rows=80", "scenario.min_queries=80", "scenario.warmup=2", "scenario.profile_rounds=1"]
 
 
 def drive(lines: list[list[str]]) -> None:
@@ -48,7 +47,7 @@ def drive(lines: list[list[str]]) -> None:
 def run(folder: Path, presets: dict[str, list[str]]) -> dict[str, str]:
     """Runs presets one after the other in one process; the exit code of each."""
     places = [f"results_dir={folder}/results", f"cache_dir={folder}/cache"]
-    measured = ["task=sst2", "engine.device=cpu", *FEW]
+    measured = ["task=sst2", *FEW]
     lines = [
         [f"experiment={name}", *places, *([] if name in DERIVED else measured), *extra]
         for name, extra in presets.items()

@@ -88,8 +88,7 @@ def prune(importance: np.ndarray, text_words: Sequence[int], alpha: float) -> np
         return keep
     for part in segments(text_words):
         scores = importance[part]
-        mean = _mean_known(scores)
-        if len(scores) <= MIN_WORDS or mean is None:
+        if len(scores) <= MIN_WORDS or (mean := _mean_known(scores)) is None:
             continue
         kept = ~(scores < alpha * mean)
         if kept.sum() < MIN_WORDS:
