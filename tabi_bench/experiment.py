@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tabi_bench import device, records
 from tabi_bench.cascade.certify import certify, set_apart
 from tabi_bench.cascade.overhead import with_overheads
 from tabi_bench.cascade.pruning import prune_query
+from tabi_bench.cascade.race import Race
 from tabi_bench.cascade.search import verify
 from tabi_bench.config import CascadeConfig, Config, MethodConfig, systems_of
 from tabi_bench.engines import make_engine
@@ -147,6 +148,10 @@ def _measure(session: Session, cache_dir: Path) -> list[Record]:
         profile = with_overheads(
             profile, session.zoo, session.engine, task.queries, wanted, config.scenario.profile_rounds
         )
+    if config.search.race_s:
+        queries, seconds = task.queries, config.search.race_s
+        racing = Race(task.name, session.zoo, session.engine, queries, config.seed, seconds)
+        profile = replace(profile, race=racing)
     for name in session.options:
         profile = _prepare(session, name, profile, cache_dir)
     session.offline_s = {"train": session.zoo.train_s, "profile": time.perf_counter() - start}
@@ -251,7 +256,7 @@ def plain_rule(session: Session, profile: Profile) -> dict[str, dict[str, float]
 
     None for a system without such a plan. The oracle follows Tabi's measured score, so it has none.
     """
-    halves, views, targets = _folds(session, profile, 0.0)
+    halves, views, targets = _folds(session, replace(profile, race=None), 0.0)
     found: dict[str, dict[str, float] | None] = {}
     for name, options in session.options.items():
         if name == "oracle":

@@ -6,8 +6,9 @@ anew in every session.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -156,6 +157,7 @@ class Profile:
     words: np.ndarray  # (N,) words per query
     models: dict[str, ModelProfile]
     run_pruned: PrunedSource | None = None
+    race: Callable[[Sequence[Any], np.ndarray], np.ndarray] | None = None  # cascade.race; None: no plan is served
     overhead_ms: float = 0.0  # per level beyond the first: dispatching and combining, less what levels share
     prune_ms: float = 0.0  # beside it, where the level reads pruned text
     passes: dict[str, int] = field(default_factory=dict)  # {"run": n}
