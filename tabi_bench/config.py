@@ -85,6 +85,7 @@ class TrainConfig:
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup_share: float = 0.1
+    average: float = 0.0  # decay per step of the moving average of the weights that is scored and kept; 0: no average
     word_dropout: float = 0.0  # share of words dropped from a training text, drawn per text from 0..2x this
     distill: float = 0.0  # weight of the teacher's soft targets, 0..1
     distill_temperature: float = 2.0
@@ -157,7 +158,7 @@ class EngineConfig:
     buckets: list[int] = field(default_factory=lambda: [8, 12, 16, 24, 32, 48, 64, 96, 128])
     fuse_qkv: bool = True
     quantize: bool = False  # onnx: dynamic int8
-    autotune: bool = False  # compile: also time Triton's matrix products (better kernels, minutes per model)
+    autotune: bool = True  # compile: also time Triton's matrix products (better kernels, half a minute more)
     cache_dir: str = "~/.cache/tabi-bench"  # onnx: where exported models are kept
 
 
@@ -261,6 +262,7 @@ class TargetConfig:
 class SearchConfig:
     margin_se: float = 0.5  # standard errors by which the target must be met on tune
     verify: bool = False  # also search exhaustively and report the regret
+    race_s: float = 0.5  # seconds, per half and system, in which plans predicted to be about as fast serve tune rows
 
 
 @dataclass
@@ -345,6 +347,7 @@ AT_LEAST = {  # of a list: each of its numbers
     "scenario.warmup": 0,
     "scenario.profile_rounds": 1,
     "search.margin_se": 0,
+    "search.race_s": 0,
     "target.slack": 0,
     "cost.usd_per_hour": 0,
     "engine.threads": 1,

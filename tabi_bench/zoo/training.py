@@ -22,6 +22,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from sklearn.model_selection import train_test_split
 from tokenizers import Tokenizer
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from tabi_bench.config import TrainConfig
@@ -271,6 +272,8 @@ class _Run:
         groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         on_gpu = next(model.parameters()).is_cuda
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=on_gpu)
+        average = get_ema_multi_avg_fn(config.average) if config.average else None
+        self.averaged = None if average is None else AveragedModel(model, multi_avg_fn=average)
         self.scaler = torch.amp.GradScaler(enabled=on_gpu and not torch.cuda.is_bf16_supported(False))
         self.step, self.stale, self.seconds = 0, 0, 0.0
         self.best: tuple[float, float] = (-math.inf, math.inf)
@@ -294,7 +297,14 @@ class _Run:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
         self.step += 1
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is scored and kept: the model, or its moving average."""
+        return self.model if self.averaged is None else self.averaged.module
 
     def judge(self, score: float, loss: float) -> None:
         """Keeps the weights if they are the best on the slice (the lower loss among equals)."""
@@ -302,7 +312,7 @@ class _Run:
         self.stale += 1
         if (score, -loss) > (self.best[0], -self.best[1]):
             self.best, self.stale = (score, loss), 0
-            self.best_weights = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+            self.best_weights = {key: value.detach().clone() for key, value in self.judged.state_dict().items()}
 
     @property
     def done(self) -> bool:
@@ -319,6 +329,7 @@ class _Run:
         }
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "seconds": seconds}
         state |= {"scaler": self.scaler.state_dict()}
+        state |= {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoint.with_name(f"{self.checkpoint.name}.{os.getpid()}")
         torch.save(state, temporary)
@@ -340,6 +351,8 @@ class _Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
         for name in ("step", "stale", "best_weights", "seconds"):
             setattr(self, name, state[name])
         self.best, self.history = tuple(state["best"]), [tuple(entry) for entry in state["history"]]
@@ -371,7 +384,7 @@ def _step_loss(
 
 
 def _evaluate(run: _Run, held: Table, labels: np.ndarray, metric: str) -> None:
-    logits = _predict(run.model, held)
+    logits = _predict(run.judged, held)
     with torch.no_grad():
         loss = float(loss_of(torch.from_numpy(logits), torch.from_numpy(labels)))
     if not math.isfinite(loss):
@@ -434,8 +447,8 @@ def train(
     with torch.random.fork_rng(enabled=True):
         run.resume(device)
         seconds = _loop(run, table, held, None if held is None else labels[slice_rows], metric, seed, progress)
-    if run.best_weights:
-        model.load_state_dict(run.best_weights)
+    if run.best_weights or run.averaged is not None:
+        model.load_state_dict(run.best_weights or run.judged.state_dict())
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise TrainingError(f"{progress or 'training'}: weights are not finite; lower zoo.train.learning_rate")
     if checkpoint is not None:

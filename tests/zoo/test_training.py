@@ -1,5 +1,7 @@
 """The fine-tuning loop on a micro BERT: it learns, stops early, resumes to the same weights, and distils."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,10 +58,34 @@ def test_training_ends_once_the_slice_is_good_enough():
     assert scores[-1] >= 0.7 and all(score < 0.7 for score in scores[:-1]) and result.steps < 40 * 8
 
 
-def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
+def test_the_moving_average_is_scored_and_kept(monkeypatch):
+    seen, update = [], training._Run.update
+
+    def watched(run, loss):
+        update(run, loss)
+        seen.append(run.model.classifier.weight.detach().clone())
+
+    monkeypatch.setattr(training._Run, "update", watched)
+    net = model()
+    train(net, rows(), replace(CONFIG, average=0.9), seed=0)
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.9 * expected + 0.1 * weight
+    torch.testing.assert_close(net.classifier.weight.detach(), expected)
+    assert (net.classifier.weight - seen[-1]).abs().max() > 1e-4
+
+    data, scored = rows(), model()
+    result = train(scored, data, replace(CONFIG, average=0.9, patience=3), seed=0)
+    _, held = training.split_slice(data.labels, 0)
+    assert score_of(predict(scored, data.take(held), "cpu"), data.labels[held]) == result.score
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch, average):
+    config = replace(CONFIG, average=average)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     whole, halted, resumed = model(), model(), model()
-    train(whole, rows(), CONFIG, seed=0)
+    train(whole, rows(), config, seed=0)
     update = training._Run.update
 
     def interrupted(run, loss):
@@ -69,11 +95,11 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
 
     monkeypatch.setattr(training._Run, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(halted, rows(), CONFIG, seed=0, checkpoint=tmp_path / "state.pt")
+        train(halted, rows(), config, seed=0, checkpoint=tmp_path / "state.pt")
     assert (tmp_path / "state.pt").is_file()
     steps = []
     monkeypatch.setattr(training._Run, "update", lambda run, loss: (steps.append(run.step), update(run, loss)))
-    train(resumed, rows(), CONFIG, seed=0, checkpoint=tmp_path / "state.pt")
+    train(resumed, rows(), config, seed=0, checkpoint=tmp_path / "state.pt")
     assert steps[0] > 0 and not (tmp_path / "state.pt").exists()
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
