@@ -372,6 +372,7 @@ def conf_dir() -> Path:
 
 def register() -> None:
     """Stores the dataclasses with Hydra: `schema`, and `schema_<base>` in each group."""
+    ConfigStore.__deepcopy__ = lambda store, _memo: store  # Hydra copies it with each file it reads, and only reads it
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for group, bases in BASES.items():
