@@ -58,6 +58,20 @@ def test_logits_are_those_of_transformers(specs, family):
     assert scores is None and pooled is None and logits.dtype == torch.float32
 
 
+@pytest.mark.parametrize("changes", [{}, {"hidden_act": "gelu_new"}, {"hidden_act": "relu", "layer_norm_eps": 0.1}])
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_layer_by_its_parts_is_the_layer(tmp_path, family, changes):
+    """To the last bit: projections fused and apart, with and without padding, in single and half precision."""
+    spec = write_model(tmp_path, family, **changes)
+    keep = query(LENGTH, BUCKET)["keep"]
+    for dtype in (torch.float32, torch.bfloat16):
+        hidden = torch.randn(1, BUCKET, 32, dtype=dtype)
+        for fuse in (False, True):
+            stages = build_network(spec, dtype, "cpu", "last", False, fuse).stages
+            for mask in (None, additive_mask(attention_mask=keep, dtype=dtype)):
+                assert torch.equal(stages.layer(1, hidden, mask), stages.body.layer[1](hidden, mask))
+
+
 def test_the_pooled_vector_is_what_the_last_linear_layer_reads(specs):
     network = build(specs["roberta"])
     with torch.inference_mode():
