@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING
 
 import hydra
@@ -74,10 +76,10 @@ def _job(raw: DictConfig) -> list[Record]:
     logging.captureWarnings(True)
     if config.derive:
         return _derive(config)
+    _import_libraries()
     from tabi_bench.experiment import run_session
     from tabi_bench.system import PlanError
 
-    _quieten_libraries()
     try:
         found = run_session(config)
     except (ValueError, OSError, PlanError) as error:
@@ -101,12 +103,21 @@ def _derive(config: Config) -> list[Record]:
     return []
 
 
-def _quieten_libraries() -> None:
-    """No bars for reading a file of a few megabytes; downloads and training keep theirs."""
+@cache
+def _import_libraries() -> None:
+    """Once in a process, before any session: half a million objects that stay, so garbage is not sought among them.
+
+    No bars for reading a file of a few megabytes; downloads and training keep theirs.
+    """
+    gc.disable()
     import datasets
     import huggingface_hub.utils
     import transformers
 
+    import tabi_bench.experiment  # noqa: F401 - and torch with it
+
+    gc.freeze()
+    gc.enable()
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     huggingface_hub.utils.enable_progress_bars()
