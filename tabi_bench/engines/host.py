@@ -4,13 +4,13 @@ The way to a device and back costs more than its arithmetic. It has no attention
 tells nothing of the importance of words.
 
 Whatever it multiplies with an embedding depends on the piece alone, so that is worked out once for the vocabulary, and
-a query takes its pieces' rows of the tables: 4 V bytes times 768 (one text) or 448 (two).
+a query takes its pieces' rows of a table: 2 V bytes times 768 (one text) or 704 (two). Tables and weights are rounded
+to 16 bits, however it runs; that moves logits by some 1e-4 of their size.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from tabi_bench.engines import native
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.eager import LoadedModel
 from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.rounding import LARGEST, Layer, Rounded, rounded, rounded_layer, scale_of
 from tabi_bench.zoo.base import ModelSpec
-from tabi_bench.zoo.layerless import COMPARED, FILTERS, SHARPNESS, DecomposableAttention, Layerless, TextCnn
+from tabi_bench.zoo.layerless import COMPARED, FILTERS, HIDDEN, KEYS, SHARPNESS, DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model
 
 log = logging.getLogger(__name__)
@@ -45,20 +46,21 @@ class HostModel(LoadedModel):
                 f"{spec.path}: its tokenizer has piece {last}, its embeddings end at {model.config.vocab_size}"
             )
         with torch.no_grad():
-            self._features = FEATURES[type(model)](model, spec.max_length)
-        self._weight, self._bias = (part.detach().numpy() for part in (model.classifier.weight, model.classifier.bias))
+            self._features = FEATURES[type(model)](model)
+            self._head = _layer(model.classifier)
         self._regression = model.config.num_labels == 1
         self._compiled, self.runs = self._compile()
 
     def _compile(self) -> tuple[native.Compiled | None, str]:
         library, why = native.library()
-        arrays = self._features.arrays | {"head_weight": self._weight, "head_bias": self._bias}
-        if library is not None and not all(np.isfinite(array).all() for array in arrays.values()):
-            library, why = None, "weights that are not finite"  # numpy passes NaN on to the logits, host.c need not
+        layers = self._features.layers | {"head": self._head}
+        if library is not None and not _finite(self._features.table, *layers.values()):
+            library, why = None, "weights that are not finite"  # numpy passes NaN on to the logits, 16 bits have none
         if library is None:
             log.warning("%s runs in numpy, at two to four times the time: %s", self.spec.name, why)
             return None, f"numpy: {why}"
-        return native.Compiled(library, self._features.function, arrays, self.spec.max_length), "compiled"
+        table, function = self._features.table, self._features.function
+        return native.Compiled(library, function, table, layers, self.spec.max_length), "compiled"
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
         """Logits, probabilities and verdict (a regression: score and pooled vector); importance is a ValueError."""
@@ -66,106 +68,114 @@ class HostModel(LoadedModel):
             raise ValueError(f"{self.spec.name} has no layers, so no attention to read importance from")
         if self._compiled is None:
             return self.in_numpy(encoding)
-        run = self._compiled
-        label = run(encoding.ids, *self._features.lengths(encoding), temperature=self.temperature)
-        logits = run.logits.copy()
+        run, ids = self._compiled, encoding.ids
+        run.parameters.temperature = self.temperature
+        label = run(ids, self._features.first(encoding), len(ids))
         if self._regression:
-            return Output(logits, pooled=run.features.copy())
-        return _answer(label, logits, run.odds, run.parameters.total, run.parameters.sum)
+            return Output(run.said[0].copy(), pooled=run.features.copy())
+        return Said(run.said.copy(), label, run.parameters.sure)
 
     def in_numpy(self, encoding: Encoding) -> Output:
         """What `forward` says, without compiled code."""
         features = self._features(encoding)
-        logits = self._weight @ features + self._bias
+        logits = self._head(features)
         if self._regression:
             return Output(logits, pooled=features)
         label = int(logits.argmax())
         odds = np.exp((logits - logits[label]) / np.float32(self.temperature))
-        return _answer(label, logits, odds, float(odds.sum()), float(logits.sum()))
+        total = odds.sum()
+        return Output(logits, probabilities=odds / total, verdict=(label, float(1 / total + 0 * logits.sum())))
 
 
-def _answer(label: int, logits: np.ndarray, odds: np.ndarray, total: float, summed: float) -> Output:
-    """odds: against the likeliest label; total: theirs; summed: the logits. Not finite: a verdict of NaN."""
-    return Output(logits, probabilities=odds / np.float32(total), verdict=(label, 1 / total + 0 * summed))
+class Said(Output):
+    """said: (2, K), logits and probabilities, taken apart when asked for: an early return reads the verdict alone."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self, said: np.ndarray, label: int, sure: float):
+        self._said, self.verdict = said, (label, sure)
+        self.pooled = self._importance = None
+
+    @property
+    def logits(self) -> np.ndarray:
+        return self._said[0]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        return self._said[1]
 
 
-def _tables(model: Layerless, *parts: Callable[[torch.Tensor], torch.Tensor]) -> list[np.ndarray]:
-    """What each of `parts` makes of every embedding, (V, width), each a table of its own.
+def _layer(layer: torch.nn.Linear) -> Layer:
+    return rounded_layer(layer.weight.numpy(), layer.bias.numpy())
 
-    Arithmetic on whole tables' rows runs through contiguous memory, twice as fast as on columns of one wide table.
-    """
-    words = model.embed(torch.arange(model.config.vocab_size))
-    return [part(words).numpy() for part in parts]
+
+def _finite(table: Rounded, *layers: Layer) -> bool:
+    rounded_ones = (table, *(layer.weight for layer in layers))
+    return not any(one.exact for one in rounded_ones) and all(np.isfinite(layer.bias).all() for layer in layers)
 
 
 class Convolution:
-    """What a TextCnn's head reads."""
+    """What a TextCnn's head reads. A row of the table: before, at, after, FILTERS each, in the same steps."""
 
     function = "convolution"  # of host.c
 
-    def __init__(self, model: TextCnn, length: int):
-        self._before, self._at, self._after = _tables(model, model.before, model.at, model.after)
-        self._zeros = np.zeros((length, FILTERS), np.float32)  # np.maximum with a scalar takes twice the time
-        self._ones = np.ones(length, np.float32)
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {"before": self._before, "at": self._at, "after": self._after}
+    def __init__(self, model: TextCnn):
+        words = model.embed(torch.arange(model.config.vocab_size))
+        table = torch.cat([model.before(words), model.at(words), model.after(words)], -1).numpy()
+        step = scale_of(table.reshape(-1, FILTERS), 0, LARGEST // 3)  # a sum of three has 16 bits
+        self.table, self.layers = rounded(table, np.tile(step, 3)), {}
 
     @staticmethod
-    def lengths(encoding: Encoding) -> tuple[int, ...]:
-        return (len(encoding.ids),)
+    def first(encoding: Encoding) -> int:
+        """Pieces of the first text."""
+        return len(encoding.ids)
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(2 FILTERS,) means and maxima."""
-        ids = np.array(encoding.ids)
-        length, found = len(ids), self._at.take(ids, 0)
-        found[1:] += self._before.take(ids[:-1], 0)
-        found[:-1] += self._after.take(ids[1:], 0)
-        np.maximum(found, self._zeros[:length], out=found)
-        return np.concatenate((self._ones[:length] / length @ found, found.max(0)))
+        before, found, after = np.split(self.table.values.take(encoding.ids, 0) * self.table.scale, 3, 1)
+        found[1:] += before[:-1]
+        found[:-1] += after[1:]
+        np.maximum(found, 0, out=found)
+        return np.concatenate((found.mean(0), found.max(0)))
 
 
 class Comparison:
-    """What a DecomposableAttention's head reads."""
+    """What a DecomposableAttention's head reads.
+
+    A row of the table: keys, own, other; what the hidden layer makes of the summary of a piece in the first text; the
+    summary; and what it makes of it in the second text. That leaves it the other four of its six inputs.
+    """
 
     function = "comparison"
 
-    def __init__(self, model: DecomposableAttention, length: int):
-        self._keys, self._own, self._other, self._summary = _tables(
-            model,
-            lambda words: SHARPNESS**0.5 * F.normalize(model.key(words), dim=-1),
-            model.own,
-            model.other,
-            model.summary,
-        )
-        self._weight, self._bias = model.hidden.weight.numpy(), model.hidden.bias.numpy()
-        self._zeros = np.zeros((length, COMPARED), np.float32)
-        self._ones = np.ones(length, np.float32)
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        tables = {"keys": self._keys, "own": self._own, "other": self._other, "summary": self._summary}
-        return tables | {"hidden_weight": self._weight, "hidden_bias": self._bias}
+    def __init__(self, model: DecomposableAttention):
+        words = model.embed(torch.arange(model.config.vocab_size))
+        keys, summary = SHARPNESS**0.5 * F.normalize(model.key(words), dim=-1), model.summary(words)
+        a, u, b, v, apart, both = model.hidden.weight.split(COMPARED, 1)
+        compared = [keys, model.own(words), model.other(words)]
+        table = torch.cat([*compared, summary @ u.T, summary, summary @ v.T], -1).numpy()
+        step = scale_of(table, 0)
+        step[:, :KEYS] = SHARPNESS**0.5 / 2**14  # a product of two keys has 32 bits
+        self.table = rounded(table, step)
+        self._hidden = rounded_layer(torch.cat([a, b, apart, both], 1).numpy(), model.hidden.bias.numpy())
+        self.layers = {"hidden": self._hidden}
+        self._parts = np.cumsum([KEYS, COMPARED, COMPARED, HIDDEN, COMPARED])
 
     @staticmethod
-    def lengths(encoding: Encoding) -> tuple[int, ...]:
-        return encoding.type_ids.index(1), len(encoding.ids)
+    def first(encoding: Encoding) -> int:
+        """Pieces of the first text."""
+        return encoding.type_ids.index(1)
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(HIDDEN,) of both texts' pieces."""
-        ids, n = np.array(encoding.ids), encoding.type_ids.index(1)
-        keys, other = self._keys.take(ids, 0), self._other.take(ids, 0)
-        compared, summary = self._own.take(ids, 0), self._summary.take(ids, 0)
-        ones_a, ones_b = self._ones[:n], self._ones[: len(ids) - n]
+        n, rows = self.first(encoding), self.table.values.take(encoding.ids, 0) * self.table.scale
+        keys, own, other, first, summary, second = np.split(rows, self._parts, 1)
         alike = np.exp(keys[:n] @ keys[n:].T)
-        compared[:n] += (alike / (alike @ ones_b)[:, None]) @ other[n:]
-        compared[n:] += (alike / (ones_a @ alike)).T @ other[:n]
-        np.maximum(compared, self._zeros[: len(ids)], out=compared)
-        mean_a, mean_b = ones_a / n, ones_b / (len(ids) - n)
-        u, v = mean_a @ summary[:n], mean_b @ summary[n:]
-        hidden = self._weight @ np.concatenate((mean_a @ compared[:n], u, mean_b @ compared[n:], v, abs(u - v), u * v))
-        hidden += self._bias
+        a = np.maximum(own[:n] + alike @ other[n:] / alike.sum(1)[:, None], 0).mean(0)
+        b = np.maximum(own[n:] + alike.T @ other[:n] / alike.sum(0)[:, None], 0).mean(0)
+        u, v = summary[:n].mean(0), summary[n:].mean(0)
+        hidden = self._hidden(np.concatenate((a, b, abs(u - v), u * v)))
+        hidden += first[:n].mean(0) + second[n:].mean(0)
         return np.maximum(hidden, 0, out=hidden)
 
 

@@ -16,24 +16,33 @@ from pathlib import Path
 
 import numpy as np
 
+from tabi_bench.engines.rounding import INPUT, Layer, Rounded, aligned
+from tabi_bench.zoo.layerless import COMPARED, FILTERS, HIDDEN, KEYS
+
 SOURCE = Path(__file__).with_name("host.c")
 # sums in any order, no traps and no errno; NaN and infinity stay what they are, as an answer of NaN must be noticed
 FLAGS = ("-O3", "-march=native", "-funroll-loops", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math",
          "-fno-math-errno")  # fmt: skip
-TABLES = ("before", "at", "after", "keys", "own", "other", "summary")
-ARRAYS = (*TABLES, "hidden_weight", "hidden_bias", "head_weight", "head_bias")
+SIZES = {"FILTERS": FILTERS, "KEYS": KEYS, "COMPARED": COMPARED, "HIDDEN": HIDDEN, "INPUT": INPUT}
+
+
+class Linear(ctypes.Structure):
+    """The struct `linear` of host.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "scale", "bias")),
+        *((name, ctypes.c_int32) for name in ("rows", "columns")),
+    )
 
 
 class Parameters(ctypes.Structure):
     """The struct `model` of host.c."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ARRAYS),
-        *((name, ctypes.c_int32) for name in ("width", "n_keys", "n_features", "n_outputs")),
-        ("temperature", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("ids", "scratch", "features", "logits", "odds")),
-        ("total", ctypes.c_float),
-        ("sum", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("table", "scale")),
+        *((name, Linear) for name in ("hidden", "head")),
+        *((name, ctypes.c_void_p) for name in ("ids", "scratch", "features", "said")),
+        *((name, ctypes.c_float) for name in ("temperature", "sure")),
     )
 
 
@@ -45,7 +54,17 @@ def library() -> tuple[ctypes.CDLL | None, str]:
         return None, "no C compiler: install one, or name it by CC"
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "host.so"
-        command = [compiler, *FLAGS, "-shared", "-fPIC", "-o", str(built), str(SOURCE), "-lm"]
+        command = [
+            compiler,
+            *FLAGS,
+            *(f"-D{name}={size}" for name, size in SIZES.items()),
+            "-shared",
+            "-fPIC",
+            "-o",
+            str(built),
+            str(SOURCE),
+            "-lm",
+        ]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
             return ctypes.CDLL(str(built)), ""
@@ -55,29 +74,34 @@ def library() -> tuple[ctypes.CDLL | None, str]:
 
 
 class Compiled:
-    """One function of host.c with a model's arrays (float32, by the names of ARRAYS; absent ones are not read).
+    """One function of host.c with a model's arrays. Calls write into the same buffers: not safe for concurrent use.
 
-    Calls write into the same buffers: not safe for concurrent use.
+    said: (2, K), logits and probabilities until the next call; features: what the head read.
     """
 
-    def __init__(self, found: ctypes.CDLL, function: str, arrays: dict[str, np.ndarray], max_length: int):
-        self._arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-        n_outputs, n_features = self._arrays["head_weight"].shape
-        tables = [self._arrays[name] for name in TABLES if name in arrays]
-        width = tables[-1].shape[1]
-        self.features, self.logits, self.odds = (np.zeros(n, np.float32) for n in (n_features, n_outputs, n_outputs))
-        self._ids, self._scratch = np.zeros(max_length, np.int64), np.zeros(max_length**2 + 7 * width, np.float32)
-        buffers = {"ids": self._ids, "scratch": self._scratch}
-        buffers |= {"features": self.features, "logits": self.logits, "odds": self.odds}
-        pointers = {name: array.ctypes.data for name, array in (self._arrays | buffers).items()}
-        sizes = {"width": width, "n_keys": tables[0].shape[1], "n_features": n_features, "n_outputs": n_outputs}
-        self.parameters = Parameters(**pointers, **sizes, temperature=1.0)
+    def __init__(self, found: ctypes.CDLL, function: str, table: Rounded, layers: dict[str, Layer], max_length: int):
+        """layers: "head" and, for a comparison, "hidden"."""
+        n_outputs, n_features = layers["head"].weight.values.shape
+        self.features, self.said = np.zeros(n_features, np.float32), np.zeros((2, n_outputs), np.float32)
+        self._ids = (ctypes.c_int32 * max_length)()
+        scratch = (max_length + 12) * max(COMPARED, HIDDEN) + max_length * (max_length // 2 + 4)
+        self._kept = (table, layers, aligned((scratch,), np.float32))
+        self.parameters = Parameters(
+            table=table.values.ctypes.data,
+            scale=table.scale.ctypes.data,
+            ids=ctypes.addressof(self._ids),
+            scratch=self._kept[-1].ctypes.data,
+            features=self.features.ctypes.data,
+            said=self.said.ctypes.data,
+            temperature=1.0,
+            **{name: Linear(*(array.ctypes.data for array in (*layer.weight, layer.bias)), *layer.weight.values.shape)
+               for name, layer in layers.items()},
+        )  # fmt: skip
         self._function = getattr(found, function)
         self._function.restype = ctypes.c_int32
         self._pointer = ctypes.byref(self.parameters)
 
-    def __call__(self, ids: list[int], *lengths: int, temperature: float) -> int:
-        """The likeliest output of L piece ids. The buffers hold logits, odds and features until the next call."""
-        self._ids[: len(ids)] = ids
-        self.parameters.temperature = temperature
-        return self._function(self._pointer, *lengths)
+    def __call__(self, ids: list[int], first: int, length: int) -> int:
+        """The likeliest output of `length` piece ids, `first` of them of the first text."""
+        self._ids[:length] = ids
+        return self._function(self._pointer, first, length)

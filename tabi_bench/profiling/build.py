@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tabi_bench import device
 from tabi_bench.cache import cached, content_key
+from tabi_bench.engines import rounding
 from tabi_bench.engines.base import Engine, Model
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Ragged
 from tabi_bench.profiling.pruned import PrunedRunner, PruneRule
@@ -113,7 +114,7 @@ def _outputs(
         spec.scale,
         spec.max_length,
         importance,
-        engine_key(engine),
+        engine_key(engine) | ({"host": rounding.VERSION} if spec.layers == 0 else {}),
     )
 
     def build(folder: Path) -> None:
