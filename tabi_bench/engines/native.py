@@ -1,4 +1,4 @@
-"""host.c, compiled when it is first needed, for the processor at hand: a third to a half of numpy's time.
+"""host.c, compiled when it is first needed, for the processor at hand: a fraction of numpy's time.
 
 Compiling takes half a second and leaves nothing on disk. Without a C compiler numpy does the work, and the record says
 so.
