@@ -68,7 +68,8 @@ class Layer:
         """(rows,) of x (columns,), rounded as host.c does."""
         if not self.weight.exact:
             step = np.abs(x).max() / np.float32(INPUT)
-            x = np.floor(x * (1 / step if step > 0 else step) + np.float32(0.5)) * step
+            with np.errstate(invalid="ignore"):  # an overflow before is NaN from here on
+                x = np.floor(x * (1 / step if step > 0 else step) + np.float32(0.5)) * step
         return self._weight @ x + self.bias
 
 
