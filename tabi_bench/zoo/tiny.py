@@ -63,6 +63,8 @@ def load(config: TinyZooConfig, task: Task, cache_dir: Path, seed: int, device: 
 def ladder_key(config: TinyZooConfig, task: Task, seed: int) -> str:
     """Names a ladder by what decides its weights: the rows of train, recipe, largest shape (it teaches) and seed."""
     recipe = {k: v for k, v in asdict(config).items() if k not in ("name", "path", "models", "shapes")}
+    if not config.train.average:  # came after the first ladders were shipped
+        del recipe["train"]["average"]
     rows = [task.name, task.texts("train"), task.labels("train").tolist()]
     return content_key(RECIPE, recipe, config.shapes[-1], content_key(*rows), seed)
 
