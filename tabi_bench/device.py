@@ -111,3 +111,14 @@ def quiet_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@contextmanager
+def old_objects_frozen() -> Iterator[None]:
+    """What lives by now outlives the block: collections in it, between timed blocks, need not walk it (0.2 s each)."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -106,7 +106,8 @@ def run_session(config: Config) -> list[Record]:
             run_models(session.task, session.zoo, session.engine, cache_dir, _importance(session.options))
             log.info("prepared: models trained, their outputs cached; nothing was measured")
             return []
-        return _measure(session, cache_dir)
+        with device.old_objects_frozen():
+            return _measure(session, cache_dir)
     except Exception as error:
         _record_failure(session, error)
         raise

@@ -6,10 +6,8 @@ machine does meanwhile falls on all of them alike. The clock runs from raw text 
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from time import perf_counter_ns
 
 import numpy as np
@@ -44,7 +42,7 @@ def serve(
     names = list(systems)
     answered: dict[str, list[tuple]] = {name: [] for name in names}
     bar = tqdm(total=len(order) * len(names), desc="serving", unit="query", disable=None, leave=False)
-    with bar, _old_objects_frozen():
+    with bar, device.old_objects_frozen():
         for number, start in enumerate(range(0, len(order), scenario.block)):
             block = order[start : start + scenario.block]
             batch = [queries[row] for row in block]
@@ -54,17 +52,6 @@ def serve(
                 answered[name] += [(number, energy / len(batch), *pair) for pair in timed]
                 bar.update(len(batch))
     return {name: _trace(order, len(rows), answered[name]) for name in names}
-
-
-@contextmanager
-def _old_objects_frozen() -> Iterator[None]:
-    """What lives by now outlives the session: the collections between blocks need not walk it (0.2 s each time)."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _warm_up(systems: Mapping[str, System], queries: list[Query], order: np.ndarray, count: int) -> None:
