@@ -34,8 +34,9 @@ def write_tokenizer(texts: list[str], path: Path) -> None:
 def load(config: ZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
     """The registered loader of zoo=micro."""
 
+    texts, labels = task.texts("train"), task.labels("train")
+
     def build(folder: Path) -> None:
-        texts, labels = task.texts("train"), task.labels("train")
         for name, (layers, hidden) in SHAPES.items():
             path = folder / name
             path.mkdir()
@@ -56,5 +57,5 @@ def load(config: ZooConfig, task: Task, cache_dir: Path, seed: int, device: str)
             train(model, encode(tokenizer, texts, labels), steps, seed=seed, device="cpu", metric=task.config.metric)
             model.save_pretrained(path)
 
-    folder = cached(cache_dir / "micro" / content_key(task.content_hash, seed), build)
+    folder = cached(cache_dir / "micro" / content_key(task.name, texts, labels.tolist(), seed), build)
     return Zoo("micro", tuple(spec_of(folder / name, name, 64) for name in SHAPES))
