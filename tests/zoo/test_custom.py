@@ -12,17 +12,7 @@ from tabi_bench.engines import make_engine
 from tabi_bench.zoo.custom import _names, load, locate, usable
 from tabi_bench.zoo.loading import ModelError, load_folder, spec_of
 from tests.engines.micro_models import CONFIGS, write_model
-from tests.zoo.toys import LABELS, permuted, toy_task, trained
-
-
-@pytest.fixture(scope="module")
-def task():
-    return toy_task()
-
-
-@pytest.fixture(scope="module")
-def model(task, tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("models") / "toy", task)
+from tests.zoo.toys import LABELS, permuted
 
 
 def pickled(folder, target, vocabulary=True):
@@ -74,9 +64,9 @@ def test_every_family_loads_and_answers_with_importance(kind, tmp_path):
     assert output.importance is not None
 
 
-def test_ladder_of_folders_smallest_first_with_measured_orders(task, model, tmp_path):
+def test_ladder_of_folders_smallest_first_with_measured_orders(task, model, albert, tmp_path):
     small = permuted(model, tmp_path / "b", (2, 0, 1))
-    large = trained(tmp_path / "a", task, "albert")
+    large = permuted(albert, tmp_path / "a", (0, 1, 2))
     config = CustomZooConfig("custom", max_length=24, paths=[str(small.path), str(large.path)])
     zoo = load(config, task, tmp_path / "cache", 0, "cpu")
     assert [spec.params for spec in zoo.models] == sorted(spec.params for spec in zoo.models)

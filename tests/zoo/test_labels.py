@@ -16,16 +16,6 @@ from tests.engines.micro_models import write_model
 from tests.zoo.toys import LABELS, permuted, toy_task, trained
 
 
-@pytest.fixture(scope="module")
-def task():
-    return toy_task()
-
-
-@pytest.fixture(scope="module")
-def model(task, tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("models") / "toy", task)
-
-
 @pytest.mark.parametrize("order", permutations(range(3)))
 def test_each_of_the_six_mnli_orders_is_found_and_undone(order, task, model, tmp_path):
     spec = permuted(model, tmp_path / "model", order)

@@ -13,17 +13,7 @@ from tabi_bench.zoo.loading import ModelError
 from tabi_bench.zoo.paper import TASKS, coverage, describe, load, recipe, start
 from tabi_bench.zoo.shapes import PAPER
 from tests.engines.micro_models import write_model
-from tests.zoo.toys import permuted, toy_task, trained
-
-
-@pytest.fixture(scope="module")
-def task():
-    return toy_task()
-
-
-@pytest.fixture(scope="module")
-def model(task, tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("models") / "toy", task)
+from tests.zoo.toys import permuted
 
 
 @pytest.fixture
@@ -31,12 +21,13 @@ def listed() -> PaperZooConfig:
     return read_file("zoo", "paper", PaperZooConfig)
 
 
-def micro(hub, folder, task, model) -> PaperZooConfig:
+@pytest.fixture
+def config(hub, tmp_path, model, albert) -> PaperZooConfig:
     """Two cells and one backbone on the small hub."""
-    hub.add_folder("a/small", permuted(model, folder / "small", (2, 1, 0)).path)
-    hub.add_folder("b/albert", trained(folder / "albert", task, "albert").path)
-    write_model(folder / "bare", "bert", initializer_range=0.05)
-    hub.add_folder("c/bare", folder / "bare")
+    hub.add_folder("a/small", permuted(model, tmp_path / "small", (2, 1, 0)).path)
+    hub.add_folder("b/albert", albert.path)
+    write_model(tmp_path / "bare", "bert", initializer_range=0.05)
+    hub.add_folder("c/bare", tmp_path / "bare")
     cells = {"bert-small": {"mnli": {"id": "a/small"}}, "albert": {"mnli": {"id": "b/albert", "at_least": 0.9}}}
     train = TrainConfig(epochs=8, learning_rate=3e-3, patience=0)
     return PaperZooConfig(
@@ -71,23 +62,20 @@ def test_small_tasks_of_large_models_start_from_mnli(listed):
         start(listed, "prunebert", "rte")
 
 
-def test_cells_are_fetched_measured_and_remembered_with_their_commit(hub, task, model, tmp_path):
-    config = micro(hub, tmp_path, task, model)
+def test_cells_are_fetched_measured_and_remembered_with_their_commit(config, hub, task, tmp_path):
     zoo = load(config, task, tmp_path / "cache", 0, "cpu")
     assert zoo["bert-small"].label_order == (2, 1, 0) and zoo["albert"].label_order == (0, 1, 2)
     notes = zoo.notes["checkpoints"]["bert-small"]
     assert notes["from"] == "a/small" and notes["commit"] == hub.commit_of("models", "a/small", "main")
 
 
-def test_a_model_below_its_bound_is_refused(hub, task, model, tmp_path):
-    config = micro(hub, tmp_path, task, model)
+def test_a_model_below_its_bound_is_refused(config, task, tmp_path):
     config.cells["albert"]["mnli"]["at_least"] = 1.01
     with pytest.raises(ModelError, match=r"albert on mnli: .* at least 1\.01 was expected"):
         load(config, task, tmp_path / "cache", 0, "cpu")
 
 
-def test_a_missing_cell_names_what_fills_it_and_is_filled(hub, task, model, tmp_path):
-    config = micro(hub, tmp_path, task, model)
+def test_a_missing_cell_names_what_fills_it_and_is_filled(config, task, tmp_path):
     config.models = ["bert-small", "bert-base", "prunebert"]
     with pytest.raises(ModelError) as error:
         load(config, task, tmp_path / "cache", 0, "cpu")
