@@ -42,12 +42,12 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "graph": {"name": "graph"},
     "fused": {"name": "fused"},
     "compile": {"name": "compile"},
-    "compile-untuned": {"name": "compile", "autotune": False},
+    "compile-autotune": {"name": "compile", "autotune": True},
     "onnx": {"name": "onnx"},
     "onnx-int8": {"name": "onnx", "quantize": True},
 }
 USERS = ("pipeline", "reduce-overhead")
-COMPILED = ("compile", "compile-untuned", "reduce-overhead")
+COMPILED = ("compile", "compile-autotune", "reduce-overhead")
 CLOCKS = ("text", "tokenise", "forward", "replay")
 NOT_MEASURED = "not measured: time was up"
 LEAST_FOR_P99 = 300  # calls

@@ -11,6 +11,7 @@ import torch
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines.graph import GraphEngine
 
+TOGETHER = {"combo_kernels": True}  # small kernels that do not wait for each other run as one
 # What follows a product is always fused into Triton's: timed alone, as by default, fusions look dearer than they are
 AUTOTUNE = {"max_autotune": True, "max_autotune_gemm_backends": "ATEN,TRITON", "benchmark_epilogue_fusion": False}
 MANY = {"recompile_limit": 4096, "accumulated_recompile_limit": 65536}  # every bucket of every model is a compilation
@@ -31,7 +32,7 @@ class CompileEngine(GraphEngine):
         from torch._inductor.compile_fx import compile_fx
 
         start = perf_counter()
-        compiled = compile_fx(module, inputs, config_patches=AUTOTUNE if self.config.autotune else {})
+        compiled = compile_fx(module, inputs, config_patches=AUTOTUNE if self.config.autotune else TOGETHER)
         self.stats["compile_s"] += perf_counter() - start
         self.stats["compilations"] += 1
         self._kept.append(compiled)
