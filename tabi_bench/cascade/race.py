@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tabi_bench.zoo.base import Zoo
 
 log = logging.getLogger(__name__)
-FINALISTS = 3
+FINALISTS = 5
 WITHIN = 1.3  # of the least predicted latency: by so much profiles were seen to be off
 BLOCK = 20  # queries in a row; a point's first block warms up
 
