@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FINALISTS = 5
 WITHIN = 1.3  # of the least predicted latency: by so much profiles were seen to be off
+ALIKE = 1.03  # times the predicted latency of another plan: where serving tells no difference either, fewer models do
 BLOCK = 20  # queries in a row; a point's first block warms up
 
 
@@ -79,13 +80,14 @@ def race(profile: Profile, entries: Sequence[tuple[float, Point]]) -> tuple[int,
     """The position of the entry to keep, and the race in plain data (None where none was run).
 
     entries: (predicted ms, point), the fastest first. The first is kept unless another one is faster by more than a
-    standard error of their difference, query by query.
+    standard error of their difference, query by query; what is as fast as that by prediction and in the race, with
+    fewer models, comes before it.
     """
     close = [entry for entry in entries[:FINALISTS] if entry[0] <= WITHIN * entries[0][0]]
     if profile.race is None or len(close) < 2:
         return 0, None
     times = profile.race([point for _, point in close], profile.rows)
-    kept = fastest(times)
+    kept = _simplest(close, times, fastest(times))
     facts = {
         "models": [point.models for _, point in close],
         "predicted_ms": [predicted for predicted, _ in close],
@@ -98,7 +100,18 @@ def race(profile: Profile, entries: Sequence[tuple[float, Point]]) -> tuple[int,
 
 def fastest(times: np.ndarray) -> int:
     """Which of (P, N) to keep: the fastest of those that beat the first by more than a standard error, or the first."""
-    apart = times - times[0]
-    error = apart.std(axis=1, ddof=1) / np.sqrt(times.shape[1])
-    faster = np.flatnonzero(apart.mean(axis=1) < -error)
-    return int(min(faster, key=lambda k: times[k].mean(), default=0))
+    apart, error = _apart(times, 0)
+    return int(min(np.flatnonzero(apart < -error), key=lambda k: times[k].mean(), default=0))
+
+
+def _simplest(close: list[tuple[float, Point]], times: np.ndarray, kept: int) -> int:
+    """Of what cannot be told from `kept` the one with the fewest models, the first of them."""
+    apart, error = _apart(times, kept)
+    alike = [k for k, (ms, _) in enumerate(close) if ms <= ALIKE * close[kept][0] and apart[k] <= error[k]]
+    return min(alike, key=lambda k: (len(close[k][1].models), k != kept))
+
+
+def _apart(times: np.ndarray, other: int) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) mean differences of (P, N) from one of them, and their standard errors."""
+    apart = times - times[other]
+    return apart.mean(axis=1), apart.std(axis=1, ddof=1) / np.sqrt(times.shape[1])

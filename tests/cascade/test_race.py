@@ -11,7 +11,7 @@ import pytest
 from baselines.controls import Oracle, RandomRouting
 from baselines.infaas import Infaas
 from tabi_bench.cascade.plans import Point
-from tabi_bench.cascade.race import FINALISTS, WITHIN, Race, fastest, race
+from tabi_bench.cascade.race import ALIKE, FINALISTS, WITHIN, Race, fastest, race
 from tabi_bench.cascade.search import search
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.config import CascadeConfig, ControlConfig, InfaasConfig
@@ -80,6 +80,22 @@ def test_only_what_is_predicted_to_be_about_as_fast_takes_part():
     assert race(replace(profile, race=None), entries) == (0, None)
     crowd = [(1.0 + k / 1000, point(f"m{k}")) for k in range(FINALISTS + 2)]
     assert race(profile, crowd)[0] == FINALISTS - 1 and len(asked[-1]) == FINALISTS
+
+
+@pytest.mark.parametrize(
+    ("predicted", "served", "kept"),
+    [
+        (ALIKE - 0.01, 0.001, 1),  # as fast by both: the single model
+        (ALIKE + 0.01, 0.001, 0),  # the profile tells them apart
+        (ALIKE - 0.01, 0.2, 0),  # serving does
+    ],
+)
+def test_of_plans_that_nothing_tells_apart_the_one_with_fewer_models_is_kept(predicted, served, kept):
+    noise = np.tile([-0.1, 0.1], 50)
+    runner = lambda points, rows: np.stack([np.ones(100), 1 + served + noise])  # noqa: E731
+    profile = replace(build(20).profile, race=runner)
+    assert race(profile, [(1.0, point("a", "b")), (predicted, point("b"))])[0] == kept
+    assert race(profile, [(1.0, point("b")), (predicted, point("a", "b"))])[0] == 0
 
 
 def test_infaas_keeps_the_model_that_serves_faster():
