@@ -15,7 +15,7 @@ demo: $(VENV)/.installed  ## install, then one run: Tabi against INFaaS on the e
 	$(BIN)/python run.py task=mnli method=tabi
 
 test: $(VENV)/.installed  ## install, then the tests, two at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed  ## ruff: rules and formatting
 	$(BIN)/ruff check .

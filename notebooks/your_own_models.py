@@ -49,9 +49,11 @@ from tabi_bench.tasks import load_task
 
 # %%
 Path(WORK).mkdir(parents=True, exist_ok=True)
-task = load_task(read_file("task", "sst2", TaskConfig), SourceConfig("generated"), seed=0)
+task = load_task(
+    read_file("task", "sst2", TaskConfig), SourceConfig("generated", train_rows=300, validation_rows=300), seed=0
+)
 for split in ("train", "validation"):
-    frame = getattr(task, split).to_pandas()[["sentence", "label"]].head(300)
+    frame = getattr(task, split).to_pandas()[["sentence", "label"]]
     frame["label"] = frame["label"].map(dict(enumerate(task.config.labels)))
     frame.to_csv(f"{WORK}/{split}.csv", index=False)
 frame.head()
@@ -72,6 +74,7 @@ options = [
     "task.texts=[sentence]",
     "source.validation_rows=300",
     "scenario.min_queries=300",
+    "scenario.profile_rounds=1",  # to try things out
     "zoo=custom",
     f"zoo.paths=[{','.join(MODELS)}]",
     f"results_dir={WORK}/results",

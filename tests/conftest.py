@@ -19,11 +19,19 @@ settings.register_profile("shared", deadline=None)  # a busy machine is no failu
 settings.load_profile("shared")
 register()  # Hydra's store of schemas outlives a test
 
+LONGEST = ("test_presets", "test_notebooks", "test_faults", "test_experiment", "test_host", "test_paper", "test_cli")
+LONGEST += ("test_bundle", "test_graph_rules", "test_sweep")
+
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side need not wait for each other's device lock
     tempfile.tempdir = os.environ["TMPDIR"] = os.path.join(tempfile.gettempdir(), f"tabi-bench-{worker}")
     os.makedirs(tempfile.tempdir, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor fight for cores; read when torch is first imported
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first, as a worker runs a file whole: else one would end the run alone."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
