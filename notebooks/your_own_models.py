@@ -49,9 +49,8 @@ from tabi_bench.tasks import load_task
 
 # %%
 Path(WORK).mkdir(parents=True, exist_ok=True)
-task = load_task(
-    read_file("task", "sst2", TaskConfig), SourceConfig("generated", train_rows=300, validation_rows=300), seed=0
-)
+source = SourceConfig("generated", train_rows=300, validation_rows=300)
+task = load_task(read_file("task", "sst2", TaskConfig), source, seed=0)
 for split in ("train", "validation"):
     frame = getattr(task, split).to_pandas()[["sentence", "label"]]
     frame["label"] = frame["label"].map(dict(enumerate(task.config.labels)))
