@@ -29,6 +29,16 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side need n
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor fight for cores; read when torch is first imported
 
 
+def pytest_configure() -> None:
+    """Garbage is not sought while test modules import what stays."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take longest come first, as a worker runs a file whole: else one would end the run alone."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
