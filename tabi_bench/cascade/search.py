@@ -18,7 +18,7 @@ from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
 from tabi_bench.cascade.cuts import Cut, Reading
 from tabi_bench.cascade.plans import Point
-from tabi_bench.cascade.race import race
+from tabi_bench.cascade.race import FINALISTS, race
 from tabi_bench.cascade.regression import Agreement, fit_agreement
 from tabi_bench.config import CascadeConfig
 from tabi_bench.evaluation.targets import Target
@@ -273,6 +273,11 @@ class Search:
         if _faster(candidate, self.best):
             self.best = candidate
 
+    def forget(self) -> None:
+        """What was offered so far does not count: it has fewer levels than are asked for."""
+        self.best = None
+        self.by_models.clear()
+
     # --- the result ---
 
     @property
@@ -283,9 +288,7 @@ class Search:
 
     def finish(self) -> FoldPlan:
         """The plan of the best candidate, or of one that beats it in a race; `searched_ms`: what the best predicts."""
-        o = self.options
-        allowed = (c for models, c in self.by_models.items() if o.fewer_levels or len(models) == o.levels)
-        ordered = sorted(allowed, key=lambda candidate: candidate.latency_ms)
+        ordered = sorted(self.by_models.values(), key=lambda candidate: candidate.latency_ms)[:FINALISTS]
         points = [Point(**self.plain(candidate.point)) for candidate in ordered]
         kept, raced = race(self.profile, [(c.latency_ms, point) for c, point in zip(ordered, points, strict=True)])
         predicted = ordered[kept].predicted(self.target) | {"passes": {"run": self.run, "exhaustive": self.possible}}
@@ -329,7 +332,7 @@ def _searched(found: Search) -> Search:
     stages = [found.singles, found.pairs, lambda: triples(found)][: found.options.levels]
     for stage in stages:
         if not found.options.fewer_levels:
-            found.best = None
+            found.forget()
         stage()
     return found
 

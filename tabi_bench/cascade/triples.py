@@ -49,7 +49,7 @@ def triples(found: Search) -> None:
     """Offers three-level points to `found`, which has searched the pairs; their best is kept as `found.pairwise`."""
     found.pairwise = found.best
     if not found.options.fewer_levels:
-        found.best = None
+        found.forget()
     for alpha in sorted(set(found.options.alphas)):
         for names in combinations(found.rungs, 3):
             for point in found.settings(names, (alpha, alpha)):
