@@ -46,7 +46,10 @@ def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[st
     found = sections(results, only)
     if not found:
         wanted = ", ".join(only) or "anything"
-        raise ValueError(f"the records below {root} hold nothing for {wanted}; sessions with Tabi and a profile do")
+        raise ValueError(
+            f"the records below {root} hold nothing for {wanted}; sessions with Tabi, its profile and a plan of two "
+            "levels or more do"
+        )
     written = [path for section in found for path in _write(section, out)]
     if not only:
         last = [table for table in (ladder(results.root), tables.printed()) if table is not None]
