@@ -11,7 +11,8 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,30 @@ def metric_score(metric: str, labels: np.ndarray, logits: np.ndarray) -> float:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _seen_pieces(model: nn.Module, examples: Examples) -> Iterator[Examples]:
+    """The rows with pieces numbered among those that occur, to which the word embeddings are cut meanwhile.
+
+    Other pieces get no gradient, yet the optimizer would go through them in every step: half the parameters of a small
+    encoder. They keep the values that they had. A piece up to the padding's keeps its number (RoBERTa counts places by
+    it). Where one table of embeddings cannot be told to be the words', nothing is cut.
+    """
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings == model.config.vocab_size]
+    if len(tables) != 1 or sum(p is tables[0].weight for _, p in model.named_parameters(remove_duplicate=False)) != 1:
+        yield examples
+        return
+    table, whole = tables[0], tables[0].weight
+    pieces = np.unique(np.concatenate([np.arange(_pad_id(model) + 1), *examples.ids]))
+    seen = torch.from_numpy(pieces).to(whole.device)
+    table.weight = nn.Parameter(whole.detach()[seen], whole.requires_grad)
+    try:
+        yield replace(examples, ids=[np.searchsorted(pieces, row).astype(np.int32) for row in examples.ids])
+    finally:
+        with torch.no_grad():
+            whole[seen] = table.weight
+        table.weight = whole
+
+
 def split_slice(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers to train on, and of the early-stop slice: 5 % of train, 200 to 2,000 rows, at most a fifth."""
     n = len(labels)
@@ -271,7 +296,7 @@ class _Run:
         rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
         groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         on_gpu = next(model.parameters()).is_cuda
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=on_gpu)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         average = get_ema_multi_avg_fn(config.average) if config.average else None
         self.averaged = None if average is None else AveragedModel(model, multi_avg_fn=average)
         self.scaler = torch.amp.GradScaler(enabled=on_gpu and not torch.cuda.is_bf16_supported(False))
@@ -438,17 +463,21 @@ def train(
         raise TrainingError(f"{progress or 'training'}: needs at least 10 labelled rows, got {len(examples)}")
     rows, slice_rows = split_slice(labels, seed) if config.patience > 0 else (np.arange(len(labels)), None)
     model.to(device).train()
-    table = Table(examples.take(rows), _pad_id(model), device, None if teacher_logits is None else teacher_logits[rows])
-    held = None if slice_rows is None else Table(examples.take(slice_rows), _pad_id(model), device)
-    steps = math.ceil(config.epochs * len(batches(table.lengths, config.batch_size, seed, 0)))
-    steps = min(steps, config.max_steps or steps)
-    run = _Run(model, config, steps, f"{asdict(config)} {seed} {len(examples)} {int(table.lengths.sum())}", checkpoint)
-    run.enough = enough
-    with torch.random.fork_rng(enabled=True):
-        run.resume(device)
-        seconds = _loop(run, table, held, None if held is None else labels[slice_rows], metric, seed, progress)
-    if run.best_weights or run.averaged is not None:
-        model.load_state_dict(run.best_weights or run.judged.state_dict())
+    with _seen_pieces(model, examples) as known:
+        table = Table(
+            known.take(rows), _pad_id(model), device, None if teacher_logits is None else teacher_logits[rows]
+        )
+        held = None if slice_rows is None else Table(known.take(slice_rows), _pad_id(model), device)
+        steps = math.ceil(config.epochs * len(batches(table.lengths, config.batch_size, seed, 0)))
+        steps = min(steps, config.max_steps or steps)
+        sizes = f"{len(examples)} {int(table.lengths.sum())} {sum(p.numel() for p in model.parameters())}"
+        run = _Run(model, config, steps, f"{asdict(config)} {seed} {sizes}", checkpoint)
+        run.enough = enough
+        with torch.random.fork_rng(enabled=True):
+            run.resume(device)
+            seconds = _loop(run, table, held, None if held is None else labels[slice_rows], metric, seed, progress)
+        if run.best_weights or run.averaged is not None:
+            model.load_state_dict(run.best_weights or run.judged.state_dict())
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise TrainingError(f"{progress or 'training'}: weights are not finite; lower zoo.train.learning_rate")
     if checkpoint is not None:

@@ -1,5 +1,6 @@
 """The fine-tuning loop on a micro BERT: it learns, stops early, resumes to the same weights, and distils."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -103,6 +104,29 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
     assert steps[0] > 0 and not (tmp_path / "state.pt").exists()
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_only_pieces_that_occur_are_trained(monkeypatch):
+    data, config = rows(), replace(CONFIG, weight_decay=0.0, word_dropout=0.2)
+    data = replace(data, ids=[np.where(row > 14, 14, row).astype(np.int32) for row in data.ids])
+    start, cut, whole = model(), model(), model()
+    sizes = []
+    original = training._loop
+
+    def watched(run, *arguments):
+        sizes.append(run.model.get_input_embeddings().weight.shape)
+        return original(run, *arguments)
+
+    monkeypatch.setattr(training, "_loop", watched)
+    train(cut, data, config, seed=0)
+    monkeypatch.setattr(training, "_seen_pieces", lambda model, examples: nullcontext(examples))
+    train(whole, data, config, seed=0)
+    assert sizes == [(1 + 10, 16), (20, 16)]  # the padding and pieces 5 to 14
+    for (name, ours), theirs in zip(cut.state_dict().items(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+    before, after = (net.get_input_embeddings().weight for net in (start, cut))
+    assert torch.equal(before[15:], after[15:]) and torch.equal(before[1:5], after[1:5])
+    assert (before[5:15] - after[5:15]).abs().amax(1).min() > 1e-3
 
 
 def test_word_dropout_keeps_special_pieces_and_closes_gaps():
