@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from tabi_bench.config import TaskConfig
+    from tabi_bench.config import SourceConfig, TaskConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Task:
 
     After loading, the label column holds integers 0..K-1 in the order of `config.labels` (floats for regression),
     whatever the source stored. `notes` says what loading found: row counts against the official ones, duplicates
-    between train and validation, whether it is a subset. Generated rows also have a boolean column `hard`.
+    between train and validation, whether it is a subset. Generated rows also have a boolean column `hard`. `origin`
+    is where other tasks of the same source are loaded from.
     """
 
     config: TaskConfig
@@ -37,6 +38,7 @@ class Task:
     train: Dataset
     validation: Dataset
     notes: dict = field(default_factory=dict)
+    origin: SourceConfig | None = None
 
     @property
     def name(self) -> str:

@@ -55,7 +55,7 @@ def make_task(
     notes["rows"] = {split: len(data) for split, data in splits.items()}
     for line in _warnings(config, notes):
         log.warning("%s: %s", config.name, line)
-    return Task(config=config, source=source.name, train=splits["train"], validation=splits["validation"], notes=notes)
+    return Task(config, source.name, splits["train"], splits["validation"], notes, source)
 
 
 def _stored_label(data: Dataset, config: TaskConfig) -> str:

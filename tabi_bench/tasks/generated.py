@@ -76,7 +76,7 @@ def _load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
     train = _rows(task, seed, "train", sizes["train"], taken=set())
     validation = _rows(task, seed, "validation", sizes["validation"], taken={row.texts for row in train})
     notes = {"rows": sizes, "label_noise": LABEL_NOISE, "hard_share": task.hard_share, "generated_seed": seed}
-    return Task(task, source.name, _dataset(task, train), _dataset(task, validation), notes)
+    return Task(task, source.name, _dataset(task, train), _dataset(task, validation), notes, source)
 
 
 def cue_words(task: TaskConfig) -> tuple[tuple[str, ...], ...]:

@@ -61,7 +61,7 @@ def load(config: MinilmZooConfig, task: Task, cache_dir: Path, seed: int, device
     ladder = Ladder(config, task, Path(cache_dir).expanduser(), seed, device)
     models = {ladder.spec(layers): ladder.notes(layers) for layers in sorted(ladder.layers, reverse=True)}
     order = sorted(models, key=lambda spec: spec.layers)
-    seconds = sum(notes["seconds"] for notes in models.values())
+    seconds = sum(notes["seconds"] + notes.get("start", {}).get("seconds", 0.0) for notes in models.values())
     notes = {"distilled": config.distill, "models": {spec.name: models[spec] for spec in order}}
     return Zoo(config.name, tuple(order), seconds, notes)
 
@@ -108,6 +108,18 @@ def _encoder_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Weights by their name in a BertModel, in float32, whatever prefix and precision they are stored with."""
     stored = load_file(folder / "model.safetensors")
     return {key.removeprefix("bert."): value.float() for key, value in stored.items() if "position_ids" not in key}
+
+
+def carry_over(model: MeanPoolBert | Layerless, other: MeanPoolBert | Layerless) -> None:
+    """Gives `model` the weights of `other`: all but the head, and of the head the rows of labels that both name."""
+    body = {name: value for name, value in other.state_dict().items() if not name.startswith("classifier.")}
+    model.load_state_dict(body, strict=False)
+    theirs = {label: row for row, label in other.config.id2label.items()}
+    with torch.no_grad():
+        for row, label in model.config.id2label.items():
+            if label in theirs:
+                model.classifier.weight[row] = other.classifier.weight[theirs[label]]
+                model.classifier.bias[row] = other.classifier.bias[theirs[label]]
 
 
 # --- the ladder -------------------------------------------------------------------------------------------------------
@@ -160,14 +172,28 @@ class Ladder:
         rate = base.learning_rate * self.config.student_rate if layers else self.config.layerless_rate
         return replace(base, learning_rate=rate, distill=base.distill if self.config.distill else 0.0)
 
+    @cached_property
+    def start(self) -> Ladder | None:
+        """The ladder that this one starts from, by `zoo.start`: another task of the same source. Raises ConfigError."""
+        name, key = self.config.start.get(self.task.name), f"zoo.start.{self.task.name}"
+        if name is None:
+            return None
+        if name in self.config.start:
+            raise ConfigError(f"{key}: {name} starts from another task itself; name one that starts from the encoder")
+        if self.task.origin is None:
+            raise ConfigError(f"{key}: no source is known that has {name}")
+        task = load_task(read_file("task", name, TaskConfig), self.task.origin, self.seed)
+        if len(task.config.texts) != len(self.task.config.texts):
+            raise ConfigError(f"{key}: {name} has another number of texts")
+        return replace(self, task=task)
+
     def key(self, layers: int) -> str:
         """Hash of everything that the model is made from."""
         recipe = self.recipe(layers)
         teacher = self.key(self.largest) if recipe.distill else None
         data = (self.task.content_hash, self.task.config.metric, self.task.config.labels)
-        return content_key(
-            RECIPE, data, self.encoder_hash, self.config.max_length, layers, asdict(recipe), self.seed, teacher
-        )
+        parts = (RECIPE, data, self.encoder_hash, self.config.max_length, layers, asdict(recipe), self.seed, teacher)
+        return content_key(*parts, *([self.start.key(layers)] if self.start else []))
 
     def folder(self, layers: int) -> Path:
         """The model's folder in the cache, trained if it is not there yet."""
@@ -218,11 +244,19 @@ class Ladder:
             "device": devices.describe(devices.resolve(self.device))["name"],
             "torch": torch.__version__,
         }
+        if self.start:
+            score, seconds = (self.start.notes(layers)[key] for key in ("validation_score", "seconds"))
+            notes["start"] = {"task": self.start.task.name, "validation_score": score, "seconds": seconds}
         (folder / NOTES).write_text(json.dumps(notes, indent=1))
 
     def _start(self, layers: int) -> MeanPoolBert | Layerless:
-        """The cut encoder; a regression head starts at the mean label, or it spends an epoch on getting there."""
+        """The cut encoder, or another task's model.
+
+        A regression head starts at the mean label, or it spends an epoch on getting there.
+        """
         model = cut(self.encoder, layers, self.task.config.labels, self.seed, len(self.task.config.texts))
+        if self.start:
+            carry_over(model, load_model(self.start.spec(layers), torch.float32, "cpu"))
         if self.task.is_regression:
             torch.nn.init.constant_(model.classifier.bias, float(self.task.labels("train").mean()))
         return model

@@ -11,8 +11,10 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from tabi_bench.config import MinilmZooConfig, TaskConfig, TrainConfig
+from tabi_bench.config import ConfigError, MinilmZooConfig, SourceConfig, TaskConfig, TrainConfig, read_file
+from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
+from tabi_bench.tasks.checks import DataError
 from tabi_bench.zoo import minilm
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
@@ -175,3 +177,62 @@ def test_several_ladders_from_the_command_line(encoder, tmp_path, capsys, monkey
     assert {row["metric"] for row in models_done} == {"accuracy", "matthews"}
     assert {row["validation_rows"] for row in models_done} == {120}
     assert "validation score" in capsys.readouterr().out
+
+
+def write_pairs(folder, task, labels, n=120):
+    """Pairs of the hub's columns whose second text says the label by one word."""
+    cues, rng = ("good", "w0", "bad"), np.random.default_rng(0)
+    kinds = rng.integers(0, len(cues), n)
+    names = {"mnli": ("premise", "hypothesis"), "rte": ("sentence1", "sentence2")}[task]
+    texts = [[f"{rng.choice(WORDS[8:])} {word}" for word in column] for column in (["w1"] * n, np.array(cues)[kinds])]
+    rows = Dataset.from_dict({**dict(zip(names, texts, strict=True)), "label": [labels[kind] for kind in kinds]})
+    (folder / task).mkdir(parents=True)
+    for split in ("train", "validation_matched" if task == "mnli" else "validation"):
+        rows.to_parquet(folder / task / f"{split}.parquet")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """RTE's and MNLI's stand-ins in files: what entails in one entails in the other."""
+    folder = tmp_path_factory.mktemp("pairs")
+    write_pairs(folder, "mnli", ["entailment", "neutral", "contradiction"])
+    write_pairs(folder, "rte", ["entailment", "not_entailment", "not_entailment"])
+    return load_task(read_file("task", "rte", TaskConfig), SourceConfig("local", str(folder)), 0)
+
+
+def test_a_ladder_starts_from_another_tasks(encoder, pairs, tmp_path):
+    still = {"rte": {"max_steps": 1, "learning_rate": 1e-9}}
+    config = replace(make_config(encoder, tasks=still, start={"rte": "mnli"}), layers=[0, 1, 3], layerless_rate=1e-9)
+    ladder = Ladder(config, pairs, tmp_path, 0, "cpu")
+    for layers in config.layers:
+        ours, theirs = (load_model(made.spec(layers), torch.float32, "cpu") for made in (ladder, ladder.start))
+        assert theirs.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+        for name, value in ours.state_dict().items():
+            theirs_value = theirs.state_dict()[name]
+            same = (value, theirs_value) if "classifier." not in name else (value[0], theirs_value[0])
+            torch.testing.assert_close(*same, msg=name)
+        assert not torch.equal(ours.classifier.weight[1], theirs.classifier.weight[1])
+        told = ladder.start.notes(layers)
+        start = {"task": "mnli", "validation_score": told["validation_score"], "seconds": told["seconds"]}
+        assert ladder.notes(layers)["start"] == start
+    zoo = load(config, pairs, tmp_path, 0, "cpu")
+    own = sum(notes["seconds"] for notes in zoo.notes["models"].values())
+    assert zoo.train_s == pytest.approx(own + sum(ladder.start.notes(n)["seconds"] for n in config.layers))
+    plain = Ladder(replace(config, start={}), pairs, tmp_path, 0, "cpu")
+    assert {plain.key(n) for n in config.layers}.isdisjoint(ladder.key(n) for n in config.layers)
+
+
+def test_a_start_that_cannot_be_is_refused(encoder, pairs, tmp_path):
+    def key(task, **start):
+        return Ladder(make_config(encoder, start=start), task, tmp_path, 0, "cpu").key(1)
+
+    with pytest.raises(ConfigError, match=r"zoo\.start\.rte: mnli starts from another task itself"):
+        key(pairs, rte="mnli", mnli="rte")
+    with pytest.raises(ConfigError, match=r"unknown task 'mnlo'; there are: .*mnli"):
+        key(pairs, rte="mnlo")
+    with pytest.raises(DataError, match="qnli"):
+        key(pairs, rte="qnli")
+    with pytest.raises(ConfigError, match=r"zoo\.start\.toy: no source is known"):
+        key(make_task(), toy="mnli")
+    with pytest.raises(ConfigError, match=r"zoo\.start\.toy: mnli has another number of texts"):
+        key(replace(make_task(), origin=pairs.origin), toy="mnli")
