@@ -123,7 +123,7 @@ class MinilmZooConfig(ZooConfig):
     distill: bool = True  # the smaller models also learn from the largest one's logits, with weight train.distill
     student_rate: float = 1.0  # times train.learning_rate for the smaller models
     layerless_rate: float = 7e-4  # learning rate of the model without layers, beneath a larger one
-    start: dict[str, str] = field(default_factory=dict)  # by task: whose models of as many layers its own start from
+    via_mnli: list[str] = field(default_factory=list)  # tasks whose models start from mnli's with as many layers
     tasks: dict[str, Any] = field(default_factory=dict)  # what differs from `train`, by task
 
 

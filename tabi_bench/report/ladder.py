@@ -118,10 +118,10 @@ def _notes(runs: list[Training]) -> list[str]:
         "Accuracy; cola: Matthews correlation, stsb: Pearson correlation, both times 100 (the same answer to all "
         f"scores 0 there). Seed {seeds[0]}."
     )
-    started = sorted({(row["task"], row["start"]["task"]) for run in runs for row in run.models if "start" in row})
-    started = [f" {task}'s models start from {other}'s." for task, other in started]
+    via_mnli = {row["task"] for run in runs for row in run.models if "via_mnli" in row}
+    started = f" Started from mnli's models: {_listed(via_mnli)}." if via_mnli else ""
     spread = f" Spread: highest minus lowest of the seeds {_listed(seeds)}." if len(seeds) > 1 else ""
-    return ["".join([note, spread, *started])]
+    return [note + spread + started]
 
 
 def _provenance(runs: list[Training]) -> str:

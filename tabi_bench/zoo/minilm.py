@@ -61,7 +61,7 @@ def load(config: MinilmZooConfig, task: Task, cache_dir: Path, seed: int, device
     ladder = Ladder(config, task, Path(cache_dir).expanduser(), seed, device)
     models = {ladder.spec(layers): ladder.notes(layers) for layers in sorted(ladder.layers, reverse=True)}
     order = sorted(models, key=lambda spec: spec.layers)
-    seconds = sum(notes["seconds"] + notes.get("start", {}).get("seconds", 0.0) for notes in models.values())
+    seconds = sum(notes["seconds"] + notes.get("via_mnli", {}).get("seconds", 0.0) for notes in models.values())
     notes = {"distilled": config.distill, "models": {spec.name: models[spec] for spec in order}}
     return Zoo(config.name, tuple(order), seconds, notes)
 
@@ -174,17 +174,17 @@ class Ladder:
 
     @cached_property
     def start(self) -> Ladder | None:
-        """The ladder that this one starts from, by `zoo.start`: another task of the same source. Raises ConfigError."""
-        name, key = self.config.start.get(self.task.name), f"zoo.start.{self.task.name}"
-        if name is None:
+        """MNLI's ladder from the same source, where `zoo.via_mnli` names this task. Raises ConfigError, DataError."""
+        if self.task.name not in self.config.via_mnli:
             return None
-        if name in self.config.start:
-            raise ConfigError(f"{key}: {name} starts from another task itself; name one that starts from the encoder")
+        where = f"zoo.via_mnli: {self.task.name}"
+        if self.task.name == "mnli":
+            raise ConfigError(f"{where} cannot start from itself")
         if self.task.origin is None:
-            raise ConfigError(f"{key}: no source is known that has {name}")
-        task = load_task(read_file("task", name, TaskConfig), self.task.origin, self.seed)
+            raise ConfigError(f"{where}: its source is not known, so neither is mnli's data")
+        task = load_task(read_file("task", "mnli", TaskConfig), self.task.origin, self.seed)
         if len(task.config.texts) != len(self.task.config.texts):
-            raise ConfigError(f"{key}: {name} has another number of texts")
+            raise ConfigError(f"{where} has another number of texts than mnli")
         return replace(self, task=task)
 
     def key(self, layers: int) -> str:
@@ -246,11 +246,11 @@ class Ladder:
         }
         if self.start:
             score, seconds = (self.start.notes(layers)[key] for key in ("validation_score", "seconds"))
-            notes["start"] = {"task": self.start.task.name, "validation_score": score, "seconds": seconds}
+            notes["via_mnli"] = {"validation_score": score, "seconds": seconds}
         (folder / NOTES).write_text(json.dumps(notes, indent=1))
 
     def _start(self, layers: int) -> MeanPoolBert | Layerless:
-        """The cut encoder, or another task's model.
+        """The cut encoder, or mnli's model.
 
         A regression head starts at the mean label, or it spends an epoch on getting there.
         """

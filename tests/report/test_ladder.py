@@ -72,11 +72,11 @@ def test_between_markers(folder):
     assert "*Nothing measured for ladder in none yet.*" in told
 
 
-def test_what_a_ladder_started_from_is_told(tmp_path):
+def test_what_started_from_mnli_is_told(tmp_path):
     training(tmp_path / "training.json", {("rte", 1): 0.6, ("rte", 6): 0.7, ("mnli", 1): 0.5})
     path = tmp_path / "training.json"
     told = json.loads(path.read_text())
     for row in told["models"]:
-        row |= {"start": {"task": "mnli", "validation_score": 0.5, "seconds": 1.0}} if row["task"] == "rte" else {}
+        row |= {"via_mnli": {"validation_score": 0.5, "seconds": 1.0}} if row["task"] == "rte" else {}
     path.write_text(json.dumps(told))
-    assert ladder(tmp_path).notes[0].endswith("Seed 0. rte's models start from mnli's.")
+    assert ladder(tmp_path).notes[0].endswith("Seed 0. Started from mnli's models: rte.")

@@ -200,9 +200,9 @@ def pairs(tmp_path_factory):
     return load_task(read_file("task", "rte", TaskConfig), SourceConfig("local", str(folder)), 0)
 
 
-def test_a_ladder_starts_from_another_tasks(encoder, pairs, tmp_path):
+def test_a_ladder_starts_from_mnlis(encoder, pairs, tmp_path):
     still = {"rte": {"max_steps": 1, "learning_rate": 1e-9}}
-    config = replace(make_config(encoder, tasks=still, start={"rte": "mnli"}), layers=[0, 1, 3], layerless_rate=1e-9)
+    config = replace(make_config(encoder, tasks=still, via_mnli=["rte"]), layers=[0, 1, 3], layerless_rate=1e-9)
     ladder = Ladder(config, pairs, tmp_path, 0, "cpu")
     for layers in config.layers:
         ours, theirs = (load_model(made.spec(layers), torch.float32, "cpu") for made in (ladder, ladder.start))
@@ -213,26 +213,23 @@ def test_a_ladder_starts_from_another_tasks(encoder, pairs, tmp_path):
             torch.testing.assert_close(*same, msg=name)
         assert not torch.equal(ours.classifier.weight[1], theirs.classifier.weight[1])
         told = ladder.start.notes(layers)
-        start = {"task": "mnli", "validation_score": told["validation_score"], "seconds": told["seconds"]}
-        assert ladder.notes(layers)["start"] == start
+        assert ladder.notes(layers)["via_mnli"] == {key: told[key] for key in ("validation_score", "seconds")}
     zoo = load(config, pairs, tmp_path, 0, "cpu")
     own = sum(notes["seconds"] for notes in zoo.notes["models"].values())
     assert zoo.train_s == pytest.approx(own + sum(ladder.start.notes(n)["seconds"] for n in config.layers))
-    plain = Ladder(replace(config, start={}), pairs, tmp_path, 0, "cpu")
+    plain = Ladder(replace(config, via_mnli=[]), pairs, tmp_path, 0, "cpu")
     assert {plain.key(n) for n in config.layers}.isdisjoint(ladder.key(n) for n in config.layers)
 
 
 def test_a_start_that_cannot_be_is_refused(encoder, pairs, tmp_path):
-    def key(task, **start):
-        return Ladder(make_config(encoder, start=start), task, tmp_path, 0, "cpu").key(1)
+    def key(task):
+        return Ladder(make_config(encoder, via_mnli=[task.name]), task, tmp_path, 0, "cpu").key(1)
 
-    with pytest.raises(ConfigError, match=r"zoo\.start\.rte: mnli starts from another task itself"):
-        key(pairs, rte="mnli", mnli="rte")
-    with pytest.raises(ConfigError, match=r"unknown task 'mnlo'; there are: .*mnli"):
-        key(pairs, rte="mnlo")
-    with pytest.raises(DataError, match="qnli"):
-        key(pairs, rte="qnli")
-    with pytest.raises(ConfigError, match=r"zoo\.start\.toy: no source is known"):
-        key(make_task(), toy="mnli")
-    with pytest.raises(ConfigError, match=r"zoo\.start\.toy: mnli has another number of texts"):
-        key(replace(make_task(), origin=pairs.origin), toy="mnli")
+    with pytest.raises(ConfigError, match=r"zoo\.via_mnli: mnli cannot start from itself"):
+        key(replace(pairs, config=replace(pairs.config, name="mnli")))
+    with pytest.raises(DataError, match=rf"{tmp_path}.*mnli"):
+        key(replace(pairs, origin=SourceConfig("local", str(tmp_path))))
+    with pytest.raises(ConfigError, match=r"zoo\.via_mnli: toy: its source is not known"):
+        key(make_task())
+    with pytest.raises(ConfigError, match=r"zoo\.via_mnli: toy has another number of texts"):
+        key(replace(make_task(), origin=pairs.origin))
