@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.common import NonFiniteOutput, Points, best, decide, fold_plan, full_text, predictions
+from tabi_bench.cascade.rules import softmax, tied
 from tabi_bench.cascade.system import Stages
 from tabi_bench.config import CocktailConfig
 from tabi_bench.evaluation.metrics import score
@@ -151,14 +152,15 @@ class Cocktail:
         """What `answer` says on validation rows (N,); latency of members in parallel: the slowest."""
         at, fold = profile.at(rows), plan.fold_of(rows)
         labels = np.empty(len(rows), np.float64 if profile.n_outputs == 1 else np.int64)
-        latency_ms = np.empty(len(rows))
+        latency_ms, borderline = np.empty(len(rows)), np.empty(len(rows), bool)
         for k, served in enumerate(plan.folds):
             mine, names = fold == k, served.point["members"]
             models = [profile.models[name] for name in names]
             says = np.stack([decide(model.logits[at[mine]]) for model in models])
             labels[mine] = combine(says, np.array([served.point["weights"][name] for name in names]))
             latency_ms[mine] = np.max([model.latency(model.tokens[at[mine]]) for model in models], axis=0)
-        return full_text(rows, labels, latency_ms)
+            borderline[mine] = np.any([tied(softmax(model.logits[at[mine]])) for model in models], axis=0)
+        return full_text(rows, labels, latency_ms, borderline=borderline)
 
     def describe(self) -> Mapping[str, Any]:
         """`measured`: how members ran, which is the latency of the trace; `latency_ms`: the means of all three ways.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.common import Points, decide, finite, fold_plan, full_text
-from tabi_bench.cascade.rules import BAND, softmax
+from tabi_bench.cascade.rules import BAND, softmax, tied
 from tabi_bench.cascade.system import Stages
 from tabi_bench.config import DeebertConfig
 from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError
@@ -52,14 +52,16 @@ def first_below(entropies: np.ndarray, threshold: float | np.ndarray) -> np.ndar
 class Exits:
     """One model with some of its ramps active, on N rows.
 
-    layers: (R + 1,) of the ramps and of the model's own head; entropies: (R, N); answers: (R + 1, N) labels; trunk_ms:
-    (R + 1, N) predicted time up to each exit, without the ramps, each of which takes ramp_ms.
+    layers: (R + 1,) of the ramps and of the model's own head; entropies: (R, N); answers: (R + 1, N) labels; tied:
+    (R + 1, N) bool, nearly another label; trunk_ms: (R + 1, N) predicted time up to each exit, without the ramps, each
+    of which takes ramp_ms.
     """
 
     model: str
     layers: tuple[int, ...]
     entropies: np.ndarray
     answers: np.ndarray
+    tied: np.ndarray
     trunk_ms: np.ndarray
     ramp_ms: float
 
@@ -71,13 +73,15 @@ class Exits:
         logits = [*(model.ramps[layer] for layer in layers[:-1]), model.logits]
         trunk_ms = model.latency(model.tokens) * times.share[np.array(layers) - 1][:, None]
         entropies = np.stack([entropy(z) for z in logits[:-1]])
-        return cls(name, layers, entropies, np.stack([decide(z) for z in logits]), trunk_ms, times.ramp_ms)
+        answers, ties = (np.stack([said(z) for z in logits]) for said in (decide, lambda z: tied(softmax(z))))
+        return cls(name, layers, entropies, answers, ties, trunk_ms, times.ramp_ms)
 
     def only(self, ramps: tuple[int, ...]) -> Exits:
         """The same model with only these of its ramps active."""
         at = [self.layers.index(layer) for layer in ramps]
         every, layers = [*at, -1], (*ramps, self.layers[-1])
-        return Exits(self.model, layers, self.entropies[at], self.answers[every], self.trunk_ms[every], self.ramp_ms)
+        said = (self.entropies[at], self.answers[every], self.tied[every], self.trunk_ms[every])
+        return Exits(self.model, layers, *said, self.ramp_ms)
 
     @cached_property
     def latency_ms(self) -> np.ndarray:
@@ -197,7 +201,8 @@ class Deebert:
             exits = Exits.of(profile.view(at[mine]), point["model"]).only(tuple(point["ramps"]))
             levels[mine] = exits.left(point["entropy"])
             labels[mine], latency_ms[mine] = exits.at(levels[mine])
-            borderline[mine] = (np.abs(exits.entropies - point["entropy"]) < BAND).any(axis=0)
+            near = (np.abs(exits.entropies - point["entropy"]) < BAND).any(axis=0)
+            borderline[mine] = near | exits.tied[levels[mine], np.arange(len(mine))]
         return full_text(rows, labels, latency_ms, levels=levels, borderline=borderline)
 
     def describe(self) -> Mapping[str, Any]:

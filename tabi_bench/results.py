@@ -176,7 +176,7 @@ def cost(trace: pd.DataFrame, usd_per_hour: float) -> dict[str, float | None]:
 
 
 def agreement(trace: pd.DataFrame, replayed: Outcomes) -> dict[str, Any]:
-    """Live answers against replayed ones: equal, and of those that differ, how many lie at a threshold."""
+    """Live answers against replayed ones: equal, and of those that differ, how many lie at no threshold or tie."""
     first = trace[trace.first_pass].sort_values("row")
     live, said = first.label.to_numpy(), replayed.labels
     same = (first.level.to_numpy() == replayed.levels) & np.isclose(live, said, atol=1e-2 if said.dtype == float else 0)

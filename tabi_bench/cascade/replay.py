@@ -42,6 +42,7 @@ def replay_point(point: Point, profile: Profile, positions: np.ndarray) -> Outco
             tau = point.taus[level]
             borderline[alive] |= (np.abs(sure - tau) < rules.BAND) & (tau != rules.NEVER)
             alive = alive[rules.reroute(sure, tau)]
+    borderline |= rules.tied(combined)
     return Outcomes(profile.rows[positions], rules.label_of(combined), levels, latency_ms, kept, borderline)
 
 

@@ -190,6 +190,17 @@ def combine(
     return total / sum(factors)
 
 
+def tied(output: np.ndarray) -> np.ndarray:
+    """(N,) bool: the two largest probabilities of (N, K) are within BAND, so that another run may give the other label.
+
+    Half precision moves logits in the third decimal between a graph with importance (profiled) and one without. Scores
+    (K = 1) have no ties.
+    """
+    if output.shape[-1] == 1:
+        return np.zeros(len(output), bool)
+    return confidence(output, "margin") < BAND
+
+
 def label_of(output: np.ndarray) -> np.ndarray:
     """(...,) labels, int64, of probabilities (..., K); the score itself, float64, where K is 1."""
     return output[..., 0].astype(np.float64) if output.shape[-1] == 1 else output.argmax(axis=-1).astype(np.int64)

@@ -266,7 +266,12 @@ class Search:
         return Candidate(latency_ms, replace(step.point, taus=[*step.taus, step.cut.tau(count)]), said, shares)
 
     def offer(self, candidate: Candidate) -> None:
-        """Keeps the candidate if it is the fastest, of all or of its models."""
+        """Keeps the candidate if it is the fastest, of all or of its models.
+
+        Where fewer levels are allowed, one that never asks its last level is theirs: it would race against itself.
+        """
+        if self.options.fewer_levels and candidate.shares[-1] == 0:
+            return
         models = tuple(candidate.point.models)
         if _faster(candidate, self.by_models.get(models)):
             self.by_models[models] = candidate

@@ -94,6 +94,12 @@ def test_live_equals_replayed(profile, zoo, queries, engine, latency):
     assert outcomes.latency_ms.tolist() == [4.0] * 6
 
 
+def test_a_member_between_two_labels_is_borderline(profile):
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
+    profile.models[plan.folds[0].point["members"][0]].logits[2] = [1.0, 1.0, 0.0]
+    assert np.flatnonzero(Cocktail.replay(plan, profile, profile.rows).borderline).tolist() == [2]
+
+
 def test_latency_three_ways(profile, zoo, queries):
     plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
     serial = Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig())

@@ -83,6 +83,12 @@ def test_kept_words_are_joined_in_order_and_untouched_texts_stay_as_they_were():
     assert rules.pruned_texts(["a  b"], [["a", "b"]], np.array([True, True])) == ("a  b",)
 
 
+def test_two_labels_within_the_band_are_tied():
+    rows = np.array([[0.5004, 0.4996, 0.0], [0.5006, 0.4994, 0.0], [0.1, 0.45, 0.45], [np.nan, 0.5, 0.5]])
+    assert rules.tied(rows).tolist() == [True, False, True, False]
+    assert rules.tied(np.array([[2.5], [2.5]])).tolist() == [False, False]
+
+
 def test_ensembles():
     small, large = np.array([0.6, 0.4]), np.array([0.2, 0.8])
     assert rules.combine([small, large], [0.6, 0.9], "weighted") == pytest.approx([0.36, 0.64])

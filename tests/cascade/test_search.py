@@ -11,7 +11,7 @@ from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
 from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.replay import replay_point
-from tabi_bench.cascade.search import search, verify
+from tabi_bench.cascade.search import Search, _searched, search, verify
 from tabi_bench.config import CascadeConfig
 from tabi_bench.evaluation.targets import Target
 from tabi_bench.system import Infeasible, Unreachable
@@ -103,6 +103,16 @@ def test_a_point_of_exactly_so_many_levels_may_not_exist(profile):
     two_models = build(60, names=("small", "large")).profile
     with pytest.raises(Infeasible):
         search(two_models, target_of(two_models, 0.05), options)
+
+
+def test_what_never_asks_its_last_level_is_left_to_fewer_levels(profile):
+    def searched(**changes):
+        found = _searched(Search(profile, target_of(profile, 0.5), replace(TABI, levels=3, **changes)))
+        return {models: candidate.shares for models, candidate in found.by_models.items()}
+
+    found = searched()
+    assert ("small",) in found and all(shares[-1] > 0 for shares in found.values())
+    assert min(shares[-1] for shares in searched(fewer_levels=False).values()) == 0
 
 
 def test_a_target_out_of_reach_is_said_with_the_best_model(profile):
