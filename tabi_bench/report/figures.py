@@ -300,6 +300,8 @@ def _ticks(span: float) -> tuple[float, ...]:
     """Numbers of a decade that get a label on a small logarithmic axis whose ends have the ratio `span`."""
     if span > 50:
         return (1,)
+    if span > 30:
+        return (1, 3)
     return (1, 2, 5) if span > 4 else (1, 1.5, 2, 3, 5, 7)
 
 
