@@ -85,7 +85,8 @@ class HostModel(LoadedModel):
         label = int(logits.argmax())
         odds = np.exp((logits - logits[label]) / np.float32(self.temperature))
         total = odds.sum()
-        return Output(logits, probabilities=odds / total, verdict=(label, float(1 / total + 0 * logits.sum())))
+        sure = float(1 / total) if np.isfinite(logits).all() else np.nan
+        return Output(logits, probabilities=odds / total, verdict=(label, sure))
 
 
 class Said(Output):
