@@ -78,8 +78,9 @@ class HostModel(LoadedModel):
 
     def in_numpy(self, encoding: Encoding) -> Output:
         """What `forward` says, without compiled code."""
-        features = self._features(encoding)
-        logits = self._head(features)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is re-routed and counted
+            features = self._features(encoding)
+            logits = self._head(features)
         if self._regression:
             return Output(logits, pooled=features)
         label = int(logits.argmax())
