@@ -110,9 +110,7 @@ class Outcomes:
     levels: np.ndarray  # (N,) 0-based
     latency_ms: np.ndarray  # (N,) predicted from the profile
     words_kept_share: np.ndarray  # (N,) 1.0 where nothing was pruned
-    borderline: (
-        np.ndarray
-    )  # (N,) bool: a confidence or importance within 1e-3 of a threshold on its path, or two labels of each other
+    borderline: np.ndarray  # (N,) bool: within 1e-3 of a threshold (confidence, importance) or of another label
 
 
 class System(Protocol):

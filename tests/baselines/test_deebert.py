@@ -131,6 +131,14 @@ def test_live_equals_replayed_and_later_segments_do_not_run(profile, zoo, querie
     assert described["full_ms"] == pytest.approx(4) and described["ramps_train_s"] == 1.5
 
 
+def test_what_the_head_leaves_between_two_labels_is_borderline(profile):
+    head = profile.models["small"]
+    undecided = replace(profile, models={"small": replace(head, logits=np.ones_like(head.logits))})
+    said = Deebert.replay(planned(profile), undecided, profile.rows)
+    assert said.levels.tolist() == [0, 1, 1, 2]
+    assert said.borderline.tolist() == [False, False, False, True]
+
+
 def test_a_ramp_that_fails_is_passed_and_a_head_that_fails_is_an_error(profile, zoo, queries):
     plan = planned(profile)
     system = deployed(plan, zoo, profile)
