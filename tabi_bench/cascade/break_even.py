@@ -42,8 +42,12 @@ def break_even(profile: Profile) -> pd.DataFrame:
 
 
 def break_even_share(small_ms: float, large_ms: float, overhead_ms: float = 0.0) -> float:
-    """r* at which small + r (large + overhead) = large, all mean milliseconds."""
-    return (large_ms - small_ms) / (large_ms + overhead_ms)
+    """r* at which small + r (large + overhead) = large, all mean milliseconds; 1 where the cascade wins at any share.
+
+    overhead: less than nothing where levels share more (tokens) than dispatching and combining cost.
+    """
+    saved, paid = large_ms - small_ms, large_ms + overhead_ms
+    return 1.0 if paid <= saved else saved / paid
 
 
 def winning_targets(curve: pd.DataFrame, singles: list[tuple[float, float]]) -> tuple[float, float]:

@@ -43,7 +43,7 @@ def test_every_system_serves_what_its_plan_replays(session, task):
         saving = found["deebert"].details["system"]["saving_pct"]
         assert set(saving) == {"layers_expected", "layers_measured", "time_expected", "time_measured"}
     account = found["tabi"].details
-    assert len(account["break_even"]) == 1 and account["break_even"][0]["share"] < 1
+    assert len(account["break_even"]) == 1 and account["break_even"][0]["share"] <= 1
     if task == "stsb":
         assert account["deferral"] is None
         return

@@ -15,6 +15,8 @@ SINGLES = [(1.0, 0.80), (4.0, 0.90), (6.0, 0.92)]  # (ms, score)
 def test_the_share_by_hand():
     assert break_even_share(1.0, 4.0) == 0.75  # 1 + .75 x 4 = 4
     assert break_even_share(1.0, 4.0, overhead_ms=1.0) == pytest.approx(0.6)  # 1 + .6 x 5 = 4
+    assert break_even_share(1.0, 4.0, overhead_ms=-0.5) == pytest.approx(6 / 7)
+    assert break_even_share(1.0, 4.0, overhead_ms=-3.5) == 1.0  # nothing left to pay for: 1 + .5 r < 4
     assert break_even_share(5.0, 4.0) < 0
 
 
