@@ -86,12 +86,18 @@ def _copy_code(out: Path) -> None:
 
 
 def _copy_data(config: Config, out: Path) -> None:
-    """source=local: the task's folder. Others: the hub's cache is in `out` already, generated data need none."""
+    """source=local: the folders of the task and of those that its ladder is made from.
+
+    Of the hub, the cache is in `out` already; generated data need none.
+    """
+    from tabi_bench.zoo.minilm import tasks_needed
+
     if config.source.name == "local":
         if config.source.dir is None:
             raise ConfigError("a bundle needs source.dir=DIR; put your own files there as <task>/train.csv")
-        folder = Path(config.source.dir).expanduser() / config.task.name
-        shutil.copytree(folder, out / "data" / config.task.name, dirs_exist_ok=True)
+        task = config.task.name
+        for name in tasks_needed(config.zoo, task) if config.zoo.name == "minilm" else [task]:
+            shutil.copytree(Path(config.source.dir).expanduser() / name, out / "data" / name, dirs_exist_ok=True)
 
 
 def _with_copied_folders(zoo, out: Path):

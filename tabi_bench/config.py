@@ -116,6 +116,15 @@ class TinyZooConfig(ZooConfig):
 
 
 @dataclass
+class TransferConfig:
+    """A transfer set: queries without labels that the largest model answers and the smaller ones learn from."""
+
+    tasks: list[str] = field(default_factory=list)  # the texts of these tasks' train splits
+    made: int = 0  # so many queries made from each row of two texts (tabi_bench/zoo/transfer.py)
+    epochs: float | None = None  # in place of train.epochs, as the rows are more; null: as many
+
+
+@dataclass
 class MinilmZooConfig(ZooConfig):
     """The pre-trained MiniLM-L6 encoder cut to its first layers and fine-tuned."""
 
@@ -124,6 +133,8 @@ class MinilmZooConfig(ZooConfig):
     student_rate: float = 1.0  # times train.learning_rate for the smaller models
     layerless_rate: float = 7e-4  # learning rate of the model without layers, beneath a larger one
     via_mnli: list[str] = field(default_factory=list)  # tasks whose models start from mnli's with as many layers
+    transfer: bool = False  # the smaller models also learn from the largest one's answers to `transfers`
+    transfers: dict[str, TransferConfig] = field(default_factory=dict)  # the transfer set, by task
     tasks: dict[str, Any] = field(default_factory=dict)  # what differs from `train`, by task
 
 

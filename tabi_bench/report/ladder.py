@@ -120,6 +120,8 @@ def _notes(runs: list[Training]) -> list[str]:
     )
     via_mnli = {row["task"] for run in runs for row in run.models if "via_mnli" in row}
     started = f" Started from mnli's models: {_listed(via_mnli)}." if via_mnli else ""
+    transfer = {row["task"] for run in runs for row in run.models if "transfer_rows" in row}
+    started += f" Smaller models also learnt from queries without labels: {_listed(transfer)}." if transfer else ""
     spread = f" Spread: highest minus lowest of the seeds {_listed(seeds)}." if len(seeds) > 1 else ""
     return [note + spread + started]
 

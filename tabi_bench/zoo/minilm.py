@@ -29,7 +29,15 @@ from transformers import BertConfig
 
 from tabi_bench import device as devices
 from tabi_bench.cache import cached, content_key, write_atomically
-from tabi_bench.config import ConfigError, MinilmZooConfig, SourceConfig, TaskConfig, TrainConfig, read_file
+from tabi_bench.config import (
+    ConfigError,
+    MinilmZooConfig,
+    SourceConfig,
+    TaskConfig,
+    TrainConfig,
+    TransferConfig,
+    read_file,
+)
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
@@ -37,6 +45,7 @@ from tabi_bench.zoo.layerless import Layerless, layerless
 from tabi_bench.zoo.loading import ModelError, content_hash, load_model, load_tokenizer, read_config, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
 from tabi_bench.zoo.training import Examples, encode, metric_score, predict, train
+from tabi_bench.zoo.transfer import made_queries
 
 log = logging.getLogger(__name__)
 
@@ -170,30 +179,76 @@ class Ladder:
         if layers == self.largest:
             return replace(base, distill=0.0)
         rate = base.learning_rate * self.config.student_rate if layers else self.config.layerless_rate
-        return replace(base, learning_rate=rate, distill=base.distill if self.config.distill else 0.0)
+        student = replace(base, learning_rate=rate, distill=base.distill if self.config.distill else 0.0)
+        transfer = self.transfer(layers)
+        return replace(student, epochs=transfer.epochs) if transfer and transfer.epochs else student
 
     @cached_property
     def start(self) -> Ladder | None:
         """MNLI's ladder from the same source, where `zoo.via_mnli` names this task. Raises ConfigError, DataError."""
         if self.task.name not in self.config.via_mnli:
             return None
-        where = f"zoo.via_mnli: {self.task.name}"
-        if self.task.name == "mnli":
-            raise ConfigError(f"{where} cannot start from itself")
+        return replace(self, task=self._other("mnli", f"zoo.via_mnli: {self.task.name}"))
+
+    def _other(self, name: str, where: str) -> Task:
+        """Another task of the same source, with as many texts; `where` begins the error."""
+        if self.task.name == name:
+            raise ConfigError(f"{where} cannot learn from itself")
         if self.task.origin is None:
-            raise ConfigError(f"{where}: its source is not known, so neither is mnli's data")
-        task = load_task(read_file("task", "mnli", TaskConfig), self.task.origin, self.seed)
+            raise ConfigError(f"{where}: its source is not known, so neither is {name}'s data")
+        task = load_task(read_file("task", name, TaskConfig), self.task.origin, self.seed)
         if len(task.config.texts) != len(self.task.config.texts):
-            raise ConfigError(f"{where} has another number of texts than mnli")
-        return replace(self, task=task)
+            raise ConfigError(f"{where} has another number of texts than {name}")
+        return task
 
     def key(self, layers: int) -> str:
         """Hash of everything that the model is made from."""
         recipe = self.recipe(layers)
         teacher = self.key(self.largest) if recipe.distill else None
         data = (self.task.content_hash, self.task.config.metric, self.task.config.labels)
-        parts = (RECIPE, data, self.encoder_hash, self.config.max_length, layers, asdict(recipe), self.seed, teacher)
-        return content_key(*parts, *([self.start.key(layers)] if self.start else []))
+        parts = [RECIPE, data, self.encoder_hash, self.config.max_length, layers, asdict(recipe), self.seed, teacher]
+        if self.start:
+            parts.append(self.start.key(layers))
+        if transfer := self.transfer(layers):
+            parts.append([asdict(transfer), [task.content_hash for task in self.transfer_tasks]])
+        return content_key(*parts)
+
+    # the transfer set of the smaller models
+
+    def transfer(self, layers: int) -> TransferConfig | None:
+        """What the model of so many layers learns from beside the train split, if anything. Raises ConfigError."""
+        if self.config.transfer and not self.config.distill:
+            raise ConfigError("zoo.transfer needs zoo.distill: its queries have no labels but the largest model's")
+        found = self.config.transfers.get(self.task.name) if self.config.transfer and layers != self.largest else None
+        if found and (found.made < 0 or (found.made and len(self.task.config.texts) != 2)):
+            where = f"zoo.transfers.{self.task.name}.made={found.made}"
+            raise ConfigError(f"{where}: at least 0 queries are made of a row, and of two texts alone")
+        return found
+
+    @cached_property
+    def transfer_tasks(self) -> list[Task]:
+        """The other tasks of the transfer set, from the same source."""
+        found = self.config.transfers[self.task.name]
+        return [self._other(name, f"zoo.transfers: {self.task.name}") for name in found.tasks]
+
+    @cached_property
+    def transfer_set(self) -> tuple[Examples, np.ndarray]:
+        """Its M queries, labelled as the largest model answers, and that model's logits (M, K)."""
+        queries = [row for task in self.transfer_tasks for row in task.texts("train")]
+        if made := self.config.transfers[self.task.name].made:
+            queries += made_queries(self.task.texts("train"), made, self.seed)
+        examples = encode(load_tokenizer(self.encoder, self.config.max_length), queries)
+        teacher = load_model(self.spec(self.largest), torch.float32, self.device)
+        logits = predict(teacher, examples, self.device)
+        answers = logits[:, 0] if self.task.is_regression else logits.argmax(1)
+        return replace(examples, labels=answers.astype(self.task.labels("train").dtype)), logits
+
+    def rows_to_see(self, layers: int) -> float:
+        """Rows that training the model goes through, if nothing stops it early."""
+        rows, transfer = len(self.task.train), self.transfer(layers)
+        if transfer:
+            rows += transfer.made * rows + sum(len(task.train) for task in self.transfer_tasks)
+        return rows * self.recipe(layers).epochs
 
     def folder(self, layers: int) -> Path:
         """The model's folder in the cache, trained if it is not there yet."""
@@ -216,7 +271,12 @@ class Ladder:
 
     def _build(self, layers: int, folder: Path, checkpoint: Path) -> None:
         recipe, metric = self.recipe(layers), self.task.config.metric
-        teacher = np.load(self.folder(self.largest) / LOGITS) if recipe.distill else None
+        teacher, extra = None, None
+        if recipe.distill:
+            teacher = np.load(self.folder(self.largest) / LOGITS)
+        if self.transfer(layers):
+            extra, answers = self.transfer_set
+            teacher = np.concatenate([teacher, answers])
         model = self._start(layers)
         result = train(
             model,
@@ -225,6 +285,7 @@ class Ladder:
             seed=self.seed,
             device=self.device,
             teacher_logits=teacher,
+            extra=extra,
             metric=metric,
             checkpoint=checkpoint,
             progress="" if self.quiet else f"{self.task.name} {layers} layers",
@@ -244,6 +305,8 @@ class Ladder:
             "device": devices.describe(devices.resolve(self.device))["name"],
             "torch": torch.__version__,
         }
+        if extra is not None:
+            notes["transfer_rows"] = len(extra)
         if self.start:
             score, seconds = (self.start.notes(layers)[key] for key in ("validation_score", "seconds"))
             notes["via_mnli"] = {"validation_score": score, "seconds": seconds}
@@ -265,6 +328,14 @@ class Ladder:
         """Weights in half precision: half the disk, and logits that differ in the third decimal."""
         model.to("cpu", torch.float16).save_pretrained(folder)
         (folder / "tokenizer.json").write_bytes((self.encoder / "tokenizer.json").read_bytes())
+
+
+def tasks_needed(config: MinilmZooConfig, task: str) -> list[str]:
+    """The task, and others whose data its ladder is made from."""
+    others = ["mnli"] if task in config.via_mnli else []
+    if config.transfer and task in config.transfers:
+        others += config.transfers[task].tasks
+    return list(dict.fromkeys([task, *others]))
 
 
 # --- several tasks side by side ---------------------------------------------------------------------------------------
@@ -294,10 +365,10 @@ def _ladder(work: Work, task: str) -> Ladder:
     return Ladder(work.config(), loaded, work.cache_dir, work.seed, work.device, quiet=True)
 
 
-def _rows_to_see(work: Work, task: str) -> float:
-    """Rows that training one model of the task goes through."""
+def _rows_to_see(work: Work, task: str) -> dict[int, float]:
+    """By layers, rows that training that model of the task goes through."""
     ladder = _ladder(work, task)
-    return len(ladder.task.train) * ladder.recipe(ladder.largest).epochs
+    return {layers: ladder.rows_to_see(layers) for layers in ladder.layers}
 
 
 def _train_one(work: Work, task: str, layers: int) -> dict:
@@ -316,7 +387,9 @@ def train_ladders(work: Work, tasks: list[str], jobs: int) -> Iterator[dict]:
         ready = [(task, layers) for task in tasks for layers in ([teacher] if config.distill else config.layers)]
         running: dict[Future, tuple[str, int]] = {}
         while ready or running:
-            ready.sort(key=lambda job: rows[job[0]] * (job[1] + 2))  # two layers' worth of time whatever the depth
+            ready.sort(
+                key=lambda job: rows[job[0]][job[1]] * (job[1] + 2)
+            )  # two layers' worth of time whatever the depth
             while ready and len(running) < jobs:
                 job = ready.pop()
                 running[pool.submit(_train_one, work, *job)] = job

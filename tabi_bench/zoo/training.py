@@ -59,6 +59,11 @@ class Examples:
         labels = None if self.labels is None else self.labels[rows]
         return Examples(*([column[row] for row in rows] for column in (self.ids, self.type_ids, self.words)), labels)
 
+    def plus(self, more: Examples) -> Examples:
+        """These labelled rows, then the others."""
+        labels = np.concatenate([self.labels, more.labels])
+        return Examples(self.ids + more.ids, self.type_ids + more.type_ids, self.words + more.words, labels)
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -445,6 +450,7 @@ def train(
     seed: int,
     device: str = "cpu",
     teacher_logits: np.ndarray | None = None,
+    extra: Examples | None = None,
     metric: str = "accuracy",
     checkpoint: Path | None = None,
     enough: float = math.inf,
@@ -454,7 +460,8 @@ def train(
 
     teacher_logits (N, K): soft targets, used with weight `config.distill`. With `config.patience > 0` a slice of the
     rows is held out, the weights that scored best on it are kept, and training ends after so many evaluations without
-    improvement, or once its score is `enough`; with 0 every row is trained on and the last weights are kept.
+    improvement, or once its score is `enough`; with 0 every row is trained on and the last weights are kept. `extra`: M
+    further labelled rows, never held out; `teacher_logits` (N + M, K) then covers them too.
     `checkpoint`: file to resume from; it is removed at the end. `progress`: title of the bar; empty: no bar. Raises
     TrainingError if the loss is not finite.
     """
@@ -462,6 +469,9 @@ def train(
     if labels is None or len(examples) < 10:
         raise TrainingError(f"{progress or 'training'}: needs at least 10 labelled rows, got {len(examples)}")
     rows, slice_rows = split_slice(labels, seed) if config.patience > 0 else (np.arange(len(labels)), None)
+    if extra is not None:
+        rows = np.concatenate([rows, np.arange(len(labels), len(labels) + len(extra))])
+        examples = examples.plus(extra)
     model.to(device).train()
     with _seen_pieces(model, examples) as known:
         table = Table(
