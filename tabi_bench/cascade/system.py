@@ -126,7 +126,10 @@ class Cascade:
         return answer
 
     def _alone(self, serving: Serving, query: Query) -> Answer | None:
-        """The answer of a plan of one level, as short as one model's. None: the long way says what failed."""
+        """The answer of a plan of one level, as short as one model's: no temperature moves a label.
+
+        None: the long way says what failed.
+        """
         model = serving.models[0]
         try:
             encoding, output, stages = ask(model, query)
@@ -134,7 +137,7 @@ class Cascade:
             return None
         if not output.finite:
             return None
-        label, _ = output.verdict or serving.verdict([Reading(0, model.encode, encoding, output)], query.id)
+        label = rules.label_of(output.logits).item() if output.verdict is None else output.verdict[0]
         return Answer(label, 0, truncated=encoding.truncated, stages_ns=stages)
 
     def _read(
@@ -233,7 +236,7 @@ class Serving:
         self.wants = [point.wants_importance(level) for level in self.levels]
         self.sources = [point.source(level) if level else 0 for level in self.levels]
         self.stages = [f"level{level + 1}" for level in self.levels]
-        self.takes_verdict = point.by_largest or not self.last  # the first level's own, where the device worked it out
+        self.takes_verdict = point.by_largest  # the first level's own, where the device worked it out
 
     def verdict(self, readings: list[Reading], query: int) -> tuple[float, float]:
         """(label or score, confidence) after the levels read; NaN for the confidence of the last, which nobody asks."""

@@ -40,6 +40,7 @@ from tabi_bench.config import (
 )
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
+from tabi_bench.tasks.checks import DataError
 from tabi_bench.zoo.base import ModelSpec, Zoo
 from tabi_bench.zoo.layerless import Layerless, layerless
 from tabi_bench.zoo.loading import ModelError, content_hash, load_model, load_tokenizer, read_config, spec_of
@@ -68,6 +69,7 @@ NOTES, LOGITS = "training.json", "train_logits.npy"
 def load(config: MinilmZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
     """The ladder for `task`, fine-tuned at first use. Raises ModelError without an encoder."""
     ladder = Ladder(config, task, Path(cache_dir).expanduser(), seed, device)
+    ladder.check()
     models = {ladder.spec(layers): ladder.notes(layers) for layers in sorted(ladder.layers, reverse=True)}
     order = sorted(models, key=lambda spec: spec.layers)
     seconds = sum(notes["seconds"] + notes.get("via_mnli", {}).get("seconds", 0.0) for notes in models.values())
@@ -200,6 +202,11 @@ class Ladder:
         if len(task.config.texts) != len(self.task.config.texts):
             raise ConfigError(f"{where} has another number of texts than {name}")
         return task
+
+    def check(self) -> None:
+        """Raises ConfigError, DataError or ModelError for what no model could be trained from, before any is."""
+        for layers in self.layers:
+            self.key(layers)
 
     def key(self, layers: int) -> str:
         """Hash of everything that the model is made from."""
@@ -366,8 +373,9 @@ def _ladder(work: Work, task: str) -> Ladder:
 
 
 def _rows_to_see(work: Work, task: str) -> dict[int, float]:
-    """By layers, rows that training that model of the task goes through."""
+    """By layers, rows that training that model of the task goes through; raises what `Ladder.check` does."""
     ladder = _ladder(work, task)
+    ladder.check()
     return {layers: ladder.rows_to_see(layers) for layers in ladder.layers}
 
 
@@ -453,12 +461,15 @@ def main(argv: list[str] | None = None) -> int:
     work, tasks = _work(options), options.tasks.split(",")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
     rows, started = [], time.monotonic()
-    total = len(tasks) * len(set(work.config().layers))
-    for row in tqdm(train_ladders(work, tasks, options.jobs), total=total, unit="model"):
-        rows.append(row)
-        done = {"wall_s": round(time.monotonic() - started, 1), "work": asdict(work), "models": rows}
-        if options.report:
-            write_atomically(options.report, json.dumps(done, indent=1, default=str))
+    try:
+        total = len(tasks) * len(set(work.config().layers))
+        for row in tqdm(train_ladders(work, tasks, options.jobs), total=total, unit="model"):
+            rows.append(row)
+            done = {"wall_s": round(time.monotonic() - started, 1), "work": asdict(work), "models": rows}
+            if options.report:
+                write_atomically(options.report, json.dumps(done, indent=1, default=str))
+    except (ConfigError, DataError, ModelError) as error:  # what is wrong before any training
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
     print(f"{table(rows)}\n\n{time.monotonic() - started:.0f} s in all, {options.jobs} at a time on {options.device}")
     failed = [f"{row['task']}, {row['layers']} layers: {row['error']}" for row in rows if "error" in row]
     print("\n".join(failed))

@@ -187,6 +187,17 @@ def test_several_ladders_from_the_command_line(encoder, tmp_path, capsys, monkey
     assert "validation score" in capsys.readouterr().out
 
 
+def test_the_command_says_in_one_line_what_it_cannot_train(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(minilm, "ProcessPoolExecutor", lambda jobs, context: ThreadPoolExecutor(jobs))
+    command = ["--source-dir", str(tmp_path), "--path", str(encoder), "--cache-dir", str(tmp_path / "cache"), "--tasks"]
+    with pytest.raises(SystemExit, match=r"ConfigError: unknown task 'sst3'; there are: .*sst2"):
+        minilm.main([*command, "sst3"])
+    with pytest.raises(SystemExit, match=rf"DataError: .*{tmp_path}"):
+        minilm.main([*command, "sst2"])
+    with pytest.raises(SystemExit, match=r"ConfigError: zoo minilm: .*layer"):
+        minilm.main([*command, "sst2", "layer=[1]"])
+
+
 def write_pairs(folder, task, labels, n=120):
     """Pairs of the hub's columns whose second text says the label by one word."""
     cues, rng = ("good", "w0", "bad"), np.random.default_rng(0)
@@ -292,6 +303,9 @@ def test_a_transfer_set_names_the_tasks_it_needs_and_refuses_what_cannot_be(enco
         key(made=-1)
     with pytest.raises(ConfigError, match=r"zoo\.transfer needs zoo\.distill"):
         key(made=9)
+    with pytest.raises(ConfigError, match="unknown task 'nosuch'"):
+        load(with_transfer(encoder, "rte", tasks=["nosuch"]), pairs, tmp_path, 0, "cpu")
+    assert not (tmp_path / "minilm").exists()  # the largest model, which needs no such task, was not trained either
     config = replace(with_transfer(encoder, "mrpc", tasks=["qqp", "mnli"]), via_mnli=["rte", "mrpc"])
     needed = [tasks_needed(config, task) for task in ("mrpc", "rte", "sst2")]
     assert needed == [["mrpc", "mnli", "qqp"], ["rte", "mnli"], ["sst2"]]
