@@ -36,6 +36,10 @@ INSTALL = """    python{python} -m venv .venv
     .venv/bin/python -m pip install --no-index --find-links wheels -r requirements.txt
     export PATH=$PWD/.venv/bin:$PATH
 """
+# for the Python that has torch, which a new environment would not; dill tells libraries by the name of this folder
+BESIDE_TORCH = """    python{python} -m pip install --no-index --no-deps -f wheels -t site-packages -r requirements.txt
+    export PYTHONPATH=$PWD/site-packages
+"""
 
 
 def pack(tasks: list[str], overrides: list[str], out: Path, wheels: str | None, with_torch: bool) -> None:
@@ -49,18 +53,24 @@ def pack(tasks: list[str], overrides: list[str], out: Path, wheels: str | None, 
         _copy_data(one, out)
         one = dataclasses.replace(one, zoo=_with_copied_folders(one.zoo, out))
         _copy_models(one, out)
-        commands.append(f"    python run.py {_arguments(one, overrides)}")
+        commands.append(_arguments(one, overrides))
     if wheels:
         _download_wheels(out, wheels, with_torch)
     shutil.rmtree(out / "hub" / "datasets", ignore_errors=True)  # made again from the files beside it
-    install = INSTALL.format(python=wheels) if wheels else ""
-    (out / "README.txt").write_text(
-        f"tabi-bench with tasks {', '.join(tasks)}. Nothing here needs a network. In this folder:\n\n{install}"
-        "    export HF_HOME=hub HF_HUB_OFFLINE=1\n    python -m tabi_bench.bundle . --check\n"
-        + "\n".join(commands)
-        + "\n"
-    )
+    (out / "README.txt").write_text(_instructions(tasks, commands, wheels, with_torch))
     seal(out)
+
+
+def _instructions(tasks: list[str], commands: list[str], wheels: str | None, with_torch: bool) -> str:
+    """What to type in the unpacked bundle; commands: the arguments of each run."""
+    beside_torch = bool(wheels) and not with_torch
+    python = f"python{wheels}" if beside_torch else "python"
+    install = (BESIDE_TORCH if beside_torch else INSTALL).format(python=wheels) if wheels else ""
+    runs = "".join(f"    {python} run.py {command}\n" for command in commands)
+    return (
+        f"tabi-bench with tasks {', '.join(tasks)}. Nothing here needs a network. In this folder:\n\n{install}"
+        f"    export HF_HOME=hub HF_HUB_OFFLINE=1\n    {python} -m tabi_bench.bundle . --check\n{runs}"
+    )
 
 
 def _copy_code(out: Path) -> None:

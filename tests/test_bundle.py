@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tabi_bench.bundle import main, pack
+from tabi_bench.bundle import _configs, _copy_data, _instructions, main, pack
 from tests.zoo.toys import permuted, toy_task, trained
 
 
@@ -53,6 +53,32 @@ def test_commands_name_places_in_the_bundle(bundle):
     assert command[:3] == ["python", "run.py", "task=mnli"]
     assert {"source.dir=data", "zoo.paths=[models/small,models/turned]", "cache_dir=cache"} <= set(command)
     assert str(bundle.parent) not in text and "pip install" not in text
+
+
+@pytest.mark.parametrize(
+    "wheels, with_torch, python, installs",
+    [
+        (None, True, "python", None),
+        ("3.12", True, "python", "-m venv .venv"),
+        ("3.11", False, "python3.11", "site-packages"),
+    ],
+)
+def test_what_to_type_follows_from_what_was_packed(wheels, with_torch, python, installs):
+    lines = [line.strip() for line in _instructions(["rte"], ["task=rte"], wheels, with_torch).splitlines()[2:]]
+    assert lines[-2:] == [f"{python} -m tabi_bench.bundle . --check", f"{python} run.py task=rte"]
+    assert (installs is None) == (lines[0] == "export HF_HOME=hub HF_HUB_OFFLINE=1")
+    if installs:
+        assert lines[0].startswith(f"python{wheels} -m") and lines[0].split(" -r ")[0].endswith(installs)
+
+
+def test_data_of_the_tasks_that_a_ladder_is_made_from_goes_along(tmp_path):
+    for task in ("rte", "mnli", "qqp"):
+        (tmp_path / "data" / task).mkdir(parents=True)
+    given = ["source=local", f"source.dir={tmp_path}/data", "zoo=minilm", "zoo.path=none", "zoo.via_mnli=[rte]"]
+    for task, also in {"rte": ["mnli", "rte"], "qqp": ["qqp"]}.items():
+        (config,) = _configs([task], given)
+        _copy_data(config, tmp_path / task)
+        assert sorted(folder.name for folder in (tmp_path / task / "data").iterdir()) == also
 
 
 def test_a_changed_or_missing_file_is_named(bundle, tmp_path, capsys):
