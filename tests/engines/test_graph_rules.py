@@ -8,7 +8,7 @@ from tabi_bench.config import EngineConfig
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.compiled import CompileEngine
 from tabi_bench.engines.graph import GraphEngine, Inputs, Step, decided, out_of_memory
-from tabi_bench.engines.segments import SegmentGraphs
+from tabi_bench.engines.graph_segments import SegmentGraphs
 from tests.engines.micro_models import FAMILIES, Ramp
 
 TEXTS = (("not a good film",), ("don't play the films", "a very bad café"), ("",), ("good " * 100,))
@@ -183,7 +183,7 @@ def test_segments_leave_out_buckets_that_do_not_fit(specs, eager, monkeypatch, f
             raise FULL
         return SegmentGraphs(segments, length, engine)
 
-    monkeypatch.setattr("tabi_bench.engines.segments.SegmentGraphs", captured)
+    monkeypatch.setattr("tabi_bench.engines.graph_segments.SegmentGraphs", captured)
     engine, ramp = Uncaptured(), Ramp()
     parts, known = (by.load_segments(specs["bert"], {1: ramp}) for by in (engine, eager))
     for texts in TEXTS:

@@ -23,10 +23,12 @@ from tabi_bench.config import (
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError
+from tabi_bench.zoo import encoder as encoders
 from tabi_bench.zoo import minilm
+from tabi_bench.zoo.encoder import cut, encoder_folder
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
-from tabi_bench.zoo.minilm import Ladder, cut, encoder_folder, load, tasks_needed
+from tabi_bench.zoo.minilm import Ladder, load, tasks_needed
 from tabi_bench.zoo.training import encode, predict
 from tests.zoo.toys import toy_task
 
@@ -101,7 +103,7 @@ def test_the_head_follows_from_the_seed_alone(encoder):
 def test_an_encoder_that_is_not_there_is_named(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match=r"has no config\.json"):
         encoder_folder(str(tmp_path))
-    monkeypatch.setattr(minilm, "PACKAGE", "no_such_package_here")
+    monkeypatch.setattr(encoders, "PACKAGE", "no_such_package_here")
     with pytest.raises(ModelError, match=r"pip install 'tabi-bench\[minilm\]'"):
         encoder_folder(None)
 

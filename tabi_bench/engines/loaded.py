@@ -1,0 +1,31 @@
+"""What the loaded models of all engines share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tabi_bench.engines.encoding import Encoding, encoder_of
+from tabi_bench.engines.importance import word_importance
+from tabi_bench.zoo.base import ModelSpec
+
+
+class LoadedModel:
+    """Tokenising and temperature: what the models of all engines share. Not safe for concurrent use."""
+
+    def __init__(self, spec: ModelSpec):
+        self.spec = spec
+        self.temperature = 1.0
+        self.encode = encoder_of(spec.path, spec.max_length)  # the same object for models that read the same pieces
+
+    def set_temperature(self, temperature: float) -> None:
+        """Of the probabilities that the device computes."""
+        self.temperature = float(temperature)
+
+
+def words_from(scores: np.ndarray | None, encoding: Encoding) -> Callable[[], np.ndarray] | None:
+    """Works out, when called, the (W,) importance of the words of `encoding` from scores (>= L,) of its pieces."""
+    if scores is None:
+        return None
+    return lambda: word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
