@@ -134,7 +134,7 @@ class MinilmZooConfig(ZooConfig):
     layerless_rate: float = 7e-4  # learning rate of the model without layers, beneath a larger one
     via_mnli: list[str] = field(default_factory=list)  # tasks whose models start from mnli's with as many layers
     transfer: bool = False  # the smaller models also learn from the largest one's answers to `transfers`
-    transfers: dict[str, TransferConfig] = field(default_factory=dict)  # the transfer set, by task
+    transfers: dict[str, Any] = field(default_factory=dict)  # the transfer set, by task: fields of TransferConfig
     tasks: dict[str, Any] = field(default_factory=dict)  # what differs from `train`, by task
 
 

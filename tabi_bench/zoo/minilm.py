@@ -22,6 +22,8 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from tabi_bench import device as devices
@@ -156,7 +158,7 @@ class Ladder:
         """What the model of so many layers learns from beside the train split, if anything. Raises ConfigError."""
         if self.config.transfer and not self.config.distill:
             raise ConfigError("zoo.transfer needs zoo.distill: its queries have no labels but the largest model's")
-        found = self.config.transfers.get(self.task.name) if self.config.transfer and layers != self.largest else None
+        found = transfer_of(self.config, self.task.name) if layers != self.largest else None
         if found and (found.made < 0 or (found.made and len(self.task.config.texts) != 2)):
             where = f"zoo.transfers.{self.task.name}.made={found.made}"
             raise ConfigError(f"{where}: at least 0 queries are made of a row, and of two texts alone")
@@ -165,15 +167,16 @@ class Ladder:
     @cached_property
     def transfer_tasks(self) -> list[Task]:
         """The other tasks of the transfer set, from the same source."""
-        found = self.config.transfers[self.task.name]
-        return [self._other(name, f"zoo.transfers: {self.task.name}") for name in found.tasks]
+        found = transfer_of(self.config, self.task.name)
+        return [self._other(name, f"zoo.transfers: {self.task.name}") for name in (found.tasks if found else [])]
 
     @cached_property
     def transfer_set(self) -> tuple[Examples, np.ndarray]:
         """Its M queries, labelled as the largest model answers, and that model's logits (M, K)."""
         queries = [row for task in self.transfer_tasks for row in task.texts("train")]
-        if made := self.config.transfers[self.task.name].made:
-            queries += made_queries(self.task.texts("train"), made, self.seed)
+        found = transfer_of(self.config, self.task.name)
+        if found and found.made:
+            queries += made_queries(self.task.texts("train"), found.made, self.seed)
         examples = encode(load_tokenizer(self.encoder, self.config.max_length), queries)
         teacher = load_model(self.spec(self.largest), torch.float32, self.device)
         logits = predict(teacher, examples, self.device)
@@ -267,11 +270,21 @@ class Ladder:
         (folder / "tokenizer.json").write_bytes((self.encoder / "tokenizer.json").read_bytes())
 
 
+def transfer_of(config: MinilmZooConfig, task: str) -> TransferConfig | None:
+    """The task's transfer set, if it has one and they are asked for. Raises ConfigError."""
+    if not config.transfer or task not in config.transfers:
+        return None
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TransferConfig), config.transfers[task]))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"zoo.transfers.{task}: {str(error).splitlines()[0]}") from None
+
+
 def tasks_needed(config: MinilmZooConfig, task: str) -> list[str]:
     """The task, and others whose data its ladder is made from."""
     others = ["mnli"] if task in config.via_mnli else []
-    if config.transfer and task in config.transfers:
-        others += config.transfers[task].tasks
+    if found := transfer_of(config, task):
+        others += found.tasks
     return list(dict.fromkeys([task, *others]))
 
 
