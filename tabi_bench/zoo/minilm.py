@@ -142,13 +142,13 @@ class Ladder:
 
     def key(self, layers: int) -> str:
         """Hash of everything that the model is made from."""
-        recipe = self.recipe(layers)
-        teacher = self.key(self.largest) if recipe.distill else None
+        recipe, transfer = self.recipe(layers), self.transfer(layers)
+        teacher = self.key(self.largest) if recipe.distill or transfer else None
         data = (self.task.content_hash, self.task.config.metric, self.task.config.labels)
         parts = [RECIPE, data, self.encoder_hash, self.config.max_length, layers, asdict(recipe), self.seed, teacher]
         if self.start:
             parts.append(self.start.key(layers))
-        if transfer := self.transfer(layers):
+        if transfer:
             parts.append([asdict(transfer), [task.content_hash for task in self.transfer_tasks]])
         return content_key(*parts)
 
@@ -211,11 +211,9 @@ class Ladder:
 
     def _build(self, layers: int, folder: Path, checkpoint: Path) -> None:
         recipe, metric = self.recipe(layers), self.task.config.metric
-        teacher, extra = None, None
-        if recipe.distill:
-            teacher = np.load(self.folder(self.largest) / LOGITS)
-        if self.transfer(layers):
-            extra, answers = self.transfer_set
+        teacher = np.load(self.folder(self.largest) / LOGITS) if recipe.distill else None
+        extra, answers = self.transfer_set if self.transfer(layers) else (None, None)
+        if teacher is not None and answers is not None:
             teacher = np.concatenate([teacher, answers])
         model = self._start(layers)
         result = train(

@@ -285,6 +285,9 @@ def test_smaller_models_learn_from_the_largest_ones_answers_to_queries_without_l
     assert (ladder.rows_to_see(1), ladder.rows_to_see(3)) == (480, 600)
     plain = Ladder(replace(config, transfer=False), pairs, tmp_path, 0, "cpu")
     assert plain.key(3) == ladder.key(3) and plain.key(1) != ladder.key(1)
+    load(replace(config, train=replace(config.train, distill=0.0)), pairs, tmp_path, 0, "cpu")
+    _, _, logits, extra = seen[1]
+    assert logits is None and len(extra) == 360  # the answers' labels alone
 
 
 def test_a_transfer_set_names_the_tasks_it_needs_and_refuses_what_cannot_be(encoder, pairs, tmp_path):
