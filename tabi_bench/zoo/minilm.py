@@ -154,29 +154,33 @@ class Ladder:
 
     # the transfer set of the smaller models
 
-    def transfer(self, layers: int) -> TransferConfig | None:
-        """What the model of so many layers learns from beside the train split, if anything. Raises ConfigError."""
+    @cached_property
+    def _students_transfer(self) -> TransferConfig | None:
+        """The task's transfer set, if it has one that is asked for. Raises ConfigError."""
         if self.config.transfer and not self.config.distill:
             raise ConfigError("zoo.transfer needs zoo.distill: its queries have no labels but the largest model's")
-        found = transfer_of(self.config, self.task.name) if layers != self.largest else None
+        found = transfer_of(self.config, self.task.name)
         if found and (found.made < 0 or (found.made and len(self.task.config.texts) != 2)):
             where = f"zoo.transfers.{self.task.name}.made={found.made}"
             raise ConfigError(f"{where}: at least 0 queries are made of a row, and of two texts alone")
         return found
 
+    def transfer(self, layers: int) -> TransferConfig | None:
+        """What the model of so many layers learns from beside the train split, if anything. Raises ConfigError."""
+        found = self._students_transfer  # refused for every model alike
+        return None if layers == self.largest else found
+
     @cached_property
     def transfer_tasks(self) -> list[Task]:
         """The other tasks of the transfer set, from the same source."""
-        found = transfer_of(self.config, self.task.name)
-        return [self._other(name, f"zoo.transfers: {self.task.name}") for name in (found.tasks if found else [])]
+        return [self._other(name, f"zoo.transfers: {self.task.name}") for name in self._students_transfer.tasks]
 
     @cached_property
     def transfer_set(self) -> tuple[Examples, np.ndarray]:
         """Its M queries, labelled as the largest model answers, and that model's logits (M, K)."""
         queries = [row for task in self.transfer_tasks for row in task.texts("train")]
-        found = transfer_of(self.config, self.task.name)
-        if found and found.made:
-            queries += made_queries(self.task.texts("train"), found.made, self.seed)
+        if made := self._students_transfer.made:
+            queries += made_queries(self.task.texts("train"), made, self.seed)
         examples = encode(load_tokenizer(self.encoder, self.config.max_length), queries)
         teacher = load_model(self.spec(self.largest), torch.float32, self.device)
         logits = predict(teacher, examples, self.device)

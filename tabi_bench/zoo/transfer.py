@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-MIN_WORDS = 3  # a fragment has at least so many
+from tabi_bench.zoo.training import MIN_WORDS
+
 CHUNK = 2048  # rows of the similarity matrix at a time
 
 Query = tuple[str, ...]
@@ -42,7 +43,7 @@ def made_queries(rows: Sequence[Query], rounds: int, seed: int) -> list[Query]:
 
 
 def fragment(text: str, rng: np.random.Generator) -> str:
-    """A run of words of the text, half of them or more."""
+    """A run of words of the text: half of them or more, and never fewer than MIN_WORDS of a longer text."""
     words = text.split()
     length = int(rng.integers(max(MIN_WORDS, -(-len(words) // 2)), max(MIN_WORDS, len(words)) + 1))
     start = int(rng.integers(0, max(1, len(words) - length + 1)))

@@ -11,14 +11,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from tabi_bench.config import (
-    ConfigError,
-    MinilmZooConfig,
-    SourceConfig,
-    TaskConfig,
-    TrainConfig,
-    read_file,
-)
+from tabi_bench.config import ConfigError, MinilmZooConfig, SourceConfig, TaskConfig, TrainConfig, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError
@@ -291,9 +284,9 @@ def test_smaller_models_learn_from_the_largest_ones_answers_to_queries_without_l
 
 
 def test_a_transfer_set_names_the_tasks_it_needs_and_refuses_what_cannot_be(encoder, pairs, tmp_path):
-    def key(task=pairs, **fields):
-        config = with_transfer(encoder, task.name, **fields)
-        return Ladder(replace(config, distill=fields.get("made") != 9), task, tmp_path, 0, "cpu").key(1)
+    def key(task=pairs, distill=True, **fields):
+        config = replace(with_transfer(encoder, task.name, **fields), distill=distill)
+        return Ladder(config, task, tmp_path, 0, "cpu").key(1)
 
     with pytest.raises(ConfigError, match=r"zoo\.transfers: rte cannot learn from itself"):
         key(tasks=["rte"])
@@ -308,7 +301,7 @@ def test_a_transfer_set_names_the_tasks_it_needs_and_refuses_what_cannot_be(enco
     with pytest.raises(ConfigError, match=r"zoo\.transfers\.rte: Key 'epoch' not in 'TransferConfig'"):
         key(epoch=1)
     with pytest.raises(ConfigError, match=r"zoo\.transfer needs zoo\.distill"):
-        key(made=9)
+        key(distill=False, made=9)
     with pytest.raises(ConfigError, match="unknown task 'nosuch'"):
         load(with_transfer(encoder, "rte", tasks=["nosuch"]), pairs, tmp_path, 0, "cpu")
     assert not (tmp_path / "minilm").exists()  # the largest model, which needs no such task, was not trained either

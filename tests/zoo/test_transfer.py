@@ -17,11 +17,20 @@ def test_texts_are_swapped_then_second_texts_replaced_then_fragments_taken():
     assert swapped == [(second, first) for first, second in ROWS]
     seconds = [second for _, second in ROWS]
     assert [query[0] for query in replaced] == [first for first, _ in ROWS]
-    # the third shares "cat" and "a" with the first's second text, "dogs" with the second's; its own is left out
     assert [seconds.index(query[1]) for query in replaced][:2] != [0, 1]
     assert all(query[1] != row[1] for query, row in zip(replaced, ROWS, strict=True))
     for (part, second), (whole, own) in zip(fragments, ROWS, strict=True):
         assert second == own and f" {part} " in f" {whole} " and 2 * len(part.split()) >= len(whole.split())
+
+
+def test_a_second_text_is_replaced_by_the_one_that_shares_most_with_the_first():
+    rows = [
+        ("red apples fall", "blue sky"),
+        ("blue sky above", "green apples"),
+        ("tall green trees", "red apples here"),
+    ]
+    replaced = made_queries(rows, 2, seed=0)[len(rows) :]
+    assert replaced == [(rows[0][0], rows[2][1]), (rows[1][0], rows[0][1]), (rows[2][0], rows[1][1])]
 
 
 def test_later_rounds_repeat_with_fragments_and_the_next_similar_text():
