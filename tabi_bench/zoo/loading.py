@@ -67,7 +67,10 @@ def spec_of(
     label_order: tuple[int, ...] | None = None,
     scale: tuple[float, float] | None = None,
 ) -> ModelSpec:
-    """Describes the model in `path` without loading it. Raises ModelError for an incomplete or foreign folder."""
+    """Describes the model in `path` without loading it; it reads `max_length` pieces, or as many as it has places for.
+
+    Raises ModelError for an incomplete or foreign folder.
+    """
     config = read_config(path)
     family = config.get("model_type", "")
     if family not in FAMILIES:
@@ -76,7 +79,14 @@ def spec_of(
         raise ModelError(f"{path} has no tokenizer.json; save its fast tokenizer there with save_pretrained")
     layers = config["n_layers"] if family == "distilbert" else config["num_hidden_layers"]
     params, digest = count_parameters(path), content_hash(path)
-    return ModelSpec(name, Path(path), family, layers, params, digest, max_length, label_order, scale)
+    longest = min(max_length, _places(config, max_length))
+    return ModelSpec(name, Path(path), family, layers, params, digest, longest, label_order, scale)
+
+
+def _places(config: dict, unknown: int) -> int:
+    """Pieces that the model has positions for; RoBERTa counts them from behind its padding's."""
+    places = config.get("max_position_embeddings", unknown)
+    return places - config.get("pad_token_id", 1) - 1 if config["model_type"] == "roberta" else places
 
 
 def model_class(path: Path) -> type[PreTrainedModel]:

@@ -49,6 +49,20 @@ def test_each_family_loads_with_its_own_logits(tmp_path, family):
     torch.testing.assert_close(logits(loaded), logits(saved))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_more_pieces_are_read_than_a_model_has_places_for(tmp_path, family):
+    shape = config(family)
+    shape.max_position_embeddings = 24
+    AutoModelForSequenceClassification.from_config(shape, dtype=torch.float32).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    found = spec_of(tmp_path, "m", max_length=128)
+    assert found.max_length == (23 if family == "roberta" else 24)
+    assert spec_of(tmp_path, "m", max_length=16).max_length == 16
+    longest = torch.full((1, found.max_length), 7)
+    assert load_model(found, torch.float32, "cpu")(input_ids=longest).logits.isfinite().all()
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_the_head_is_permuted_to_the_tasks_labels(tmp_path, order):
     saved = save(tmp_path)
