@@ -11,6 +11,7 @@ import pandas as pd
 from tabi_bench.account import of_cascade
 from tabi_bench.config import CascadeConfig
 from tabi_bench.evaluation import calibration, metrics, statistics
+from tabi_bench.evaluation.targets import predictions_of
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.records import Record
 from tabi_bench.system import Outcomes, Plan, System
@@ -202,8 +203,6 @@ def replayed_result(profile: Profile, said: Outcomes, reference: dict[str, float
 
 
 def _model(profile: Profile, name: str) -> dict[str, Any]:
-    from tabi_bench.evaluation.targets import predictions_of
-
     model = profile.models[name]
     value = metrics.score(profile.metric, profile.labels, predictions_of(model.logits))
     return {"name": name, "params": model.params, "layers": model.layers, "score": value, "mean_ms": model.mean_ms}
@@ -217,7 +216,7 @@ def small_level(session: Session, profile: Profile) -> dict[str, Any] | None:
     from scipy.special import softmax
 
     sure = softmax(model.logits.astype(np.float64), axis=1).max(axis=1)
-    right = model.logits.argmax(1) == profile.labels
+    right = predictions_of(model.logits) == profile.labels
     found = {
         "model": model.name,
         "auroc_right": calibration.auroc(sure, right),

@@ -21,13 +21,12 @@ from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.race import FINALISTS, race
 from tabi_bench.cascade.regression import Agreement, fit_agreement
 from tabi_bench.config import CascadeConfig
-from tabi_bench.evaluation.targets import Target
+from tabi_bench.evaluation.targets import Target, predictions_of
 from tabi_bench.profiling.profile import Profile, PruneKey
 from tabi_bench.system import FoldPlan, Infeasible, Unreachable
 
 TUNED_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the last level, tried for the ensemble `tuned`
 CHUNKS = 40  # a setting runs at least a 40th of the rows at a time
-FAILED = -1  # what a row is taken to answer if no level gave a finite output: never right
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,6 @@ class LastStep:
         """(M + 1,) mean latency by number of rows re-routed to the last level; a lower bound for untimed rows."""
         extra = np.cumsum(self.last.ms[self.cut.order] + overhead_ms)
         return (self.spent_ms + np.concatenate([[0.0], extra])) / len(self.base)
-
-
-def answers_of(output: np.ndarray) -> np.ndarray:
-    """(N,) labels or scores from outputs (N, K); FAILED where they are not finite."""
-    finite = np.isfinite(output).all(axis=1)
-    said = rules.label_of(np.where(finite[:, None], output, 0.0))
-    said[~finite] = FAILED
-    return said
 
 
 class Search:
@@ -190,7 +181,7 @@ class Search:
     def singles(self) -> None:
         """Every model alone, unless it failed on some row: there is no level after it."""
         for name, rung in self.rungs.items():
-            said = answers_of(rung.output)
+            said = predictions_of(rung.output)
             if np.isfinite(rung.output).all() and self.target.meets(said):
                 point = replace(next(self.settings((name,), ())), ensemble="large")
                 self.offer(Candidate(float(rung.ms.mean()), point, said, [1.0]))
@@ -208,7 +199,7 @@ class Search:
         offered = alpha in self.options.alphas
         for point in self.settings(names, (alpha,)):
             spent = small.ms_importance if point.wants_importance(0) else small.ms
-            last, base = self.reading(point, 1), answers_of(small.output)
+            last, base = self.reading(point, 1), predictions_of(small.output)
             step = LastStep(point, [small.output], base, float(spent.sum()), self.cut(point), last)
             candidate = self.last_threshold(step, self.limit_ms if alpha else np.inf)
             if candidate is not None:
@@ -243,10 +234,10 @@ class Search:
     def _other(self, step: LastStep) -> tuple[np.ndarray, int]:
         """(N,) answers with the last level, hoped for where it has not run; how many rows in order it has run."""
         full_text = self.rungs[step.point.models[-1]].output
-        other = self.hoped(step.base, answers_of(step.point.combine_rows([*step.passed, full_text])))
+        other = self.hoped(step.base, predictions_of(step.point.combine_rows([*step.passed, full_text])))
         known = step.last.known(step.cut.order)
         rows = step.cut.order[:known]
-        other[rows] = answers_of(step.point.combine_rows([o[rows] for o in (*step.passed, step.last.output)]))
+        other[rows] = predictions_of(step.point.combine_rows([o[rows] for o in (*step.passed, step.last.output)]))
         return other, known
 
     def hoped(self, base: np.ndarray, full_text: np.ndarray) -> np.ndarray:

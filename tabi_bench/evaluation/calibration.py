@@ -9,8 +9,11 @@ BINS = 15  # of equal width (Guo et al. 2017)
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """One row per bin (low, high] that holds queries: low, high, confidence and accuracy (means), n."""
-    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    """One row per bin (low, high] that holds queries: low, high, confidence and accuracy (means), n.
+
+    A confidence that is not a number (a model failed) is none at all: 0, here and in `auroc`.
+    """
+    confidence, correct = _known(confidence), np.asarray(correct, np.float64)
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     n = np.bincount(index, minlength=bins)
@@ -31,4 +34,8 @@ def auroc(confidence: np.ndarray, correct: np.ndarray) -> float:
     from sklearn.metrics import roc_auc_score
 
     correct = np.asarray(correct, bool)
-    return float("nan") if correct.all() or not correct.any() else float(roc_auc_score(correct, confidence))
+    return float("nan") if correct.all() or not correct.any() else float(roc_auc_score(correct, _known(confidence)))
+
+
+def _known(confidence: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(np.asarray(confidence, np.float64), nan=0.0)

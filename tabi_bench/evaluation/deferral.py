@@ -8,9 +8,10 @@ import numpy as np
 def deferral_curve(confidence: np.ndarray, small_right: np.ndarray, large_right: np.ndarray) -> np.ndarray:
     """(N + 1,) accuracy when the 0, 1, ..., N least confident queries are re-routed; ties in row order.
 
-    confidence: (N,); small_right, large_right: (N,) whether each model is right.
+    confidence: (N,), NaN (the small model failed) below all others; small_right, large_right: (N,) whether each model
+    is right.
     """
-    order = np.argsort(confidence, kind="stable")
+    order = np.argsort(np.nan_to_num(confidence, nan=-np.inf), kind="stable")
     gain = np.asarray(large_right, np.float64)[order] - np.asarray(small_right, np.float64)[order]
     return (np.sum(small_right) + np.concatenate([[0.0], np.cumsum(gain)])) / len(order)
 

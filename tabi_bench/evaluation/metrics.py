@@ -28,7 +28,7 @@ def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """F1 of label 1, as GLUE reports it for mrpc and qqp."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(labels, predictions, pos_label=1, zero_division=0.0))
+    return float(f1_score(labels == 1, predictions == 1, zero_division=0.0))
 
 
 def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:

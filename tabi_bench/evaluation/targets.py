@@ -22,13 +22,20 @@ if TYPE_CHECKING:
 
 RESAMPLES = 200
 BATCH = 64  # counts that `first_met` bootstraps at a time
+FAILED = -1  # what a row is taken to answer without a finite output: never right
 TOLERANCE = 1e-9  # of rounding, when a score equals the target
 
 
-def predictions_of(logits: np.ndarray) -> np.ndarray:
-    """(N,) labels, int64, from logits (N, K); with one output (regression) the scores, float64."""
-    logits = np.asarray(logits)
-    return logits[:, 0].astype(np.float64) if logits.shape[1] == 1 else logits.argmax(1).astype(np.int64)
+def predictions_of(outputs: np.ndarray) -> np.ndarray:
+    """(N,) labels, int64, of logits or probabilities (N, K); with one output (regression) the scores, float64.
+
+    FAILED where they are not finite.
+    """
+    outputs = np.asarray(outputs)
+    finite = np.isfinite(outputs).all(axis=1)
+    said = outputs[:, 0].astype(np.float64) if outputs.shape[1] == 1 else outputs.argmax(1).astype(np.int64)
+    said[~finite] = FAILED
+    return said
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pandas as pd
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.break_even import pairs
 from tabi_bench.cascade.calibration import outputs_of
+from tabi_bench.cascade.plans import Point
 from tabi_bench.config import method_options
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
@@ -45,8 +46,8 @@ def _fold(profile: Profile, fold: Any, number: int) -> pd.DataFrame:
     small, large = (profile.models[point["models"][level]] for level in (0, -1))
     first = outputs_of(small.logits[at], point["temperatures"][0])
     levels = [first, outputs_of(large.logits[at], point["temperatures"][-1])]
-    weights = [point["weights"][0], point["weights"][-1]]
-    both = rules.combine(levels, weights, point["ensemble"], point.get("share", 0.5))
+    ends = [[point[field][0], point[field][-1]] for field in ("models", "temperatures", "weights")]
+    both = Point(*ends, ensemble=point["ensemble"], share=point.get("share", 0.5)).combine_rows(levels)
     several = len(point["models"]) > 1
     columns = {
         "row": rows,
@@ -82,7 +83,7 @@ def oracle_share(profile: Profile, tabi: Plan, infaas: Plan) -> float | None:
 
 def threshold_curve(metric: str, queries: pd.DataFrame) -> pd.DataFrame:
     """tau against share (re-routed), score and mean_ms, at quantiles of the confidence. queries: from `routed`."""
-    taus = np.unique(np.quantile(queries.confidence, np.linspace(0, 1, GRID)))
+    taus = np.unique(np.nanquantile(queries.confidence, np.linspace(0, 1, GRID)))
     found = []
     for tau in [*taus, np.nextafter(taus[-1], 2.0)]:
         on = rules.reroute(queries.confidence.to_numpy(), tau)

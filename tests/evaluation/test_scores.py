@@ -10,8 +10,9 @@ from sklearn.metrics import matthews_corrcoef
 
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
-from tabi_bench.evaluation.metrics import matthews
+from tabi_bench.evaluation.metrics import matthews, score
 from tabi_bench.evaluation.statistics import mcnemar, resampled, wilson
+from tabi_bench.evaluation.targets import FAILED, predictions_of
 
 
 def test_wilson_by_hand():
@@ -63,3 +64,15 @@ def test_deferral_by_hand():
     assert oracle_curve(small, large).tolist() == [0.5, 0.75, 0.75, 0.75, 0.5]
     assert area(random_curve(small, large)) == 0.5
     assert area(oracle_curve(small, large)) == pytest.approx(0.6875)
+
+
+def test_a_failed_model_is_never_right_nor_sure():
+    """NaN: no answer of any class, no confidence; the first to be re-routed. F1 counts it as not the label."""
+    outputs = np.array([[0.1, 0.9], [np.nan, 0.5], [0.8, 0.2]])
+    assert predictions_of(outputs).tolist() == [1, FAILED, 0]
+    assert predictions_of(np.array([[0.5], [np.nan]])).tolist() == [0.5, FAILED]
+    assert score("f1", np.array([1, 1, 0]), predictions_of(outputs)) == pytest.approx(2 / 3)
+    confidence, right = np.array([0.9, np.nan, 0.8]), np.array([True, False, True])
+    assert auroc(confidence, right) == 1.0
+    assert reliability(confidence, right).n.sum() == 3 and np.isfinite(ece(confidence, right))
+    assert deferral_curve(confidence, right, np.ones(3)).tolist() == pytest.approx([2 / 3, 1, 1, 1])
