@@ -76,6 +76,7 @@ class Row:
     logits_off: float | None = None  # largest difference over the text's largest logit, of the worst text
     logits_close: float | None = None  # share of texts where that is at most CLOSE
     logits_apart: float | None = None  # largest difference of any logit
+    logits_norm: float | None = None  # norm of the differences of all texts over that of their logits
     words_alike: float | None = None  # share of words kept or pruned alike
     error: str | None = None
     engine: dict[str, Any] = field(default_factory=dict)
@@ -248,6 +249,8 @@ def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
     off = apart / np.array([np.abs(b.logits).max() for _, b in pairs])
     row.logits_off, row.logits_apart = float(off.max()), float(apart.max())
     row.logits_close = float((off <= CLOSE).mean())
+    ours, theirs = (np.stack([output.logits for output in each]) for each in (outputs, reference))
+    row.logits_norm = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
     row.words_alike = float(np.concatenate([kept(a.importance) == kept(b.importance) for a, b in pairs]).mean())
 
 
@@ -351,7 +354,8 @@ def header(on: str, bandwidth: float | None) -> dict[str, Any]:
 
 
 COLUMNS = ("text_p50", "text_p99", "tokenise_p50", "forward_p50", "replay_p50", "outside_us", "stream_ms")
-COLUMNS += ("times_streaming", "labels_equal", "logits_off", "logits_close", "logits_apart", "words_alike")
+COLUMNS += ("times_streaming", "labels_equal", "logits_norm", "logits_off", "logits_close", "logits_apart")
+COLUMNS += ("words_alike",)
 
 
 def _cells(row: Row) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 
 from tabi_bench.engines import bench
@@ -52,6 +53,7 @@ def test_agreement_with_the_reference():
     compare(row, [one, one], [one, other])
     assert (row.labels_equal, row.logits_off, row.words_alike) == (0.5, 2.0, 5 / 6)
     assert (row.logits_close, row.logits_apart) == (0.5, 4.0)
+    assert row.logits_norm == pytest.approx((4**2 / (5 + 5)) ** 0.5)
     assert kept(one.importance).tolist() == [False, True, True]
 
 
