@@ -14,6 +14,7 @@ import numpy as np
 from baselines.common import Points, best, decide, fold_plan, full_text, predictions, said
 from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.race import race
+from tabi_bench.cascade.rules import softmax, tied
 from tabi_bench.config import InfaasConfig, SingleConfig
 from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError, Unreachable, ask
 
@@ -50,12 +51,13 @@ class OneModel:
         """What `answer` says on validation rows (N,), from profiled logits."""
         at, fold = profile.at(rows), plan.fold_of(rows)
         labels = np.empty(len(rows), np.float64 if profile.n_outputs == 1 else np.int64)
-        latency_ms = np.empty(len(rows))
+        latency_ms, borderline = np.empty(len(rows)), np.zeros(len(rows), bool)
         for k, served in enumerate(plan.folds):
             mine, model = fold == k, profile.models[served.point["model"]]
             labels[mine] = decide(model.logits[at[mine]])
             latency_ms[mine] = model.latency(model.tokens[at[mine]])
-        return full_text(rows, labels, latency_ms)
+            borderline[mine] = tied(softmax(model.logits[at[mine]]))
+        return full_text(rows, labels, latency_ms, borderline=borderline)
 
     def describe(self) -> Mapping[str, Any]:
         return {"models": list(self.models)}

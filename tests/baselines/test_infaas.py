@@ -90,3 +90,9 @@ def test_a_regression_answers_with_the_score(zoo, queries):
     outcomes = Infaas.replay(plan, profile, np.arange(3))
     assert [system.answer(query).label for query in queries[:3]] == outcomes.labels.tolist()
     assert outcomes.labels == pytest.approx([0.1, 2.0, 4.5])
+
+
+def test_what_a_model_leaves_between_two_labels_is_borderline():
+    profile = profile_of(LABELS, {"small": np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0005], [0.0, 1.0]])})
+    plan = plan_of(Single.plan(profile, PlainTarget(profile, 0.5), SingleConfig("single", "small")))
+    assert Single.replay(plan, profile, profile.rows).borderline.tolist() == [False, False, True, False]
