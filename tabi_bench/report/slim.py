@@ -2,9 +2,9 @@
 
 Kept: every record, floats to seven digits, without what the main table's records of the same task say already; of the
 engines named (all, if none is) the plans that a table reads, Tabi's, and INFaaS's where traces stay, without the rows
-they were tuned on, and one profile per task, the one that derived tables read; of traces those of the main table and,
-of pruning, the queries that went on, with the columns that are read, times as float32. Where a task has many labels,
-logits are rounded to steps of 1/32, or of 1/2 where they hardly count.
+they were tuned on, and one profile per task, the one that derived tables read; of traces those of the main table's
+first seed and, of pruning, the queries that went on, with the columns that are read, times as float32. Where a task has many
+labels, logits are rounded to steps of 1/32, or of 1/2 where they hardly count.
 There is no text in any of them.
 """
 
@@ -49,6 +49,7 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name another folder, or remove it")
     told = {run.record.task for run in results.runs if run.label == "main_table"}
+    seeds = {run.record.config["seed"] for run in results.runs}
     for run in results.runs:
         folder = out / run.folder.relative_to(results.root)
         folder.mkdir(parents=True)
@@ -58,7 +59,8 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
         _dump(record, folder / "record.json")
         if _named(run, engines):
             _plan(run, folder)
-        _trace(run, results, folder)
+        if run.record.config["seed"] == min(seeds):
+            _trace(run, results, folder)
     for path in _profiles(results, engines):
         target = out / path.relative_to(results.root)
         target.parent.mkdir(parents=True, exist_ok=True)

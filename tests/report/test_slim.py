@@ -52,6 +52,19 @@ def test_what_is_kept(whole, tmp_path_factory):
     assert sent_on[0].position.tolist() == sent_on[1].position.tolist()
 
 
+def test_a_second_seed_keeps_its_numbers_without_its_traces(results, tmp_path_factory):
+    write(results, *(record(m, "s", seed=1, run_id=f"sst2-{m}-s") for m in ("infaas", "tabi")))
+    out = tmp_path_factory.mktemp("slim") / "copy"
+    slim(results, out)
+    traced = {path.parent.name for path in out.rglob("trace.parquet")}
+    assert "sst2-tabi-a" in traced and not traced & {"sst2-infaas-s", "sst2-tabi-s"}
+    assert (results / "main_table/sst2-tabi-s/trace.parquet").exists()
+    before, after = built(results), built(out)
+    assert set(before) == set(after) and "seeds" in after
+    for name, table in before.items():
+        pd.testing.assert_frame_equal(table.text(), after[name].text())
+
+
 def test_what_the_main_table_says_of_a_tasks_models_is_not_said_again(results, tmp_path_factory):
     details = {"deferral": [0.123456789], "plain_rule": {"score": 0.987654321}}
     write(results, record("tabi", "f", label="ablation", details=details))
