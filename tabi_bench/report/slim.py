@@ -3,9 +3,8 @@
 Kept: every record, floats to seven digits, without what the main table's records of the same task say already; of the
 engines named (all, if none is) the plans that a table reads, Tabi's, and INFaaS's where traces stay, without the rows
 they were tuned on, and one profile per task, the one that derived tables read; of traces those of the main table's
-first seed and, of pruning, the queries that went on, with the columns that are read, times as float32. Where a task has many
-labels, logits are rounded to steps of 1/32, or of 1/2 where they hardly count.
-There is no text in any of them.
+first seed and, of pruning, the queries that went on, with the columns that are read, times as float32. Where a task has
+many labels, logits are rounded to steps of 1/32, or of 1/2 where they hardly count. There is no text in any of them.
 """
 
 from __future__ import annotations
