@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.common import NonFiniteOutput, Points, best, decide, fold_plan, full_text, predictions
-from tabi_bench.cascade.rules import softmax, tied
+from baselines.common import NonFiniteOutput, Points, best, between_labels, decide, fold_plan, full_text, predictions
 from tabi_bench.cascade.system import Stages
 from tabi_bench.config import CocktailConfig
 from tabi_bench.evaluation.metrics import score
@@ -159,7 +158,7 @@ class Cocktail:
             says = np.stack([decide(model.logits[at[mine]]) for model in models])
             labels[mine] = combine(says, np.array([served.point["weights"][name] for name in names]))
             latency_ms[mine] = np.max([model.latency(model.tokens[at[mine]]) for model in models], axis=0)
-            borderline[mine] = np.any([tied(softmax(model.logits[at[mine]])) for model in models], axis=0)
+            borderline[mine] = np.any([between_labels(model.logits[at[mine]]) for model in models], axis=0)
         return full_text(rows, labels, latency_ms, borderline=borderline)
 
     def describe(self) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tabi_bench.cascade.rules import softmax, tied
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.system import FoldPlan, Outcomes, Plan, PlanError
 
@@ -21,6 +22,11 @@ class NonFiniteOutput(RuntimeError):
 def decide(logits: np.ndarray) -> np.ndarray:
     """Labels (...,) of logits (..., K): the argmax (the lowest of equals), or the score itself where K is 1."""
     return logits[..., 0].astype(np.float64) if logits.shape[-1] == 1 else logits.argmax(axis=-1)
+
+
+def between_labels(logits: np.ndarray) -> np.ndarray:
+    """(N,) bool: logits (N, K) whose two likeliest labels are so near that another run may give the other."""
+    return tied(softmax(logits))
 
 
 def finite(logits: np.ndarray, model: str, query: int) -> np.ndarray:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.common import Points, decide, finite, fold_plan, full_text
-from tabi_bench.cascade.rules import BAND, softmax, tied
+from baselines.common import Points, between_labels, decide, finite, fold_plan, full_text
+from tabi_bench.cascade.rules import BAND, softmax
 from tabi_bench.cascade.system import Stages
 from tabi_bench.config import DeebertConfig
 from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError
@@ -73,7 +73,7 @@ class Exits:
         logits = [*(model.ramps[layer] for layer in layers[:-1]), model.logits]
         trunk_ms = model.latency(model.tokens) * times.share[np.array(layers) - 1][:, None]
         entropies = np.stack([entropy(z) for z in logits[:-1]])
-        answers, ties = (np.stack([said(z) for z in logits]) for said in (decide, lambda z: tied(softmax(z))))
+        answers, ties = (np.stack([said(z) for z in logits]) for said in (decide, between_labels))
         return cls(name, layers, entropies, answers, ties, trunk_ms, times.ramp_ms)
 
     def only(self, ramps: tuple[int, ...]) -> Exits:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.common import Points, best, decide, fold_plan, full_text, predictions, said
+from baselines.common import Points, best, between_labels, decide, fold_plan, full_text, predictions, said
 from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.race import race
-from tabi_bench.cascade.rules import softmax, tied
 from tabi_bench.config import InfaasConfig, SingleConfig
 from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError, Unreachable, ask
 
@@ -56,7 +55,7 @@ class OneModel:
             mine, model = fold == k, profile.models[served.point["model"]]
             labels[mine] = decide(model.logits[at[mine]])
             latency_ms[mine] = model.latency(model.tokens[at[mine]])
-            borderline[mine] = tied(softmax(model.logits[at[mine]]))
+            borderline[mine] = between_labels(model.logits[at[mine]])
         return full_text(rows, labels, latency_ms, borderline=borderline)
 
     def describe(self) -> Mapping[str, Any]:

@@ -243,15 +243,15 @@ def kept(importance: np.ndarray) -> np.ndarray:
 
 def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
     """Fills in the agreement of a row with float32 eager on the same texts."""
-    pairs = list(zip(outputs, reference, strict=True))
-    row.labels_equal = float(np.mean([a.logits.argmax() == b.logits.argmax() for a, b in pairs]))
-    apart = np.array([np.abs(a.logits - b.logits).max() for a, b in pairs])
-    off = apart / np.array([np.abs(b.logits).max() for _, b in pairs])
+    ours, theirs = (np.stack([output.logits for output in each]) for each in (outputs, reference))
+    row.labels_equal = float((ours.argmax(1) == theirs.argmax(1)).mean())
+    apart = np.abs(ours - theirs).max(1)
+    off = apart / np.abs(theirs).max(1)
     row.logits_off, row.logits_apart = float(off.max()), float(apart.max())
     row.logits_close = float((off <= CLOSE).mean())
-    ours, theirs = (np.stack([output.logits for output in each]) for each in (outputs, reference))
     row.logits_norm = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-    row.words_alike = float(np.concatenate([kept(a.importance) == kept(b.importance) for a, b in pairs]).mean())
+    alike = [kept(a.importance) == kept(b.importance) for a, b in zip(outputs, reference, strict=True)]
+    row.words_alike = float(np.concatenate(alike).mean())
 
 
 def reference_outputs(spec: ModelSpec, texts: list[str], on: str) -> list[Output]:

@@ -48,7 +48,7 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name another folder, or remove it")
     told = {run.record.task for run in results.runs if run.label == "main_table"}
-    seeds = {run.record.config["seed"] for run in results.runs}
+    first_seed = min((run.record.config["seed"] for run in results.runs), default=0)
     for run in results.runs:
         folder = out / run.folder.relative_to(results.root)
         folder.mkdir(parents=True)
@@ -58,7 +58,7 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
         _dump(record, folder / "record.json")
         if _named(run, engines):
             _plan(run, folder)
-        if run.record.config["seed"] == min(seeds):
+        if run.record.config["seed"] == first_seed:
             _trace(run, results, folder)
     for path in _profiles(results, engines):
         target = out / path.relative_to(results.root)
