@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from tabi_bench.cascade import rules
-from tabi_bench.cascade.break_even import pairs
 from tabi_bench.cascade.calibration import outputs_of
-from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.point import Point
 from tabi_bench.config import method_options
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
 from tabi_bench.evaluation.metrics import score
-from tabi_bench.evaluation.targets import Target, predictions_of
+from tabi_bench.planning.break_even import pairs
+from tabi_bench.planning.targets import Target, predictions_of
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.registry import SYSTEMS, lookup
 from tabi_bench.system import Infeasible, Plan, Unreachable

@@ -11,10 +11,10 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from tabi_bench.cascade.break_even import break_even as by_pair
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.evaluation.statistics import percentile
-from tabi_bench.evaluation.targets import predictions_of
+from tabi_bench.planning.break_even import break_even as by_pair
+from tabi_bench.planning.targets import predictions_of
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.report import derived, paper
 from tabi_bench.report.cells import NONE, Column, Row, Table, absent, make_table, number, percent, provenance, word

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import matthews_corrcoef
+from tabi_bench.evaluation.targets import FAILED, predictions_of
 
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
 from tabi_bench.evaluation.metrics import matthews, score
 from tabi_bench.evaluation.statistics import mcnemar, resampled, wilson
-from tabi_bench.evaluation.targets import FAILED, predictions_of
 
 
 def test_wilson_by_hand():

@@ -13,7 +13,7 @@ import pandas as pd
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
 from tabi_bench.evaluation.metrics import score
-from tabi_bench.evaluation.targets import predictions_of
+from tabi_bench.planning.targets import predictions_of
 from tabi_bench.profiling.profile import Profile
 
 SHARES = np.linspace(0, 1, 51)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import binom
 
-from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.rules import ALWAYS
-from tabi_bench.evaluation.targets import predictions_of
+from tabi_bench.planning.targets import predictions_of
 from tabi_bench.tasks.folds import two_folds
 
 if TYPE_CHECKING:
