@@ -17,7 +17,7 @@ from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.config import CascadeConfig, ControlConfig
-from tabi_bench.evaluation.metrics import score
+from tabi_bench.evaluation.metrics import metric_of, score
 from tabi_bench.evaluation.targets import Target, predictions_of
 from tabi_bench.system import FoldPlan, Outcomes, Plan, PlanError
 
@@ -152,9 +152,9 @@ def least_rerouting(
     """The cheapest positions to answer by `large` instead of `small` until the score is `goal`, and whether it is.
 
     All (N,). Only answers that get better are candidates: wrong ones that become right, cheapest first; for scores
-    (pearson) those that come closer, by squared error saved per millisecond. If all of them do not suffice, all.
+    those that come closer, by squared error saved per millisecond. If all of them do not suffice, all.
     """
-    if metric == "pearson":
+    if metric_of(metric).regression:
         gain = (small - labels) ** 2 - (large - labels) ** 2
         rank = -gain / cost_ms
     else:

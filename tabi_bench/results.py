@@ -78,11 +78,12 @@ def _served(fold: Any, profile: Profile) -> int:
 
 def latencies(trace: pd.DataFrame) -> dict[str, Any]:
     """Mean and percentiles with their intervals, over all served queries."""
-    ms, rows = trace.latency_ms.to_numpy(), trace.row.to_numpy()
-    mean = statistics.mean_latency(ms)
+    ms, rows, blocks = (trace[column].to_numpy() for column in ("latency_ms", "row", "block"))
+    mean = statistics.mean_latency(ms, blocks)
     found = {"mean": mean.value, "mean_low": mean.low, "mean_high": mean.high, "n": mean.n}
+    found["blocks"] = len(np.unique(blocks))
     for q in PERCENTILES:
-        p = statistics.percentile(ms, q, rows)
+        p = statistics.percentile(ms, q, blocks, rows)
         found[f"p{round(100 * q)}"] = p.value if p.enough else None
         if q == 0.99:
             found |= {"p99_low": p.low, "p99_high": p.high, "distinct": p.distinct}
@@ -122,12 +123,12 @@ def against(
     ours, theirs = first_pass(trace), first_pass(other)
     difference = statistics.score_difference(metric, labels, ours, theirs, seed=seed)
     reduction = statistics.latency_reduction(
-        trace.latency_ms.to_numpy(), other.latency_ms.to_numpy(), trace.block.to_numpy(), seed=seed
+        trace.latency_ms.to_numpy(), other.latency_ms.to_numpy(), trace.block.to_numpy()
     )
     return {
         "method": method,
         "accuracy_difference": asdict(difference),
-        "mcnemar_p": statistics.mcnemar(labels, ours, theirs) if metric != "pearson" else None,
+        "mcnemar_p": statistics.mcnemar(labels, ours, theirs) if not metrics.metric_of(metric).regression else None,
         "latency_ms": float(other.latency_ms.mean()),
         "reduction_pct": reduction.value,
         "reduction_low": reduction.low,

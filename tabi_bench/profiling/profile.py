@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tabi_bench.evaluation.metrics import metric_of
+
 
 @dataclass(frozen=True)
 class LatencyCurve:
@@ -150,7 +152,7 @@ class Profile:
     """
 
     task: str
-    metric: str  # accuracy | matthews | pearson
+    metric: str  # see evaluation.metrics
     n_outputs: int
     rows: np.ndarray  # (N,) row numbers in the validation split
     labels: np.ndarray  # (N,)
@@ -166,7 +168,7 @@ class Profile:
 
     @property
     def is_regression(self) -> bool:
-        return self.metric == "pearson"
+        return metric_of(self.metric).regression
 
     @property
     def names(self) -> list[str]:
