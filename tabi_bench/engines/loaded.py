@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoding, encoder_of
 from tabi_bench.engines.importance import word_importance
 from tabi_bench.zoo.base import ModelSpec
