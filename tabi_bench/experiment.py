@@ -25,7 +25,6 @@ from tabi_bench.cascade.search import verify
 from tabi_bench.config import CascadeConfig, Config, MethodConfig, systems_of
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Engine
-from tabi_bench.engines.encoding import forget_words
 from tabi_bench.evaluation.targets import Target
 from tabi_bench.fingerprint import check_plan, fingerprint
 from tabi_bench.profiling.build import build_profile, engine_key, run_models
@@ -159,7 +158,7 @@ def _measure(session: Session, cache_dir: Path) -> list[Record]:
     plans, infeasible = _plans(session, profile, given)
     plain = plain_rule(session, profile) if config.search.margin_se and not config.plan else {}
     systems = {name: _deploy(session, name, plan, profile, plans) for name, plan in plans.items()}
-    forget_words()
+    session.engine.forget_words()
     log.info("serving %d queries to %s", max(len(task.queries), config.scenario.min_queries), ", ".join(systems))
     with device.exclusive(device.describe(session.engine.device)["id"], log):
         traces = serve(systems, task.queries, profile.rows, config.scenario, config.seed, session.engine.device)

@@ -61,6 +61,8 @@ class Model(Protocol):
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output: ...
 
+    def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]: ...
+
     def set_temperature(self, temperature: float) -> None: ...
 
 
@@ -85,8 +87,13 @@ class Engine(Protocol):
     device: str  # "cpu" or "cuda:0"
     dtype: str  # "float32", "float16"
 
-    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> Model:
-        """importance: None, "last" or "mean" (over layers): which attention `want_importance` reads."""
+    def load(
+        self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False, instance: str = ""
+    ) -> Model:
+        """importance: None, "last" or "mean" (over layers): which attention `want_importance` reads.
+
+        instance: loads of the same model share weights and graphs; under another name it has its own.
+        """
         ...
 
     def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> SegmentedModel:
@@ -108,6 +115,10 @@ class Engine(Protocol):
 
     def describe(self) -> dict:
         """For the record: buckets, padding share, capture and compile seconds, recompilations, fallbacks by model."""
+        ...
+
+    def forget_words(self) -> None:
+        """Empties the tokenizers' memory of words: profiling has seen all queries, serving has not."""
         ...
 
     def close(self) -> None:

@@ -86,9 +86,9 @@ class OnnxModel(LoadedModel):
     """One session per kind of output, made at first use."""
 
     def __init__(self, spec: ModelSpec, network: Network, engine: OnnxEngine):
-        super().__init__(spec)
+        super().__init__(spec, engine.encoders)
         self.network, self.engine = network, engine
-        self._eager = EagerModel(spec, network, "cpu")
+        self._eager = EagerModel(spec, engine.encoders, network, "cpu")
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
         """Logits; importance if the model was loaded with it (a ValueError if not)."""
@@ -131,11 +131,11 @@ class OnnxEngine(EagerEngine):
         if config.quantize:
             self.dtype = "int8"
 
-    def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
+    def network(self, spec: ModelSpec, importance: str | None, pooled: bool, instance: str = "") -> Network:
         """See EagerEngine; weights are float32 until they are exported."""
         chosen, self.dtype = self.dtype, "float32"
         try:
-            return super().network(spec, importance, pooled)
+            return super().network(spec, importance, pooled, instance)
         finally:
             self.dtype = chosen
 
