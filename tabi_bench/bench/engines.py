@@ -1,4 +1,4 @@
-"""Every engine beside what users call: `python -m tabi_bench.engines.bench --models minilm-l6 bert-large --lengths 32`.
+"""Every engine beside what users call: `python -m tabi_bench.bench.engines --models minilm-l6 bert-large --lengths 32`.
 
 Models are named by shape (random weights: their speed is that of trained ones; `paper`: all twelve of the paper) or by
 folder. The entries of one model and length answer the same texts, interleaved in rounds of short blocks. An entry that
@@ -33,8 +33,9 @@ from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Output
 from tabi_bench.records import revision
 from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.families import family
+from tabi_bench.zoo.families.shapes import PAPER, SHAPES, random_model, shape_spec
 from tabi_bench.zoo.loading import load_model, load_tokenizer, spec_of
-from tabi_bench.zoo.shapes import PAPER, SHAPES, random_model, shape_spec
 
 ENTRIES: dict[str, dict[str, Any]] = {
     "eager": {"name": "eager", "fuse_qkv": False},
@@ -162,9 +163,10 @@ def _plain_model(spec: ModelSpec, arguments: argparse.Namespace) -> tuple[Any, A
     dtype = getattr(torch, chosen)
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(spec.path / "tokenizer.json"), **special)
-    names = ["input_ids", "attention_mask"] + ["token_type_ids"] * (spec.family not in ("distilbert", "roberta"))
-    tokenizer.model_input_names = names
-    return read_model(spec, dtype, on), tokenizer, on, dtype
+    model = read_model(spec, dtype, on)
+    typed = family(spec.family).takes_types(model.config)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"] + ["token_type_ids"] * typed
+    return model, tokenizer, on, dtype
 
 
 def pipeline_entry(spec: ModelSpec, arguments: argparse.Namespace) -> Entry:
@@ -397,7 +399,7 @@ def save(folder: Path, facts: dict[str, Any], rows: list[Row]) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tabi_bench.engines.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tabi_bench.bench.engines", description=__doc__)
     shapes = f"folders, or shapes: paper (the paper's twelve), {', '.join(SHAPES)}"
     parser.add_argument("--models", nargs="+", default=["minilm-l6"], help=shapes)
     parser.add_argument("--lengths", nargs="+", type=int, default=[32], help="pieces per text")

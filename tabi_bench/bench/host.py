@@ -1,6 +1,6 @@
 """Models without layers, compiled and in numpy: microseconds of one query by its length.
 
-    python -m tabi_bench.engines.host_bench
+    python -m tabi_bench.bench.host
 
 Random weights at MiniLM's size (30,522 pieces, 384 wide); pieces drawn from 2,000, as most words of real texts are
 frequent ones. Both ways take turns, block by block; medians of all calls. "hot" calls follow each other; before each
@@ -25,7 +25,7 @@ from transformers.utils import logging
 
 from tabi_bench import device
 from tabi_bench.engines.base import Output
-from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.host import HostModel
 from tabi_bench.zoo.layerless import layerless
 from tabi_bench.zoo.loading import spec_of
@@ -41,7 +41,7 @@ def random_model(folder: Path, texts: int, labels: int) -> HostModel:
     torch.manual_seed(0)
     layerless(texts)(BertConfig(**SHAPE, num_labels=labels)).save_pretrained(folder)
     Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
-    return HostModel(spec_of(folder, folder.name, MAX_LENGTH))
+    return HostModel(spec_of(folder, folder.name, MAX_LENGTH), Encoders())
 
 
 def queries(texts: int, length: int) -> list[Encoding]:
@@ -76,9 +76,7 @@ def _time(call: Callable[[Encoding], Output], encoding: Encoding, displaced: boo
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tabi_bench.engines.host_bench", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m tabi_bench.bench.host", description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=1000, help="timed calls of each way at each length")
     options = parser.parse_args(argv)
     logging.disable_progress_bar()
