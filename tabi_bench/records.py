@@ -18,7 +18,7 @@ import tabi_bench
 from tabi_bench.cache import content_key, file_sha256, write_atomically
 from tabi_bench.config import Config
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # from 2 on, intervals of latencies are over blocks, not over the queries within them
 # settings that do not change what is measured
 UNHASHED = ("results_dir", "cache_dir", "overwrite", "prepare", "label", "cost")
 
