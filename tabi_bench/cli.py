@@ -18,7 +18,7 @@ from tabi_bench.config import Config, ConfigError, conf_dir, from_dict_config, r
 from tabi_bench.sweep import guarded
 
 if TYPE_CHECKING:
-    from tabi_bench.records import Record
+    from tabi_bench.records.record import Record
 
 log = logging.getLogger(__name__)
 

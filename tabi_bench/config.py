@@ -194,6 +194,11 @@ class MethodConfig:
 
     name: str = MISSING
 
+    @property
+    def importance_options(self) -> tuple[str, ...]:
+        """Which kinds of importance its systems may read."""
+        return ()
+
 
 @dataclass
 class CascadeConfig(MethodConfig):
@@ -211,6 +216,10 @@ class CascadeConfig(MethodConfig):
     ensembles: list[str] = field(
         default_factory=lambda: ["weighted", "large"]
     )  # searched: weighted | large | log_odds | tuned
+
+    @property
+    def importance_options(self) -> tuple[str, ...]:
+        return (self.importance,) if any(alpha > 0 for alpha in self.alphas) else ()
 
 
 @dataclass
@@ -258,6 +267,10 @@ class ControlConfig(MethodConfig):
     """random, oracle: built on the plan of `tabi`."""
 
     tabi: CascadeConfig = field(default_factory=lambda: CascadeConfig(name="tabi"))
+
+    @property
+    def importance_options(self) -> tuple[str, ...]:
+        return self.tabi.importance_options
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -311,6 +324,7 @@ class Config:
     prepare: bool = False
     derive: str | None = None  # a derived preset: what to draw from the records and profiles of results_dir
     label: str = "adhoc"  # folder of the records: the experiment's name
+    systems: dict[str, Any] = field(default_factory=dict)
 
 
 # --- Hydra ------------------------------------------------------------------------------------------------------------
@@ -420,6 +434,7 @@ def from_dict_config(raw: DictConfig) -> Config:
     if config.target.kind is None:
         config.target.kind = _target_kind(config)
     _check(config)
+    config.systems = systems_of(config)
     return config
 
 
@@ -436,7 +451,12 @@ def systems_of(config: Config) -> dict[str, MethodConfig]:
     """
     names = config.compare or ["infaas", config.method.name]
     names = list(dict.fromkeys(names))
-    found = {name: config.method if name == config.method.name else method_options(name) for name in names}
+    found = {
+        name: config.method
+        if name == config.method.name
+        else method_options(name if name != "reference_again" else names[0])
+        for name in names
+    }
     tabi = config.method.tabi if isinstance(config.method, ControlConfig) else found.get("tabi")
     if tabi is None:
         return found
@@ -478,7 +498,7 @@ def _check(config: Config) -> None:
     if Path(config.label).is_absolute() or ".." in Path(config.label).parts or not config.label:
         raise ConfigError(f"label={config.label!r}: a folder below results_dir")
     for name in config.compare or []:
-        if name not in METHODS:
+        if name not in METHODS and name != "reference_again":
             raise ConfigError(f"compare names an unknown method {name!r}; there are: {', '.join(METHODS)}")
     _check_plan(config)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tabi_bench.system import System
 
 SYSTEMS = {
     "tabi": "tabi_bench.cascade.system:Cascade",
@@ -14,6 +18,7 @@ SYSTEMS = {
     "deebert": "baselines.deebert:Deebert",
     "random": "baselines.controls:RandomRouting",
     "oracle": "baselines.controls:Oracle",
+    "reference_again": "baselines.controls:ReferenceAgain",
 }
 SOURCES = {
     "generated": "tabi_bench.tasks.generated:load",
@@ -41,3 +46,10 @@ def lookup(table: dict[str, str], name: str, what: str) -> Any:
         raise ValueError(f"unknown {what} {name!r}; there are: {', '.join(table)}")
     module, attribute = table[name].split(":")
     return getattr(import_module(module), attribute)
+
+
+def system_classes(names: Iterable[str]) -> dict[str, type[System]]:
+    """The classes of a session's methods, in order; the first is the reference that the others may stand beside."""
+    classes = {name: lookup(SYSTEMS, name, "method") for name in names}
+    reference = next(iter(classes.values()))
+    return {name: system.beside(reference) for name, system in classes.items()}

@@ -105,9 +105,9 @@ class FusedEngine(GraphEngine):
             ) from error
         self.unfused: dict[str, str] = {}
 
-    def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
+    def network(self, spec: ModelSpec, importance: str | None, pooled: bool, instance: str = "") -> Network:
         """See EagerEngine."""
-        network = super().network(spec, importance, pooled)
+        network = super().network(spec, importance, pooled, instance)
         if isinstance(network.stages, FusedStages) or spec.name in self.unfused:
             return network
         reason = fusible(network)

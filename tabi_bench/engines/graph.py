@@ -312,11 +312,11 @@ class GraphEngine(EagerEngine):
             self._runners[id(network)] = Runner(spec, network, self, self.pool, self.stream)
         return GraphModel(spec, self._runners[id(network)], self)
 
-    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any], instance: str = "") -> Any:
         """See `Engine.load_segments`."""
         from tabi_bench.engines.graph_segments import GraphSegments
 
-        return GraphSegments(spec, self.network(spec, None, False), ramps, self)
+        return GraphSegments(spec, self.network(spec, None, False, instance), ramps, self)
 
     def concurrent(self, models: Sequence[GraphModel]) -> Concurrent:
         """See `Engine.concurrent`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoding, encoder_of
 from tabi_bench.engines.importance import word_importance
 from tabi_bench.zoo.base import ModelSpec
@@ -22,6 +23,10 @@ class LoadedModel:
     def set_temperature(self, temperature: float) -> None:
         """Of the probabilities that the device computes."""
         self.temperature = float(temperature)
+
+    def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]:
+        """One by one, where an engine has nothing better."""
+        return [self.forward(encoding, want_importance) for encoding in encodings]
 
 
 def words_from(scores: np.ndarray | None, encoding: Encoding) -> Callable[[], np.ndarray] | None:

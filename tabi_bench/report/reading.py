@@ -16,7 +16,7 @@ import pandas as pd
 
 from tabi_bench.evaluation.statistics import Interval, latency_reduction
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
-from tabi_bench.records import Record
+from tabi_bench.records.record import Record
 from tabi_bench.system import Plan
 
 log = logging.getLogger(__name__)

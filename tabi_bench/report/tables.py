@@ -11,10 +11,9 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from tabi_bench.cascade.break_even import break_even as by_pair
-from tabi_bench.evaluation.metrics import score
+from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.evaluation.statistics import percentile
-from tabi_bench.evaluation.targets import predictions_of
+from tabi_bench.planning.break_even import break_even as by_pair
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.report import derived, paper
 from tabi_bench.report.cells import NONE, Column, Row, Table, absent, make_table, number, percent, provenance, word
@@ -282,7 +281,7 @@ def models(results: Results, setting: Setting) -> Table | None:
     printed = paper.printed("models").set_index(paper.printed("models").model.str.lower())
     for session, profile in found:
         for name, model in profile.models.items():
-            value = score(profile.metric, profile.labels, predictions_of(model.logits))
+            value = score(profile.metric, profile.labels, predictions_from(model.logits))
             facts = {
                 "params_millions": model.params / 1e6,
                 "layers": model.layers,

@@ -13,7 +13,7 @@ from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
 from tabi_bench.evaluation.metrics import FAILED, METRICS, metric_of, predictions_from, score, weighted_ranks
 from tabi_bench.evaluation.statistics import mcnemar, resampled, score_difference, score_interval, wilson
-from tabi_bench.evaluation.targets import Target
+from tabi_bench.planning.targets import Target
 
 
 def test_wilson_by_hand():

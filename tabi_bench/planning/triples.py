@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tabi_bench.cascade.cuts import Cut, Reading
-from tabi_bench.cascade.search import LastStep
-from tabi_bench.evaluation.targets import predictions_of
+from tabi_bench.evaluation.metrics import predictions_from
+from tabi_bench.planning.cuts import Cut, Known
+from tabi_bench.planning.search import LastStep
 
 if TYPE_CHECKING:
-    from tabi_bench.cascade.plans import Point
-    from tabi_bench.cascade.search import Search
+    from tabi_bench.cascade.point import Point
+    from tabi_bench.planning.search import Search
 
 GRID = 64  # numbers of rows re-routed by level 1 that are guessed at first, then all of them around the fastest
 CELLS = 2_000_000  # of the table over both thresholds, worked out at once
@@ -42,8 +42,8 @@ class Middle:
     both: np.ndarray
     last: np.ndarray
     sure: np.ndarray
-    second: Reading
-    third: Reading
+    second: Known
+    third: Known
 
 
 def triples(found: Search) -> None:
@@ -88,9 +88,9 @@ def _middle(found: Search, point: Point, cut: Cut) -> Middle:
     voted = point.combine_rows([small.output, output])
     sure = found.sure(point, 1, np.nan_to_num(voted), pooled)
     sure[~np.isfinite(output).all(axis=1)] = np.nan  # a level that failed is unsure
-    base, both = predictions_of(small.output), predictions_of(voted)
+    base, both = predictions_from(small.output), predictions_from(voted)
     both = np.where(second.ran, both, found.hoped(base, both))
-    last = predictions_of(point.combine_rows([small.output, output, np.where(ran3, third.output, whole[2].output)]))
+    last = predictions_from(point.combine_rows([small.output, output, np.where(ran3, third.output, whole[2].output)]))
     last = np.where(third.ran, last, found.hoped(both, last))
     return Middle(point, cut, float(spent.sum()), small.output, base, both, last, sure, second, third)
 
@@ -135,7 +135,7 @@ def _guesses(found: Search, middle: Middle, firsts: np.ndarray, limit_ms: float)
     cut, target = middle.cut, found.target
     rank = np.empty(found.n, np.int64)
     rank[cut.order] = np.arange(found.n)
-    inner = Cut.of(middle.sure, cut.order[: firsts[-1]], found.far)
+    inner = Cut.of(middle.sure, cut.order[: firsts[-1]], found.dispatcher)
     base, both, last = (target.features(said) for said in (middle.base, middle.both, middle.last))
     started = base.sum(0) + np.concatenate([np.zeros((1, base.shape[1])), np.cumsum((both - base)[cut.order], axis=0)])
     spent, extra = _spent_ms(found, middle), middle.third.ms[inner.order] + _level_ms(found, middle, 2)
@@ -163,7 +163,7 @@ def _step(found: Search, middle: Middle, first: int) -> LastStep:
     rows, base = middle.cut.order[:first], middle.base.copy()
     base[rows] = middle.both[rows]
     spent = middle.spent_ms + float((middle.second.ms[rows] + _level_ms(found, middle, 1)).sum())
-    inner = Cut.of(middle.sure, rows, found.far)
+    inner = Cut.of(middle.sure, rows, found.dispatcher)
     passed = [middle.small, middle.second.output]
     taus, shares = [middle.cut.tau(first)], [1 - first / found.n]
     return LastStep(middle.point, passed, base, spent, inner, middle.third, taus, shares)

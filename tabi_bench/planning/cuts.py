@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import outputs_of
+from tabi_bench.cascade.dispatch import Threshold
 
 if TYPE_CHECKING:
     from tabi_bench.profiling.profile import Profile, PruneKey
-
-FAR = 1e6  # never and always of the sigmoid dispatcher, whose perturbed confidences have no natural ends
 
 
 @dataclass(frozen=True)
@@ -26,16 +24,14 @@ class Cut:
 
     order: np.ndarray
     confidence: np.ndarray
-    never: float = rules.NEVER
-    always: float = rules.ALWAYS
+    dispatcher: type[Threshold] = Threshold
 
     @classmethod
-    def of(cls, confidence: np.ndarray, positions: np.ndarray, far: bool = False) -> Cut:
-        """confidence: (N,) of all rows; positions: (M,) of those that are cut; far: they are perturbed."""
+    def of(cls, confidence: np.ndarray, positions: np.ndarray, dispatcher: type[Threshold] = Threshold) -> Cut:
+        """confidence: (N,) of all rows, as `dispatcher` compares it; positions: (M,) of those that are cut."""
         sure = np.nan_to_num(confidence[positions], nan=-np.inf)
         ascending = np.argsort(sure, kind="stable")
-        ends = (-FAR, FAR) if far else (rules.NEVER, rules.ALWAYS)
-        return cls(positions[ascending], sure[ascending], *ends)
+        return cls(positions[ascending], sure[ascending], dispatcher)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -47,15 +43,15 @@ class Cut:
     def tau(self, count: int) -> float:
         """The threshold that re-routes `count` rows: midway between neighbours."""
         if count == len(self.order):
-            return self.always
+            return self.dispatcher.always
         if count == 0 or np.isneginf(self.confidence[count - 1]):
-            return self.never
+            return self.dispatcher.never
         below, above = self.confidence[count - 1], self.confidence[count]
         midway = (below + above) / 2
         return float(midway if midway > below else above)  # neighbouring floats have nothing between them
 
 
-class Reading:
+class Known:
     """What a model says of what it reads, rows (N,), as far as known.
 
     output: (N, K), NaN where it has not run; pooled: (N, H) or None; ms: (N,), a lower bound until `timed`. Full text
@@ -69,7 +65,7 @@ class Reading:
         self.ran, self.timed = np.full(len(ms), key is None), np.full(len(ms), key is None)
 
     @classmethod
-    def of_pruned(cls, key: PruneKey, profile: Profile) -> Reading:
+    def of_pruned(cls, key: PruneKey, profile: Profile) -> Known:
         """Nothing known yet but that no text is faster than the shortest."""
         n, fastest = len(profile.rows), float(profile.models[key.large].latency.ms.min())
         return cls(np.full((n, profile.n_outputs), np.nan), None, np.full(n, fastest), key)

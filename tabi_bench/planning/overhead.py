@@ -10,58 +10,55 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tabi_bench import device
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import outputs_of
-from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.cascade.regression import fit_agreement
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.profiling.profile import PruneKey
-from tabi_bench.system import FoldPlan, Plan
 
 if TYPE_CHECKING:
-    from tabi_bench.engines.base import Engine, Model
+    from tabi_bench.engines.base import Model
+    from tabi_bench.profiling.lab import Lab, LiveProfile
     from tabi_bench.profiling.profile import Profile
     from tabi_bench.tasks.base import Query
-    from tabi_bench.zoo.base import Zoo
 
 SAMPLE = 16  # queries, evenly spread over the rows
 REPEATS = 3  # the fastest of so many, or of all rounds where they are fewer, is a query's time
 ALPHA = 0.5  # pruning scale of the probe
 
 
-def with_overheads(
-    profile: Profile, zoo: Zoo, engine: Engine, queries: list[Query], importance: list[str], rounds: int = REPEATS
-) -> Profile:
+def with_overheads(profile: LiveProfile, lab: Lab, importance: list[str]) -> LiveProfile:
     """The profile with `overhead_ms` and `prune_ms`, as measured between its first and its largest model.
 
     importance: the options that some system reads; empty: no text is pruned, and `prune_ms` stays 0. Pruning is probed
     on the smallest model that has importance.
     """
-    if len(zoo.models) < 2:
+    if len(profile.models) < 2:
         return profile
-    sample = queries[:: max(1, len(queries) // SAMPLE)][:SAMPLE]
-    overhead = _probe(profile, zoo, engine, sample, zoo.models[0].name, None, rounds)
-    scored = next((name for name in profile.names[:-1] if profile.models[name].importance), None)
-    if not importance or scored is None:
-        return replace(profile, overhead_ms=overhead)
-    pruned = _probe(profile, zoo, engine, sample, scored, importance[0], rounds)
+    with lab.exclusive():
+        overhead = _probe(profile, lab, profile.names[0], None)
+        scored = next((name for name in profile.names[:-1] if profile.models[name].importance), None)
+        if not importance or scored is None:
+            return replace(profile, overhead_ms=overhead)
+        pruned = _probe(profile, lab, scored, importance[0])
     return replace(profile, overhead_ms=overhead, prune_ms=pruned - overhead)
 
 
-def _probe(
-    profile: Profile, zoo: Zoo, engine: Engine, sample: list[Query], small: str, importance: str | None, rounds: int
-) -> float:
+def _probe(profile: LiveProfile, lab: Lab, small: str, importance: str | None) -> float:
     """Median milliseconds of two levels beyond those of both models alone and of a cascade of one level."""
     names = [small, profile.names[-1]]
-    first, last = (engine.load(zoo[name], importance=importance, pooled=profile.is_regression) for name in names)
-    both = _always(profile, names, [0.0 if importance is None else ALPHA], importance, {small: first, names[1]: last})
-    alone = _always(profile, names[:1], [], None, {small: first})
+    both = Cascade.deploy(_always(profile, names, importance).plain(), lab, None)
+    alone = Cascade.deploy(Point.of_one(small).plain(), lab, None)
+    first, last = (lab.load(name, importance=importance, pooled=profile.is_regression) for name in names)
+    queries = lab.task.queries
+    sample = queries[:: max(1, len(queries) // SAMPLE)][:SAMPLE]
     texts = [query.texts for query in sample]
     if importance is not None:
         key = PruneKey(small, names[1], ALPHA, importance)
@@ -73,33 +70,34 @@ def _probe(
         lambda k: first.forward(first.encode(sample[k].texts), want_importance=importance is not None),
         lambda k: last.forward(last.encode(texts[k])),
     ]
-    two, one, plain, scored, second = _times(calls, len(sample), min(rounds, REPEATS))
+    two, one, plain, scored, second = _times(calls, len(sample), min(lab.rounds, REPEATS))
     return float(np.median(two - scored - second - (one - plain)))
 
 
-def _always(profile: Profile, names: list[str], alphas: list[float], importance: str | None, models: dict) -> Cascade:
-    """A cascade that re-routes every query to its last level."""
-    point = Point(
+def _always(profile: Profile, names: list[str], importance: str | None) -> Point:
+    """A point that re-routes every query to its last level."""
+    return Point(
         models=names,
         temperatures=[1.0] * len(names),
         weights=[1.0] * len(names),
-        taus=[rules.ALWAYS] * len(alphas),
-        alphas=alphas,
+        taus=[rules.ALWAYS],
+        alphas=[0.0 if importance is None else ALPHA],
         ensemble="weighted",
         importance=importance or "last",
-        agreement=[_agreement(profile, names)] if profile.is_regression and alphas else [],
+        agreement=[_agreement(profile, names)] if profile.is_regression else [],
     )
-    return Cascade(Plan("tabi", profile.task, [FoldPlan([], None, 0.0, point.plain())], profile.seed, {}), models)
 
 
-def _agreement(profile: Profile, names: list[str]) -> dict:
+def _agreement(profile: Profile, names: list[str]) -> dict[str, Any]:
     small, large = (profile.models[name] for name in names)
     scores = (outputs_of(model.logits, 1.0)[:, 0] for model in (small, large))
     return fit_agreement(small.pooled, *scores)[0].plain()
 
 
 def _scores(model: Model, query: Query) -> np.ndarray:
-    return model.forward(model.encode(query.texts), want_importance=True).importance
+    importance = model.forward(model.encode(query.texts), want_importance=True).importance
+    assert importance is not None
+    return importance
 
 
 def _times(calls: list[Callable[[int], object]], count: int, repeats: int) -> np.ndarray:

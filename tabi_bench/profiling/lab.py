@@ -1,4 +1,4 @@
-"""Builds a Profile: runs every model of a zoo over the validation queries, and times it by length.
+"""The lab: runs every model of a zoo over the validation queries, times it by length, and makes the Profile of that.
 
 Outputs come from the engine call that serving makes (batch 1, same bucket), and are cached by the content of model,
 data and engine. Latencies are measured anew each time, with all models interleaved.
@@ -7,10 +7,13 @@ data and engine. Latencies are measured anew each time, with all models interlea
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,13 +21,14 @@ from tqdm import tqdm
 from tabi_bench import device
 from tabi_bench.cache import cached, content_key
 from tabi_bench.engines import rounding
-from tabi_bench.engines.base import Engine, Model
-from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Ragged
+from tabi_bench.engines.base import Engine, Model, SegmentedModel
+from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Pruned, PruneKey, Ragged, T
 from tabi_bench.profiling.pruned import PrunedRunner, PruneRule
 from tabi_bench.tasks.base import Query, Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 
 log = logging.getLogger(__name__)
+Variants = dict[str, dict[str | None, Model]]  # by model, by importance option
 BLOCK = 5  # calls of one cell in a row; the first fifth of a block is not counted
 HOST_BLOCK = 40  # of a model on the host: its tables' rows and code return to the processor's caches in tens of calls
 FEW, HARDLY = 8, 2  # texts that stand for a length, and pieces by which more of them may differ from it
@@ -42,86 +46,138 @@ def engine_key(engine: Engine) -> dict[str, str]:
     }
 
 
-def build_profile(
-    task: Task,
-    zoo: Zoo,
-    engine: Engine,
-    cache_dir: Path,
-    importance: Sequence[str],
-    prune: PruneRule,
-    seed: int,
-    rounds: int,
-) -> Profile:
-    """The profile of all models of `zoo` on the whole validation split of `task`.
+@dataclass(frozen=True)
+class LiveProfile(Profile):
+    """A profile whose lab is at hand: passes on pruned text are run, or recalled, when a search asks for them."""
 
-    importance: the options ("last", "mean") that some system of the session reads; empty: none. prune: the cascade's
-    rule, for outputs on pruned text. rounds: over all models and lengths, when they are timed.
+    lab: Lab | None = None
+
+    def pruned(self, key: PruneKey, positions: np.ndarray) -> Pruned:
+        """See Profile."""
+        return self._lab.pruned(key, self.rows[positions])
+
+    def pruned_tokens(self, key: PruneKey, positions: np.ndarray) -> np.ndarray:
+        """See Profile."""
+        return self._lab.pruned.tokens(key, self.rows[positions])
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """See Profile."""
+        if key not in self._lab.memo:
+            self._lab.memo[key] = make()
+        return self._lab.memo[key]
+
+    @property
+    def _lab(self) -> Lab:
+        assert self.lab is not None, "a LiveProfile is made by a Lab"
+        return self.lab
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What runs models in a session: profiles are measured by it, systems load their models from it.
+
+    instance: models of another instance share no weights with these; memo: what was worked out once in this session.
     """
-    loaded, outputs = run_models(task, zoo, engine, cache_dir, importance)
-    curves = _latency_curves(task.queries, loaded, outputs, engine, rounds)
-    models = {
-        spec.name: ModelProfile(spec.name, spec.params, spec.layers, latency=curves[spec.name], **outputs[spec.name])
-        for spec in zoo.models
-    }
-    key = content_key(task.content_hash, [spec.content_hash for spec in zoo.models], engine_key(engine), seed)
-    runner = PrunedRunner(
-        prune=prune,
-        queries=task.queries,
-        models={name: next(iter(variants.values())) for name, variants in loaded.items()},
-        importance={name: model.importance for name, model in models.items()},
-        folder=cache_dir / "pruned" / key,
-        n_outputs=task.n_outputs,
-        seed=seed,
-    )
-    return Profile(
-        task=task.name,
-        metric=task.config.metric,
-        n_outputs=task.n_outputs,
-        rows=np.arange(len(task.queries)),
-        labels=task.labels("validation"),
-        words=np.array([sum(len(text.split()) for text in query.texts) for query in task.queries]),
-        models=models,
-        run_pruned=runner,
-        seed=seed,
-    )
 
+    task: Task
+    zoo: Zoo
+    engine: Engine
+    cache_dir: Path
+    seed: int
+    rounds: int  # over all models and lengths, when they are timed
+    instance: str = ""
+    memo: dict[Hashable, Any] = field(default_factory=dict)
 
-def run_models(
-    task: Task, zoo: Zoo, engine: Engine, cache_dir: Path, importance: Sequence[str]
-) -> tuple[dict[str, dict], dict[str, dict]]:
-    """Every model, loaded (by importance option), and its outputs on the validation rows, from the cache or run now."""
-    loaded = {spec.name: _load(engine, spec, task, importance) for spec in zoo.models}
-    outputs = {}
-    for spec in zoo.models:
-        silent = spec is zoo.models[-1] or spec.layers == 0  # asked by nobody, or has no attention
-        wanted = () if silent else tuple(importance)
-        outputs[spec.name] = _outputs(task, spec, loaded[spec.name], engine, cache_dir, wanted)
-    return loaded, outputs
+    def load(self, name: str, *, importance: str | None = None, pooled: bool = False) -> Model:
+        """A model of the zoo by its name; see `Engine.load`."""
+        return self.engine.load(self.zoo[name], importance=importance, pooled=pooled, instance=self.instance)
 
+    def load_segments(self, name: str, ramps: dict[int, Any]) -> SegmentedModel:
+        """A model cut after its active off-ramps; see `Engine.load_segments`."""
+        return self.engine.load_segments(self.zoo[name], ramps, instance=self.instance)
 
-def _load(engine: Engine, spec: ModelSpec, task: Task, importance: Sequence[str]) -> dict[str | None, Model]:
-    """The model once per importance option (once, without any, if there is none)."""
-    return {option: engine.load(spec, importance=option, pooled=task.is_regression) for option in importance or (None,)}
+    def apart(self) -> Lab:
+        """The same lab, whose models share nothing with this one's."""
+        return replace(self, instance="again")
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """One timing at a time on this device. Take it after every cache lock, never before one."""
+        return device.exclusive(device.describe(self.engine.device)["id"], log)
+
+    @property
+    def pruned(self) -> PrunedRunner:
+        """Runs large models on pruned text; there once `profile` was called."""
+        return self.memo["pruned"]
+
+    def outputs(self, importance: Sequence[str]) -> tuple[Variants, dict[str, dict[str, Any]]]:
+        """Every model, loaded (by importance option), and its outputs on the validation rows, cached or run now."""
+        options: Sequence[str | None] = importance or (None,)
+        pooled = self.task.is_regression
+        loaded = {
+            name: {option: self.load(name, importance=option, pooled=pooled) for option in options}
+            for name in self.zoo.names
+        }
+        outputs = {}
+        for spec in self.zoo.models:
+            silent = spec is self.zoo.models[-1] or spec.layers == 0  # asked by nobody, or has no attention
+            outputs[spec.name] = _outputs(self, spec, loaded[spec.name], () if silent else tuple(importance))
+        return loaded, outputs
+
+    def profile(self, importance: Sequence[str], prune: PruneRule) -> LiveProfile:
+        """The profile of all models on the whole validation split.
+
+        importance: the options ("last", "mean") that some system of the session reads; empty: none. prune: the
+        cascade's rule, for outputs on pruned text.
+        """
+        task, zoo = self.task, self.zoo
+        loaded, outputs = self.outputs(importance)
+        curves = _latency_curves(self, loaded, outputs)
+        models = {
+            spec.name: ModelProfile(
+                spec.name, spec.params, spec.layers, latency=curves[spec.name], **outputs[spec.name]
+            )
+            for spec in zoo.models
+        }
+        hashes = [spec.content_hash for spec in zoo.models]
+        key = content_key(task.content_hash, hashes, engine_key(self.engine), self.seed)
+        self.memo["pruned"] = PrunedRunner(
+            prune=prune,
+            queries=task.queries,
+            models={name: next(iter(variants.values())) for name, variants in loaded.items()},
+            importance={name: model.importance for name, model in models.items()},
+            folder=self.cache_dir / "pruned" / key,
+            seed=self.seed,
+        )
+        return LiveProfile(
+            task=task.name,
+            metric=task.config.metric,
+            n_outputs=task.n_outputs,
+            rows=np.arange(len(task.queries)),
+            labels=task.labels("validation"),
+            models=models,
+            seed=self.seed,
+            lab=self,
+        )
 
 
 def _outputs(
-    task: Task, spec: ModelSpec, variants: dict, engine: Engine, cache_dir: Path, importance: tuple[str, ...]
-) -> dict:
+    lab: Lab, spec: ModelSpec, variants: dict[str | None, Model], importance: tuple[str, ...]
+) -> dict[str, Any]:
     """The fields of a ModelProfile besides latency, from the cache or run now."""
     key = content_key(
-        task.content_hash,
+        lab.task.content_hash,
         spec.content_hash,
         spec.label_order,
         spec.scale,
         spec.max_length,
         importance,
-        engine_key(engine) | ({"host": rounding.VERSION} if spec.layers == 0 else {}),
+        engine_key(lab.engine) | ({"host": rounding.VERSION} if spec.layers == 0 else {}),
     )
 
     def build(folder: Path) -> None:
-        np.savez(folder / "outputs.npz", **_run(task.queries, spec.name, variants, importance))
+        np.savez(folder / "outputs.npz", **_run(lab.task.queries, spec.name, variants, importance))
 
-    with np.load(cached(cache_dir / "outputs" / key, build) / "outputs.npz") as stored:
+    with np.load(cached(lab.cache_dir / "outputs" / key, build) / "outputs.npz") as stored:
         arrays = dict(stored)
     ragged = {o: Ragged(arrays.pop(f"{o}_values"), arrays.pop(f"{o}_offsets")) for o in importance}
     return {**arrays, "importance": ragged}
@@ -145,10 +201,9 @@ def _run(queries: list[Query], name: str, variants: dict, importance: tuple[str,
     return arrays
 
 
-def _latency_curves(
-    queries: list[Query], loaded: dict, outputs: dict, engine: Engine, rounds: int
-) -> dict[str, LatencyCurve]:
+def _latency_curves(lab: Lab, loaded: Variants, outputs: dict[str, dict[str, Any]]) -> dict[str, LatencyCurve]:
     """Times encode + forward of every model at every length, interleaved, on real queries of about that length."""
+    queries, engine, rounds = lab.task.queries, lab.engine, lab.rounds
     cells = []  # (model, with importance, index of length, calls in a row, texts)
     lengths, rows = {}, {}
     for name, variants in loaded.items():
@@ -162,7 +217,7 @@ def _latency_curves(
             model.encode(text)
         for kind in (False, True) if outputs[name]["importance"] else (False,):
             cells += [(name, kind, i, block, model, texts) for i, texts in enumerate(samples)]
-    with device.exclusive(device.describe(engine.device)["id"], log):
+    with lab.exclusive():
         times = _time_cells(cells, rounds)
     curves = {}
     for name, grid in lengths.items():

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from tabi_bench.cascade import rules
+from tabi_bench.cascade.dispatch import DISPATCHERS, Threshold
 from tabi_bench.cascade.regression import Agreement
+from tabi_bench.system import PlanError
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Point:
     """One setting of everything that a cascade of L levels decides by.
 
     models, temperatures, weights: (L,); taus: (L - 1,), of all levels but the last; alphas: (L - 1,), of all levels but
-    the first; agreement: regression only, (L - 1,) fits of `regression.Agreement` as plain data.
+    the first; agreement: regression only, (L - 1,) fits of `regression.Agreement` as plain data; reroute: the row
+    numbers that the dispatcher `table` re-routes.
     """
 
     models: list[str]
@@ -29,12 +32,41 @@ class Point:
     ensemble: str = "large"
     share: float = 0.5  # of the last level in the ensemble `tuned`
     confidence: str = "max"
-    dispatcher: str = "threshold"  # threshold | sigmoid | random (tau is then the share re-routed: a control)
+    dispatcher: str = "threshold"  # a key of dispatch.DISPATCHERS
     sigmoid_k: float = 20.0
     importance: str = "last"
     pruning: str = "importance"
     seed: int = 0
-    agreement: list[dict] = field(default_factory=list)
+    agreement: list[dict[str, Any]] = field(default_factory=list)
+    reroute: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of_one(cls, model: str) -> Point:
+        """One model alone. Nothing else decides: no temperature moves a label."""
+        return cls([model], [1.0], [1.0])
+
+    @classmethod
+    def checked(cls, plain: dict[str, Any], models: Sequence[str]) -> Point:
+        """A point that somebody else wrote, for a zoo of these models. Raises PlanError with what is wrong with it."""
+        try:
+            point = cls(**plain)
+            levels = len(point.models)
+            lengths = {"temperatures": levels, "weights": levels, "taus": levels - 1, "alphas": levels - 1}
+            for key, length in lengths.items():
+                numbers = np.array(getattr(point, key), np.float64)
+                if numbers.shape != (length,) or not np.isfinite(numbers).all():
+                    raise PlanError(f"{key}={getattr(point, key)}: {length} finite numbers for {levels} levels")
+                if (key != "taus" and (numbers < 0).any()) or (key == "temperatures" and not (numbers > 0).all()):
+                    raise PlanError(f"{key}={getattr(point, key)}: not negative, temperatures above 0")
+            if point.dispatch.plain and min(point.taus, default=0.0) < 0:
+                raise PlanError(f"taus={point.taus}: a threshold is in [0, 1], or above 1 to re-route all")
+            fits = len(point.agreements)
+        except (TypeError, ValueError, KeyError) as error:
+            raise PlanError(f"not an operating point of a cascade ({type(error).__name__}: {error})") from None
+        unknown = [name for name in point.models if name not in models]
+        if unknown or not levels or fits not in (0, levels - 1):
+            raise PlanError(f"models={point.models}: the zoo has {', '.join(models)}")
+        return point
 
     def plain(self) -> dict[str, Any]:
         """For FoldPlan.point and plan.json."""
@@ -42,12 +74,18 @@ class Point:
 
     @cached_property
     def agreements(self) -> list[Agreement]:
+        """The fits behind `agreement`."""
         return [Agreement.of(plain) for plain in self.agreement]
+
+    @cached_property
+    def dispatch(self) -> Threshold:
+        """The dispatcher, ready to be called."""
+        return DISPATCHERS[self.dispatcher](self.sigmoid_k, self.seed, self.reroute)
 
     @property
     def by_largest(self) -> bool:
-        """Whether a level's confidence is its largest probability, nothing else."""
-        return self.dispatcher == "threshold" and self.confidence == "max" and not self.agreement
+        """Whether a level compares its largest probability with tau, nothing else."""
+        return self.dispatch.plain and self.confidence == "max" and not self.agreement
 
     def source(self, level: int) -> int:
         """The latest level before `level` that saw the text whole: its importance prunes the text for `level`."""
@@ -78,14 +116,8 @@ class Point:
         self, level: int, output: np.ndarray, pooled: np.ndarray | None, ids: np.ndarray | int
     ) -> np.ndarray:
         """(...,) what `level` compares with its tau, for the combined output (..., K) of queries `ids` (...,)."""
-        if self.dispatcher == "random":
-            uniform = rules.draws(self.seed, ids, stream=level)
-            return uniform if np.ndim(ids) else uniform[0]
         if self.agreement:
             sure = self.agreements[level](pooled, output[..., 0])
         else:
             sure = rules.confidence(output, self.confidence)
-        if self.dispatcher == "sigmoid":
-            uniform = rules.draws(self.seed, ids, stream=level)
-            sure = rules.perturb(sure, self.sigmoid_k, uniform if np.ndim(sure) else uniform[0])
-        return sure
+        return self.dispatch(sure, level, ids)

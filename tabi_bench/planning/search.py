@@ -14,16 +14,16 @@ from itertools import combinations
 
 import numpy as np
 
-from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
-from tabi_bench.cascade.cuts import Cut, Reading
-from tabi_bench.cascade.plans import Point
-from tabi_bench.cascade.race import FINALISTS, race
+from tabi_bench.cascade.dispatch import DISPATCHERS
+from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.regression import Agreement, fit_agreement
 from tabi_bench.config import CascadeConfig
-from tabi_bench.evaluation.targets import Target, predictions_of
+from tabi_bench.evaluation.metrics import predictions_from
+from tabi_bench.planning.cuts import Cut, Known
+from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.profile import Profile, PruneKey
-from tabi_bench.system import FoldPlan, Infeasible, Unreachable
+from tabi_bench.system import FoldPlan, Infeasible, Predicted, Unreachable
 
 TUNED_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the last level, tried for the ensemble `tuned`
 CHUNKS = 40  # a setting runs at least a 40th of the rows at a time
@@ -38,7 +38,7 @@ class Candidate:
     predictions: np.ndarray
     shares: list[float]
 
-    def predicted(self, target: Target) -> dict:
+    def predicted(self, target: Target) -> Predicted:
         """Plain data, for FoldPlan.predicted."""
         return {"score": target.score(self.predictions), "latency_ms": self.latency_ms, "shares": self.shares}
 
@@ -56,8 +56,8 @@ class Rung:
     ms_importance: np.ndarray
 
     @property
-    def full_text(self) -> Reading:
-        return Reading(self.output, self.pooled, self.ms)
+    def full_text(self) -> Known:
+        return Known(self.output, self.pooled, self.ms)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class LastStep:
     base: np.ndarray
     spent_ms: float
     cut: Cut
-    last: Reading
+    last: Known
     taus: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
 
@@ -87,24 +87,23 @@ class LastStep:
 class Search:
     """One search over the rows of `profile`. `exhaustive` runs every setting on every row: what regret is held against.
 
-    best: the fastest candidate so far; by_models: the fastest of each set of models; run: passes of large models on
-    pruned text; pairwise: the best of two levels or fewer, once three are searched.
+    best: the fastest candidate so far; run: passes of large models on pruned text; pairwise: the best of two levels or
+    fewer, once three are searched.
     """
 
     def __init__(self, profile: Profile, target: Target, options: CascadeConfig, exhaustive: bool = False) -> None:
         self.profile, self.target, self.options, self.exhaustive = profile, target, options, exhaustive
         self.n = len(profile.rows)
         self.rungs = {name: self._rung(name) for name in profile.names}
-        self.far = options.dispatcher == "sigmoid"
+        self.dispatcher = DISPATCHERS[options.dispatcher]
         # With a margin of more than one standard error, or a bootstrapped one, a right answer more can widen it
         rises = target.metric == "accuracy" and target.margin_se <= 1
         self.hope = target if rises else replace(target, margin_se=0.0)
         self.best: Candidate | None = None
-        self.by_models: dict[tuple[str, ...], Candidate] = {}
         self.pairwise: Candidate | None = None
         self.run = 0
         self._agreements: dict[tuple, tuple[Agreement, np.ndarray]] = {}
-        self._pruned: dict[PruneKey, Reading] = {}
+        self._pruned: dict[PruneKey, Known] = {}
 
     def _rung(self, name: str) -> Rung:
         model = self.profile.models[name]
@@ -149,9 +148,7 @@ class Search:
             return point.confidence_of(level, output, pooled, self.profile.rows)
         agreement, cross_fitted = self._agreement(point, level)
         confidences = cross_fitted if level == 0 else agreement(pooled, output[:, 0])
-        if not self.far:
-            return confidences
-        return rules.perturb(confidences, point.sigmoid_k, rules.draws(point.seed, self.profile.rows, stream=level))
+        return point.dispatch(confidences, level, self.profile.rows)
 
     def _agreement(self, point: Point, level: int) -> tuple[Agreement, np.ndarray]:
         key = (*point.models[: level + 1], point.models[-1], level and (point.ensemble, point.share))
@@ -164,16 +161,16 @@ class Search:
     def cut(self, point: Point) -> Cut:
         """All rows by the confidence of the first level."""
         small = self.rungs[point.models[0]]
-        return Cut.of(self.sure(point, 0, small.output, small.pooled), np.arange(self.n), self.far)
+        return Cut.of(self.sure(point, 0, small.output, small.pooled), np.arange(self.n), self.dispatcher)
 
-    def reading(self, point: Point, level: int) -> Reading:
+    def reading(self, point: Point, level: int) -> Known:
         """What `level`, not the first, says of its text: full, or pruned and known as far as it was run."""
         alpha = point.alphas[level - 1]
         if alpha == 0:
             return self.rungs[point.models[level]].full_text
         key = PruneKey(point.models[point.source(level)], point.models[level], alpha, point.importance, point.pruning)
         if key not in self._pruned:
-            self._pruned[key] = Reading.of_pruned(key, self.profile)
+            self._pruned[key] = Known.of_pruned(key, self.profile)
         return self._pruned[key]
 
     # --- one and two levels ---
@@ -181,10 +178,9 @@ class Search:
     def singles(self) -> None:
         """Every model alone, unless it failed on some row: there is no level after it."""
         for name, rung in self.rungs.items():
-            said = predictions_of(rung.output)
+            said = predictions_from(rung.output)
             if np.isfinite(rung.output).all() and self.target.meets(said):
-                point = replace(next(self.settings((name,), ())), ensemble="large")
-                self.offer(Candidate(float(rung.ms.mean()), point, said, [1.0]))
+                self.offer(Candidate(float(rung.ms.mean()), Point.of_one(name), said, [1.0]))
 
     def pairs(self) -> None:
         """Every pair on full text, then pruned, those first that were fastest on full text: they stop the others."""
@@ -199,7 +195,7 @@ class Search:
         offered = alpha in self.options.alphas
         for point in self.settings(names, (alpha,)):
             spent = small.ms_importance if point.wants_importance(0) else small.ms
-            last, base = self.reading(point, 1), predictions_of(small.output)
+            last, base = self.reading(point, 1), predictions_from(small.output)
             step = LastStep(point, [small.output], base, float(spent.sum()), self.cut(point), last)
             candidate = self.last_threshold(step, self.limit_ms if alpha else np.inf)
             if candidate is not None:
@@ -234,10 +230,10 @@ class Search:
     def _other(self, step: LastStep) -> tuple[np.ndarray, int]:
         """(N,) answers with the last level, hoped for where it has not run; how many rows in order it has run."""
         full_text = self.rungs[step.point.models[-1]].output
-        other = self.hoped(step.base, predictions_of(step.point.combine_rows([*step.passed, full_text])))
+        other = self.hoped(step.base, predictions_from(step.point.combine_rows([*step.passed, full_text])))
         known = step.last.known(step.cut.order)
         rows = step.cut.order[:known]
-        other[rows] = predictions_of(step.point.combine_rows([o[rows] for o in (*step.passed, step.last.output)]))
+        other[rows] = predictions_from(step.point.combine_rows([o[rows] for o in (*step.passed, step.last.output)]))
         return other, known
 
     def hoped(self, base: np.ndarray, full_text: np.ndarray) -> np.ndarray:
@@ -245,7 +241,7 @@ class Search:
         labels = self.profile.labels
         return np.where(np.abs(base - labels) <= np.abs(full_text - labels), base, full_text)
 
-    def ask(self, reading: Reading, rows: np.ndarray, temperature: float) -> None:
+    def ask(self, reading: Known, rows: np.ndarray, temperature: float) -> None:
         """Makes `rows` known; those that turn out slower than hoped are only timed for now."""
         if not reading.time(self.profile, rows) or self.exhaustive:
             self.run += reading.run(self.profile, rows, temperature)
@@ -257,22 +253,18 @@ class Search:
         return Candidate(latency_ms, replace(step.point, taus=[*step.taus, step.cut.tau(count)]), said, shares)
 
     def offer(self, candidate: Candidate) -> None:
-        """Keeps the candidate if it is the fastest, of all or of its models.
+        """Keeps the candidate if it is the fastest.
 
-        Where fewer levels are allowed, one that never asks its last level is theirs: it would race against itself.
+        Where fewer levels are allowed, one that never asks its last level is theirs.
         """
         if self.options.fewer_levels and candidate.shares[-1] == 0:
             return
-        models = tuple(candidate.point.models)
-        if _faster(candidate, self.by_models.get(models)):
-            self.by_models[models] = candidate
-        if _faster(candidate, self.best):
+        if self.best is None or candidate.latency_ms < self.best.latency_ms - 1e-12:
             self.best = candidate
 
     def forget(self) -> None:
         """What was offered so far does not count: it has fewer levels than are asked for."""
         self.best = None
-        self.by_models.clear()
 
     # --- the result ---
 
@@ -283,15 +275,14 @@ class Search:
         return pairs * len(set(self.options.alphas) - {0.0}) * self.n
 
     def finish(self) -> FoldPlan:
-        """The plan of the best candidate, or of one that beats it in a race; `searched_ms`: what the best predicts."""
-        ordered = sorted(self.by_models.values(), key=lambda candidate: candidate.latency_ms)[:FINALISTS]
-        points = [Point(**self.plain(candidate.point)) for candidate in ordered]
-        kept, raced = race(self.profile, [(c.latency_ms, point) for c, point in zip(ordered, points, strict=True)])
-        predicted = ordered[kept].predicted(self.target) | {"passes": {"run": self.run, "exhaustive": self.possible}}
-        predicted |= {"searched_ms": self.best.latency_ms, "race": raced}
+        """The plan of the best candidate."""
+        assert self.best is not None, "search() has refused a search without a candidate"
+        predicted = self.best.predicted(self.target)
+        predicted["passes"] = {"run": self.run, "exhaustive": self.possible}
         if self.pairwise is not None:
-            predicted["pairwise"] = self.pairwise.predicted(self.target) | {"point": self.plain(self.pairwise.point)}
-        return FoldPlan(self.profile.rows.tolist(), None, self.target.value, points[kept].plain(), predicted)
+            beside = self.pairwise.predicted(self.target)
+            predicted["pairwise"] = {**beside, "point": self.plain(self.pairwise.point)}
+        return FoldPlan(self.profile.rows.tolist(), None, self.target.value, self.plain(self.best.point), predicted)
 
     def plain(self, point: Point) -> dict:
         """The point as plain data, for regression with its fits."""
@@ -299,17 +290,12 @@ class Search:
         return replace(point, agreement=[self._agreement(point, level)[0].plain() for level in fits]).plain()
 
 
-def _faster(candidate: Candidate, known: Candidate | None) -> bool:
-    return known is None or candidate.latency_ms < known.latency_ms - 1e-12
-
-
 def search(profile: Profile, target: Target, options: CascadeConfig) -> FoldPlan:
     """The fastest point that meets the target on the rows of `profile`, with what it is predicted to yield.
 
-    Fastest by prediction, then, among what is predicted to be about as fast, in a race (`profile.race`). Models alone
-    are candidates too, so that no cascade is predicted to be slower than the best single model; with three levels, the
-    best of fewer levels is kept beside in `predicted["pairwise"]`. Raises Unreachable, or Infeasible if fewer levels
-    are ruled out and no other point is left.
+    Models alone are candidates too, so that no cascade is predicted to be slower than the best single model; with three
+    levels, the best of fewer levels is kept beside in `predicted["pairwise"]`. Raises Unreachable, or Infeasible if
+    fewer levels are ruled out and no other point is left.
     """
     found = _searched(Search(profile, target, options))
     if found.best is None:
@@ -323,7 +309,7 @@ def search(profile: Profile, target: Target, options: CascadeConfig) -> FoldPlan
 
 
 def _searched(found: Search) -> Search:
-    from tabi_bench.cascade.triples import triples
+    from tabi_bench.planning.triples import triples
 
     stages = [found.singles, found.pairs, lambda: triples(found)][: found.options.levels]
     for stage in stages:
@@ -340,6 +326,6 @@ def verify(profile: Profile, target: Target, options: CascadeConfig, plan: FoldP
         raise ValueError(f"{profile.task}: no point meets the target that this plan was made for; verify it by its own")
     return {
         "exhaustive_ms": found.best.latency_ms,
-        "regret_pct": 100 * (plan.predicted["searched_ms"] / found.best.latency_ms - 1),
+        "regret_pct": 100 * (plan.predicted["latency_ms"] / found.best.latency_ms - 1),
         "passes_share": passes["run"] / max(passes["exhaustive"], 1),
     }
