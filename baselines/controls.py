@@ -47,7 +47,7 @@ class RandomRouting(Cascade):
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
         """Each tau is the share of the queries seen by its level that Tabi re-routes on tune. Raises Unreachable."""
-        tabi = tabi_plan(profile, target, options.tabi)
+        tabi = tabi_plan(profile, target, options.cascade)
         taus = onward_shares(tabi.predicted["shares"])
         point = replace(Point(**tabi.point), dispatcher="random", taus=taus)
         outcomes = replay_point(point, profile, np.arange(len(profile.rows)))
@@ -98,9 +98,9 @@ class Oracle(Cascade):
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
         """Raises Unreachable, and PlanError for more than two levels."""
-        if options.tabi.levels > 2:
-            raise PlanError(f"method.tabi.levels={options.tabi.levels}: the oracle routes between two models; set 2")
-        plan = tabi_plan(profile, target, options.tabi)
+        if options.cascade.levels > 2:
+            raise PlanError(f"levels={options.cascade.levels}: the oracle routes between two models; set 2")
+        plan = tabi_plan(profile, target, options.cascade)
         return replace(plan, predicted={"tabi": plan.predicted})
 
     @classmethod

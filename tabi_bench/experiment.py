@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabi_bench import device, records
+from tabi_bench import device, records, registry
 from tabi_bench.cascade.certify import certify, set_apart
 from tabi_bench.cascade.overhead import with_overheads
 from tabi_bench.cascade.pruning import prune_query
-from tabi_bench.cascade.race import Race
 from tabi_bench.cascade.search import verify
-from tabi_bench.config import CascadeConfig, Config, MethodConfig, systems_of
+from tabi_bench.config import CascadeConfig, Config, ControlConfig, MethodConfig
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Engine
 from tabi_bench.engines.encoding import forget_words
@@ -32,7 +31,6 @@ from tabi_bench.profiling.build import build_profile, engine_key, run_models
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.profiling.store import save_profile
 from tabi_bench.records import Record
-from tabi_bench.registry import SYSTEMS, lookup
 from tabi_bench.results import beside_oracle, describe_result, replayed_result, time_saved
 from tabi_bench.serving.single_stream import serve
 from tabi_bench.system import Infeasible, Plan, System
@@ -120,9 +118,9 @@ def _open(config: Config, cache_dir: Path) -> Session:
     task = load_task(config.task, config.source, config.seed)
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
     zoo = load_zoo(config.zoo, task, cache_dir, config.seed, engine.device)
-    options = systems_of(config)
-    for method, chosen in options.items():
-        if check := getattr(_system(method), "check", None):
+    options = config.systems
+    for chosen in options.values():
+        if check := getattr(registry.load(chosen.code), "check", None):
             check(chosen, zoo.names)
     contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine))
     name = device.describe(engine.device)["name"]
@@ -149,10 +147,6 @@ def _measure(session: Session, cache_dir: Path) -> list[Record]:
         profile = with_overheads(
             profile, session.zoo, session.engine, task.queries, wanted, config.scenario.profile_rounds
         )
-    if config.search.race_s:
-        queries, seconds = task.queries, config.search.race_s
-        racing = Race(task.name, session.zoo, session.engine, queries, config.seed, seconds)
-        profile = replace(profile, race=racing)
     for name in session.options:
         profile = _prepare(session, name, profile, cache_dir)
     session.offline_s = {"train": session.zoo.train_s, "profile": time.perf_counter() - start}
@@ -173,17 +167,17 @@ def _measure(session: Session, cache_dir: Path) -> list[Record]:
 
 def _importance(options: dict[str, MethodConfig]) -> list[str]:
     """The importance options that some system of the session may read."""
-    nested = [getattr(o, "tabi", o) for o in options.values()]
-    return sorted({o.importance for o in nested if any(alpha > 0 for alpha in getattr(o, "alphas", []))})
+    nested = [o.cascade if isinstance(o, ControlConfig) else o for o in options.values()]
+    return sorted({o.importance for o in nested if isinstance(o, CascadeConfig) and any(o.alphas)})
 
 
-def _system(name: str) -> type[System]:
-    return lookup(SYSTEMS, name, "method")
+def _system(session: Session, name: str) -> type[System]:
+    return registry.load(session.options[name].code)
 
 
 def _prepare(session: Session, name: str, profile: Profile, cache_dir: Path) -> Profile:
     """Lets a system train or profile what is its own (DeeBERT's off-ramps) before planning."""
-    prepare = getattr(_system(name), "prepare", None)
+    prepare = getattr(_system(session, name), "prepare", None)
     if prepare is None:
         return profile
     return prepare(
@@ -232,7 +226,7 @@ def _plans(session: Session, profile: Profile, given: dict[str, Plan]) -> tuple[
             plans[name] = given[name]
             continue
         try:
-            folds = [_system(name).plan(v, t, options) for v, t in zip(views, targets, strict=True)]
+            folds = [_system(session, name).plan(v, t, options) for v, t in zip(views, targets, strict=True)]
         except Infeasible as reason:
             log.warning("%s: %s", name, reason)
             infeasible[name] = reason
@@ -263,28 +257,28 @@ def plain_rule(session: Session, profile: Profile) -> dict[str, dict[str, float]
         if name == "oracle":
             continue
         try:
-            folds = [_system(name).plan(v, t, options) for v, t in zip(views, targets, strict=True)]
+            folds = [_system(session, name).plan(v, t, options) for v, t in zip(views, targets, strict=True)]
         except Infeasible:
             found[name] = None
             continue
         for fold, served in zip(folds, reversed(halves), strict=True):
             fold.serves = served.tolist()
         plan = Plan(name, session.task.name, folds, session.config.seed, {}, {})
-        said = _system(name).replay(plan, profile, profile.rows)
+        said = _system(session, name).replay(plan, profile, profile.rows)
         found[name] = replayed_result(profile, said, found.get(next(iter(session.options))))
     return found
 
 
-def _told(name: str, plan: Plan, profile: Profile, plans: dict[str, Plan]) -> dict[str, Any]:
+def _told(session: Session, name: str, plan: Plan, profile: Profile, plans: dict[str, Plan]) -> dict[str, Any]:
     """What a system gets beside its plan: the oracle alone is handed labels, as decisions made beforehand."""
-    decide = getattr(_system(name), "decide", None)
+    decide = getattr(_system(session, name), "decide", None)
     return {} if decide is None else {"table": decide(plan, profile, plans)}
 
 
 def _deploy(session: Session, name: str, plan: Plan, profile: Profile, plans: dict[str, Plan]) -> System:
     """Loads a system, ready to answer."""
-    told = _told(name, plan, profile, plans)
-    return _system(name).deploy(plan, session.zoo, session.engine, session.options[name], **told)
+    told = _told(session, name, plan, profile, plans)
+    return _system(session, name).deploy(plan, session.zoo, session.engine, session.options[name], **told)
 
 
 def _describe(session, profile, plans, infeasible, systems, traces: dict[str, pd.DataFrame]) -> list[Record]:
@@ -296,8 +290,8 @@ def _describe(session, profile, plans, infeasible, systems, traces: dict[str, pd
         if name in infeasible:
             record.status, record.error = "infeasible", str(infeasible[name])
         else:
-            told = _told(name, plans[name], profile, plans)
-            replayed = _system(name).replay(plans[name], profile, profile.rows, **told)
+            told = _told(session, name, plans[name], profile, plans)
+            replayed = _system(session, name).replay(plans[name], profile, profile.rows, **told)
             describe_result(record, session, profile, plans[name], systems[name], traces, reference, replayed)
         found.append(record)
     ok = {record.method: record for record in found if record.status == "ok"}

@@ -7,7 +7,7 @@ import pytest
 
 from tabi_bench.account import of_cascade, pruned_text
 from tabi_bench.cascade.system import Cascade
-from tabi_bench.config import CascadeConfig
+from tabi_bench.config import read_file
 from tabi_bench.evaluation.targets import Target
 from tabi_bench.records import Record
 from tabi_bench.results import beside_oracle, time_saved
@@ -18,7 +18,7 @@ from tests.cascade.ladder import as_plan, build
 def test_pruned_against_full_text(alpha):
     ladder = build(n=120, names=("small", "large"))
     profile = ladder.profile
-    options = CascadeConfig("tabi", alphas=[alpha], fewer_levels=False)
+    options = read_file("method", "tabi", alphas=[alpha], fewer_levels=False)
     fold = Cascade.plan(profile, Target.of(profile, "relative", None, 0.05, 0.0), options)
     plan = as_plan(fold)
     replayed = Cascade.replay(plan, profile, profile.rows)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import FusedConfig
 from tabi_bench.engines.attention import Probe, additive_mask
 from tabi_bench.engines.fuse import FirstOfThree
 from tabi_bench.engines.graph import GraphEngine, Inputs
@@ -95,7 +95,7 @@ class FusedEngine(GraphEngine):
 
         return kernels.decide(logits, inputs.temperature)
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: FusedConfig):
         super().__init__(config)
         try:
             import triton  # noqa: F401
