@@ -20,7 +20,7 @@ from tabi_bench.config import GROUPS, Config, ConfigError, conf_dir, from_dict_c
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from tabi_bench.records import Record
+    from tabi_bench.records.record import Record
 
 log = logging.getLogger(__name__)
 OWN_PACKAGES = ("tabi_bench", "baselines")

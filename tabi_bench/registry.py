@@ -6,8 +6,13 @@ one's own names both itself: `code: module:attribute`, and, if it has settings o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from tabi_bench.config import MethodConfig
+    from tabi_bench.system import System
 
 
 class Row(NamedTuple):
@@ -79,3 +84,10 @@ def lookup(group: str, name: str) -> Any:
     if name not in TABLE[group]:
         raise ValueError(f"unknown {group} {name!r}; there are: {', '.join(TABLE[group])}")
     return load(TABLE[group][name].code)
+
+
+def system_classes(systems: Mapping[str, MethodConfig]) -> dict[str, type[System]]:
+    """The classes of a session's methods, in order; the first is the reference that the others may stand beside."""
+    classes = {name: load(options.code) for name, options in systems.items()}
+    reference = next(iter(classes.values()))
+    return {name: system.beside(reference) for name, system in classes.items()}

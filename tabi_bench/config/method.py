@@ -25,6 +25,11 @@ class MethodConfig:
         """Names of settings that are not read beside the others, and why."""
         return {}
 
+    @property
+    def importance_options(self) -> tuple[str, ...]:
+        """Which kinds of importance its systems may read."""
+        return ()
+
 
 @dataclass
 class CascadeConfig(MethodConfig):
@@ -58,6 +63,10 @@ class CascadeConfig(MethodConfig):
             names = ("calibrate", "confidence", "dispatcher", "alphas", "ensembles", "fewer_levels")
             found |= dict.fromkeys(names, "levels=1 asks one model alone")
         return found
+
+    @property
+    def importance_options(self) -> tuple[str, ...]:
+        return (self.importance,) if any(self.alphas) else ()
 
 
 @dataclass
@@ -113,6 +122,10 @@ class ControlConfig(MethodConfig):
 
     stands_on: str  # the method whose options `cascade` holds: those of systems.<stands_on>
     cascade: CascadeConfig
+
+    @property
+    def importance_options(self) -> tuple[str, ...]:
+        return self.cascade.importance_options
 
 
 @dataclass

@@ -61,12 +61,15 @@ class Model(Protocol):
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output: ...
 
+    def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]: ...
+
     def set_temperature(self, temperature: float) -> None: ...
 
 
 class SegmentedModel(Protocol):
     """A model cut after its active off-ramps (DeeBERT): `start` once per query, then `step` up to n_segments times."""
 
+    spec: ModelSpec
     n_segments: int
 
     def encode(self, texts: Sequence[str]) -> Encoding: ...
@@ -85,11 +88,16 @@ class Engine(Protocol):
     device: str  # "cpu" or "cuda:0"
     dtype: str  # "float32", "float16"
 
-    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> Model:
-        """importance: None, "last" or "mean" (over layers): which attention `want_importance` reads."""
+    def load(
+        self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False, instance: str = ""
+    ) -> Model:
+        """importance: None, "last" or "mean" (over layers): which attention `want_importance` reads.
+
+        instance: loads of the same model share weights and graphs; under another name it has its own.
+        """
         ...
 
-    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> SegmentedModel:
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any], instance: str = "") -> SegmentedModel:
         """ramps: {layer (1-based, < spec.layers): torch module, hidden states (1, L, H) and mask (1, L) -> (1, K)}."""
         ...
 
@@ -108,6 +116,10 @@ class Engine(Protocol):
 
     def describe(self) -> dict:
         """For the record: buckets, padding share, capture and compile seconds, recompilations, fallbacks by model."""
+        ...
+
+    def forget_words(self) -> None:
+        """Empties the tokenizers' memory of words: profiling has seen all queries, serving has not."""
         ...
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from tabi_bench.config import EagerConfig, EngineConfig
 from tabi_bench.device import resolve
 from tabi_bench.engines.base import Output
-from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.loaded import LoadedModel, words_from
 from tabi_bench.engines.network import Network, build_network
 from tabi_bench.zoo.base import ModelSpec
@@ -28,8 +28,8 @@ GRID = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 class EagerModel(LoadedModel):
     """A Network called as it is."""
 
-    def __init__(self, spec: ModelSpec, network: Network, device: str):
-        super().__init__(spec)
+    def __init__(self, spec: ModelSpec, encoders: Encoders, network: Network, device: str):
+        super().__init__(spec, encoders)
         self.network, self.device = network, device
 
     def _row(self, values: Any) -> torch.Tensor:
@@ -66,16 +66,17 @@ class EagerEngine:
             self.dtype = "float16" if self.device.startswith("cuda") else "float32"
         self.read = load_model  # where models come from; the bench draws weights that are on no disk
         self._networks: dict[tuple, Network] = {}
-        self._hosted: dict[str, HostModel] = {}  # models without layers, by content
+        self._hosted: dict[tuple[str, str], HostModel] = {}  # models without layers, by content and instance
+        self.encoders = Encoders()
 
-    def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
+    def network(self, spec: ModelSpec, importance: str | None, pooled: bool, instance: str = "") -> Network:
         """The model's Network on this engine's device, loaded at first use.
 
         A load without importance shares a Network loaded with it: unread, the probe changes nothing.
         """
         if isinstance(self.config, EagerConfig) and self.config.threads and self.device == "cpu":
             torch.set_num_threads(self.config.threads)
-        identity = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled)
+        identity = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled, instance)
         for option in (importance,) if importance else (None, "last", "mean"):
             if (identity, option) in self._networks:
                 return self._networks[identity, option]
@@ -84,29 +85,32 @@ class EagerEngine:
         self._networks[identity, importance] = network
         return network
 
-    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> LoadedModel:
+    def load(
+        self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False, instance: str = ""
+    ) -> LoadedModel:
         """See `Engine.load`. A model without layers runs on the host."""
         if spec.layers == 0:
-            return self.on_host(spec)
-        return self.load_network(spec, self.network(spec, importance, pooled))
+            return self.on_host(spec, instance)
+        return self.load_network(spec, self.network(spec, importance, pooled, instance))
 
     def load_network(self, spec: ModelSpec, network: Network) -> LoadedModel:
         """The model as this engine runs it."""
-        return EagerModel(spec, network, self.device)
+        return EagerModel(spec, self.encoders, network, self.device)
 
-    def on_host(self, spec: ModelSpec) -> HostModel:
+    def on_host(self, spec: ModelSpec, instance: str = "") -> HostModel:
         """A handle with its own temperature on the weights of a model without layers."""
         from tabi_bench.engines.host import HostModel
 
-        if spec.content_hash not in self._hosted:
-            self._hosted[spec.content_hash] = HostModel(spec)
-        return copy(self._hosted[spec.content_hash])
+        key = spec.content_hash, instance
+        if key not in self._hosted:
+            self._hosted[key] = HostModel(spec, self.encoders)
+        return copy(self._hosted[key])
 
-    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any], instance: str = "") -> Any:
         """See `Engine.load_segments`."""
         from tabi_bench.engines.segments import EagerSegments
 
-        return EagerSegments(spec, self.network(spec, None, False), ramps, self.device)
+        return EagerSegments(spec, self.encoders, self.network(spec, None, False, instance), ramps, self.device)
 
     def concurrent(self, models: Sequence[Any]) -> None:
         """Eager models run one after the other."""
@@ -115,6 +119,10 @@ class EagerEngine:
     def lengths(self, longest: int) -> list[int]:
         """A grid up to `longest` tokens, ending there."""
         return [length for length in GRID if length < longest] + [longest]
+
+    def forget_words(self) -> None:
+        """See `Engine.forget_words`."""
+        self.encoders.forget()
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -86,9 +86,9 @@ class OnnxModel(LoadedModel):
     """One session per kind of output, made at first use."""
 
     def __init__(self, spec: ModelSpec, network: Network, engine: OnnxEngine):
-        super().__init__(spec)
+        super().__init__(spec, engine.encoders)
         self.network, self.engine = network, engine
-        self._eager = EagerModel(spec, network, "cpu")
+        self._eager = EagerModel(spec, engine.encoders, network, "cpu")
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
         """Logits; importance if the model was loaded with it (a ValueError if not)."""
@@ -129,11 +129,11 @@ class OnnxEngine(EagerEngine):
         if config.quantize:
             self.dtype = "int8"
 
-    def network(self, spec: ModelSpec, importance: str | None, pooled: bool) -> Network:
+    def network(self, spec: ModelSpec, importance: str | None, pooled: bool, instance: str = "") -> Network:
         """See EagerEngine; weights are float32 until they are exported."""
         chosen, self.dtype = self.dtype, "float32"
         try:
-            return super().network(spec, importance, pooled)
+            return super().network(spec, importance, pooled, instance)
         finally:
             self.dtype = chosen
 
@@ -184,10 +184,10 @@ class OnnxEngine(EagerEngine):
         options.add_session_config_entry("session.force_spinning_stop", "1")  # else its threads disturb the next model
         return self._runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any], instance: str = "") -> Any:
         """Segments are not exported: they run under eager, and `describe` says so."""
         self.fallbacks.append(Fallback(spec.name, "a model in segments is not exported"))
-        return super().load_segments(spec, ramps)
+        return super().load_segments(spec, ramps, instance)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

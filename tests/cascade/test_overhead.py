@@ -6,11 +6,11 @@ import time
 from dataclasses import replace
 
 import pytest
-
 from tabi_bench.cascade.overhead import with_overheads
 from tabi_bench.cascade.search import search
-from tabi_bench.config import read_file
 from tabi_bench.evaluation.targets import Target
+
+from tabi_bench.config import read_file
 from tests.cascade.ladder import build
 
 TOKENISE_S = 2e-3

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.search import Search, _searched, search, verify
+from tabi_bench.evaluation.targets import Target
 
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
-from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.replay import replay_point
-from tabi_bench.cascade.search import Search, _searched, search, verify
 from tabi_bench.config import read_file
-from tabi_bench.evaluation.targets import Target
 from tabi_bench.system import Infeasible, Unreachable
 from tests.cascade.ladder import build
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.search import Search, _searched, search, verify
+from tabi_bench.evaluation.targets import Target
 
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
-from tabi_bench.cascade.plans import Point
 from tabi_bench.cascade.replay import replay_point
-from tabi_bench.cascade.search import Search, _searched, search, verify
 from tabi_bench.config import read_file
-from tabi_bench.evaluation.targets import Target
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
 from tests.cascade.ladder import build
 
