@@ -112,7 +112,6 @@ class TinyZooConfig(ZooConfig):
     intermediate: int = 2  # width of the feed-forward layers, times the hidden size
     vocabulary: int = 8000  # word pieces at most
     cue_steps: int = 0  # generated rows: first so many steps of naming the phrase that decides, on hard rows
-    reach: dict[str, float] = field(default_factory=dict)  # generated rows: by shape, where between the ends it stops
 
 
 @dataclass
