@@ -1,61 +1,58 @@
-"""Controls of the cascade: what its routing is worth, from below (random) and from above (oracle).
+"""Controls: what routing is worth, from below (random) and from above (oracle), and the measurement's own noise.
 
-Both stand on the plan of Tabi (its own search, or one done for them alone) and change only who is re-routed.
+Random and oracle stand on Tabi's plan (its own search, or one done for them alone) and change only who is re-routed.
+`reference_again` serves a session's reference a second time: any difference between the two is noise (A/A).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tabi_bench.cascade.plans import Point
+from baselines.common import shares_of
+from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.system import Cascade
-from tabi_bench.config import CascadeConfig, ControlConfig
-from tabi_bench.evaluation.metrics import score
-from tabi_bench.evaluation.targets import Target, predictions_of
-from tabi_bench.system import FoldPlan, Outcomes, Plan, PlanError
+from tabi_bench.evaluation.metrics import predictions_from, score
+from tabi_bench.planning.folds import replay
+from tabi_bench.planning.targets import Target
+from tabi_bench.system import FoldPlan, Plan, PlanError, System
 
 if TYPE_CHECKING:
-    from tabi_bench.engines.base import Engine
+    import pandas as pd
+
+    from tabi_bench.config import ControlConfig
     from tabi_bench.profiling.profile import Profile
-    from tabi_bench.zoo.base import Zoo
-
-_planned: deque[tuple[Profile, Target, CascadeConfig, FoldPlan]] = deque(maxlen=2)  # of the two folds of a session
+    from tabi_bench.records.record import Record
 
 
-def tabi_plan(profile: Profile, target: Target, options: CascadeConfig) -> FoldPlan:
-    """Tabi's plan on the rows of `profile`; `random` and `oracle` of one session search once. Raises Unreachable."""
-    for known, goal, chosen, plan in _planned:
-        if known is profile and goal is target and chosen == options:
-            return plan
-    plan = Cascade.plan(profile, target, options)
-    _planned.append((profile, target, options, plan))
-    return plan
+def tabi_plan(profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
+    """Tabi's plan on the rows of `profile`; the controls of one session search once. Raises Unreachable."""
+    key = (options.stands_on, profile.rows.tobytes(), target.margin_se, target.value, repr(options.cascade))
+    return profile.once(key, lambda: Cascade.plan(profile, target, options.cascade))
 
 
 class RandomRouting(Cascade):
     """Tabi's models, pruning and ensemble, but queries are re-routed at random, in Tabi's shares."""
 
     name = "random"
+    cascades = False
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
         """Each tau is the share of the queries seen by its level that Tabi re-routes on tune. Raises Unreachable."""
-        tabi = tabi_plan(profile, target, options.tabi)
+        tabi = tabi_plan(profile, target, options)
         taus = onward_shares(tabi.predicted["shares"])
         point = replace(Point(**tabi.point), dispatcher="random", taus=taus)
         outcomes = replay_point(point, profile, np.arange(len(profile.rows)))
         predicted = {
             "score": target.score(outcomes.labels),
             "latency_ms": float(outcomes.latency_ms.mean()),
-            "shares": _shares(outcomes.levels, len(point.models)),
-            "tabi": tabi.predicted,
+            "shares": shares_of(outcomes.levels, len(point.models)),
         }
         return replace(tabi, point=point.plain(), predicted=predicted)
 
@@ -66,84 +63,79 @@ def onward_shares(shares: list[float]) -> list[float]:
     return [float(later / now) if now > 0 else 0.0 for now, later in pairwise(seen)]
 
 
-def _shares(levels: np.ndarray, count: int) -> list[float]:
-    return (np.bincount(levels, minlength=count) / len(levels)).tolist()
-
-
-@dataclass(frozen=True)
-class Told(Point):
-    """A point whose dispatcher is told beforehand which queries to re-route."""
-
-    told: frozenset[int] = frozenset()
-    by_largest = False  # but by the table
-
-    def confidence_of(
-        self, level: int, output: np.ndarray, pooled: np.ndarray | None, ids: np.ndarray | int
-    ) -> np.ndarray:
-        """0 for the queries to re-route, 1 for all others."""
-        if np.ndim(ids) == 0:
-            return np.float64(ids not in self.told)
-        return np.array([row not in self.told for row in np.asarray(ids).tolist()], np.float64)
-
-
 class Oracle(Cascade):
     """Tabi's pair on full text, without ensemble; a table made from the labels says which queries to re-route.
 
-    The least latency at which any dispatcher over this pair could reach Tabi's score. Its plan is Tabi's own. Tabi may
-    still beat it through the ensemble of both models: `describe` says whether the score was reached.
+    The least latency at which any dispatcher over this pair could reach Tabi's score. Tabi may still beat it through
+    the ensemble of both models: `conclude` says whether the score was reached.
     """
 
     name = "oracle"
+    cascades = False
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
-        """Raises Unreachable, and PlanError for more than two levels."""
-        if options.tabi.levels > 2:
-            raise PlanError(f"method.tabi.levels={options.tabi.levels}: the oracle routes between two models; set 2")
-        plan = tabi_plan(profile, target, options.tabi)
-        return replace(plan, predicted={"tabi": plan.predicted})
+        """Tabi's own plan, until `tell`. Raises Unreachable, and PlanError for more than two levels."""
+        if options.cascade.levels > 2:
+            raise PlanError(
+                f"systems.{options.stands_on}.levels={options.cascade.levels}: the oracle routes between two models; set 2"
+            )
+        return tabi_plan(profile, target, options)
 
     @classmethod
-    def decide(cls, plan: Plan, profile: Profile, plans: Mapping[str, Plan]) -> dict[str, Any]:
-        """{"reroute": row numbers, "score": of Tabi, "reached": bool}: the one place where labels decide an answer.
+    def tell(cls, plan: Plan, profile: Profile, plans: Mapping[str, Plan]) -> Plan:
+        """Each fold's pair with its table: the one place where labels decide an answer.
 
-        plans: of the session. The score to reach is that of its Tabi on all rows, or of Tabi as planned here.
+        The score to reach is that of the session's Tabi on all rows, or of Tabi as planned here.
         """
-        tabi = Cascade.replay(plans.get("tabi", plan), profile, profile.rows)
+        tabi = replay(Cascade, plans.get(Cascade.name, plan), profile)
         goal = score(profile.metric, profile.labels, tabi.labels)
         fold = plan.fold_of(profile.rows)
         small, large, cost_ms = (np.empty(len(fold)) for _ in range(3))
-        for k, served in enumerate(plan.folds):
-            mine, (first, *_), last = fold == k, served.point["models"], served.point["models"][-1]
-            small[mine], large[mine] = (predictions_of(profile.models[m].logits[mine]) for m in (first, last))
-            cost_ms[mine] = profile.models[last].latency(profile.models[last].tokens[mine]) + profile.overhead_ms
-        chosen, reached = least_rerouting(profile.metric, profile.labels, small, large, cost_ms, goal)
-        return {"reroute": profile.rows[chosen].tolist(), "score": goal, "reached": reached}
+        pairs = [on_full_text(Point(**served.point)) for served in plan.folds]
+        for k, pair in enumerate(pairs):
+            rows, first, last = fold == k, *(profile.models[pair.models[level]] for level in (0, -1))
+            small[rows], large[rows] = (predictions_from(model.logits[rows]) for model in (first, last))
+            cost_ms[rows] = last.latency(last.tokens[rows]) + profile.overhead_ms
+        chosen, _ = least_rerouting(profile.metric, profile.labels, small, large, cost_ms, goal)
+        told = [replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)]
+        folds = [
+            replace(served, point=point.plain(), predicted=_replayed(point, served, profile))
+            for served, point in zip(plan.folds, told, strict=True)
+        ]
+        return replace(plan, folds=folds, options={**plan.options, "score_to_reach": goal})
 
     @classmethod
-    def deploy(cls, plan: Plan, zoo: Zoo, engine: Engine, options: Any, table: dict[str, Any] | None = None) -> Oracle:
-        """table: what `decide` found. Raises PlanError without one."""
-        if table is None:
-            raise PlanError("the oracle answers by a table made from the labels; pass table=Oracle.decide(...)")
-        pairs = on_full_text(plan)
-        system = super().deploy(pairs, zoo, engine, options)
-        system.serve_by(_told(pairs, table))
-        system.table = table
-        return system
+    def describe(cls, plan: Plan, trace: pd.DataFrame) -> dict[str, Any]:
+        """`score_to_reach`: Tabi's, on all rows, by the profile; the table itself is in the plan."""
+        return {**super().describe(plan, trace), "score_to_reach": plan.options["score_to_reach"]}
 
     @classmethod
-    def replay(cls, plan: Plan, profile: Profile, rows: np.ndarray, table: dict[str, Any] | None = None) -> Outcomes:
-        """What `answer` says on validation rows (N,) by `table`, made anew for the whole profile if it is not given."""
-        points = _told(on_full_text(plan), table or cls.decide(plan, profile, {}))
-        at, fold = profile.at(rows), plan.fold_of(rows)
-        parts = [replay_point(point, profile, at[fold == k]) for k, point in enumerate(points)]
-        back = np.argsort(np.concatenate([np.flatnonzero(fold == k) for k in range(len(points))]), kind="stable")
-        names = ("rows", "labels", "levels", "latency_ms", "words_kept_share", "borderline")
-        return Outcomes(**{name: np.concatenate([getattr(part, name) for part in parts])[back] for name in names})
+    def conclude(cls, own: Record, session: Mapping[str, Record]) -> None:
+        """Tabi's share of the reduction that routing by labels reached, and how far that went."""
+        system = own.details["system"]
+        system["reached"] = own.accuracy["value"] >= system["score_to_reach"] - 1e-9
+        if Cascade.name not in session:
+            return
+        tabi, best = (record.reference["reduction_pct"] for record in (session[Cascade.name], own))
+        note = "routing alone reaches Tabi's score"
+        if not system["reached"]:
+            note = "routing alone does not reach Tabi's score: the remainder comes from its ensemble"
+        elif tabi > best:
+            note = "Tabi is faster than routing alone at its score: pruning or the ensemble outdo it"
+        system |= {"tabi_reduction_pct": tabi, "share": tabi / best if best > 0 else None}
+        share = "" if system["share"] is None else f"Tabi has {system['share']:.0%} of its reduction; "
+        system["remarks"] = [f"{share}{note}"]
 
-    def describe(self) -> Mapping[str, Any]:
-        """`reached`: whether routing alone reached Tabi's score; if not, Tabi has the rest from its ensemble."""
-        return {**super().describe(), "score_to_reach": self.table["score"], "reached": self.table["reached"]}
+
+def _replayed(point: Point, fold: FoldPlan, profile: Profile) -> dict[str, Any]:
+    outcomes = replay_point(point, profile, profile.at(np.asarray(fold.serves)))
+    labels = profile.labels[profile.at(outcomes.rows)]
+    return {
+        "score": score(profile.metric, labels, outcomes.labels),
+        "latency_ms": float(outcomes.latency_ms.mean()),
+        "shares": shares_of(outcomes.levels, len(point.models)),
+    }
 
 
 def least_rerouting(
@@ -152,9 +144,9 @@ def least_rerouting(
     """The cheapest positions to answer by `large` instead of `small` until the score is `goal`, and whether it is.
 
     All (N,). Only answers that get better are candidates: wrong ones that become right, cheapest first; for scores
-    (pearson) those that come closer, by squared error saved per millisecond. If all of them do not suffice, all.
+    those that come closer, by squared error saved per millisecond. If all of them do not suffice, all.
     """
-    if metric == "pearson":
+    if labels.dtype.kind == "f":
         gain = (small - labels) ** 2 - (large - labels) ** 2
         rank = -gain / cost_ms
     else:
@@ -167,19 +159,21 @@ def least_rerouting(
     return order[:count], count is not None
 
 
-def on_full_text(plan: Plan) -> Plan:
-    """The plan with the first and the last model of every fold, both on full text, the last one's answer alone."""
-    folds = []
-    for fold in plan.folds:
-        tabi = Point(**fold.point)
-        models = list(dict.fromkeys([tabi.models[0], tabi.models[-1]]))
-        at = [tabi.models.index(name) for name in models]
-        pair = Point(models, [tabi.temperatures[k] for k in at], [tabi.weights[k] for k in at], seed=tabi.seed)
-        pair = replace(pair, taus=[0.5], alphas=[0.0]) if len(models) > 1 else pair
-        folds.append(replace(fold, point=pair.plain()))
-    return replace(plan, folds=folds)
+def on_full_text(tabi: Point) -> Point:
+    """The first and the last model of a point, both on full text, the last one's answer alone, routed by a table."""
+    models = list(dict.fromkeys([tabi.models[0], tabi.models[-1]]))
+    if len(models) == 1:
+        return Point.of_one(models[0])
+    ends = [[values[0], values[-1]] for values in (tabi.temperatures, tabi.weights)]
+    return Point(models, *ends, taus=[0.5], alphas=[0.0], dispatcher="table", seed=tabi.seed)
 
 
-def _told(pairs: Plan, table: dict[str, Any]) -> list[Told]:
-    told = frozenset(table["reroute"])
-    return [Told(**fold.point, told=told) for fold in pairs.folds]
+class ReferenceAgain(System):
+    """The session's reference once more: planned alike, answered by models loaded for it alone."""
+
+    name = "reference_again"
+
+    @classmethod
+    def beside(cls, reference: type[System]) -> type[System]:
+        """The reference's class under this name, sharing no model with it."""
+        return type(cls.__name__, (reference,), {"name": cls.name, "alone": True, "__doc__": cls.__doc__})

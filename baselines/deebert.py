@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.common import Points, between_labels, decide, finite, fold_plan, full_text
-from tabi_bench.cascade.rules import BAND, softmax
-from tabi_bench.cascade.system import Stages
+from baselines.common import between_labels, finite, fold_plan, shares_of
+from tabi_bench.cascade.rules import BAND, label_of, softmax
 from tabi_bench.config import DeebertConfig
-from tabi_bench.system import Answer, FoldPlan, Infeasible, Outcomes, Plan, PlanError
+from tabi_bench.system import Answer, Clock, FoldPlan, Infeasible, Item, Outcomes, Plan, PlanError, System
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import pandas as pd
 
-    from tabi_bench.engines.base import Engine, SegmentedModel
-    from tabi_bench.evaluation.targets import Target
+    from tabi_bench.engines.base import SegmentedModel
+    from tabi_bench.planning.targets import Target
+    from tabi_bench.profiling.lab import Lab
     from tabi_bench.profiling.profile import Profile
-    from tabi_bench.tasks.base import Query, Task
-    from tabi_bench.zoo.base import Zoo
+    from tabi_bench.records.record import Record
 
 CHANCE = 1e-3  # a plan that predicts exits and serves none is an error unless that had at least this probability
 
@@ -73,15 +72,15 @@ class Exits:
         logits = [*(model.ramps[layer] for layer in layers[:-1]), model.logits]
         trunk_ms = model.latency(model.tokens) * times.share[np.array(layers) - 1][:, None]
         entropies = np.stack([entropy(z) for z in logits[:-1]])
-        answers, ties = (np.stack([said(z) for z in logits]) for said in (decide, between_labels))
+        answers, ties = (np.stack([of(z) for z in logits]) for of in (label_of, between_labels))
         return cls(name, layers, entropies, answers, ties, trunk_ms, times.ramp_ms)
 
     def only(self, ramps: tuple[int, ...]) -> Exits:
         """The same model with only these of its ramps active."""
         at = [self.layers.index(layer) for layer in ramps]
         every, layers = [*at, -1], (*ramps, self.layers[-1])
-        said = (self.entropies[at], self.answers[every], self.tied[every], self.trunk_ms[every])
-        return Exits(self.model, layers, *said, self.ramp_ms)
+        kept = (self.entropies[at], self.answers[every], self.tied[every], self.trunk_ms[every])
+        return Exits(self.model, layers, *kept, self.ramp_ms)
 
     @cached_property
     def latency_ms(self) -> np.ndarray:
@@ -105,28 +104,33 @@ class Exits:
         return self.answers[taken, rows], self.latency_ms[taken, rows]
 
 
-class Deebert:
-    """Point: {"model", "ramps": active layers, 1-based, "entropy": threshold in nats, "ramps_hash": of all ramps}."""
+class Deebert(System):
+    """Point: {"model", "ramps": 1-based layers, "entropy": in nats, "ramps_hash", "layers": of the whole}."""
 
     name = "deebert"
 
-    def __init__(
-        self, plan: Plan, models: dict[tuple[str, tuple[int, ...]], SegmentedModel], train_s: float = 0.0
-    ) -> None:
-        """models: by name and active ramps; train_s: seconds that training the ramps took."""
-        self.plan_, self.points, self.models, self.train_s = plan, Points(plan), models, train_s
-        self._served: dict[int, int] = {}  # exit of each query, as last answered
+    def __init__(self, point: dict[str, Any], model: SegmentedModel) -> None:
+        """model: cut after the active ramps."""
+        self.point, self.model = point, model
 
     @classmethod
-    def prepare(
-        cls, task: Task, zoo: Zoo, engine: Engine, profile: Profile, cache_dir: Path, options: DeebertConfig, seed: int
-    ) -> Profile:
+    def check_point(cls, point: dict[str, Any], models: list[str]) -> None:
+        """See System."""
+        try:
+            fits = point["model"] in models and np.isfinite(point["entropy"]) and min(point["ramps"]) > 0
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"not an early exit ({type(error).__name__}: {error})") from None
+        if not fits:
+            raise PlanError(f"model={point['model']}, entropy={point['entropy']}: the zoo has {', '.join(models)}")
+
+    @classmethod
+    def prepare(cls, lab: Lab, profile: Profile, options: DeebertConfig) -> Profile:
         """The profile with every ramp's logits and every layer's time; trains ramps that are not in the cache."""
-        if task.is_regression:
+        if profile.is_regression:
             return profile
         from baselines.off_ramps import add_ramps
 
-        return add_ramps(task, zoo, engine, profile, cache_dir, options.train, seed)
+        return add_ramps(lab, profile, options.train)
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: DeebertConfig) -> FoldPlan:
@@ -147,92 +151,89 @@ class Deebert:
         raise Infeasible(f"{profile.task}: no exit meets the target {target.value:.4f}; {why}")
 
     @classmethod
-    def deploy(cls, plan: Plan, zoo: Zoo, engine: Engine, options: DeebertConfig) -> Deebert:
-        """Cuts each model after its active ramps. Raises PlanError for ramps that `prepare` has not brought."""
+    def deploy(cls, point: dict[str, Any], lab: Lab, options: DeebertConfig) -> Deebert:
+        """Cuts the model after its active ramps. Raises PlanError for ramps that `prepare` has not brought."""
         from baselines.off_ramps import trained
 
-        models, seconds = {}, {}
-        for point in (fold.point for fold in plan.folds):
-            every = trained(point["ramps_hash"])
-            if every is None:
-                raise PlanError(
-                    f"this plan was made for other off-ramps of {point['model']} ({point['ramps_hash']}); "
-                    "leave plan=null to make a new one"
-                )
-            seconds[every.hash] = every.train_s
-            active = {layer: every.modules[layer] for layer in point["ramps"]}
-            models.setdefault(_key(point), engine.load_segments(zoo[point["model"]], active))
-        return cls(plan, models, sum(seconds.values()))
+        ramps = trained(lab, point["ramps_hash"])
+        if ramps is None:
+            raise PlanError(
+                f"this plan was made for other off-ramps of {point['model']} ({point['ramps_hash']}); leave plan=null "
+                "to make a new one"
+            )
+        active = {layer: ramps.modules[layer] for layer in point["ramps"]}
+        return cls(point, lab.load_segments(point["model"], active))
 
-    def answer(self, query: Query) -> Answer:
+    def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
         """Segment by segment; level k of the answer is the k-th active ramp, the last the model's own head.
 
-        Raises NonFiniteOutput if the model's own head fails: a ramp that fails is passed.
+        Raises NoAnswer if the model's own head fails: a ramp that fails is passed.
         """
-        clock, point = Stages(), self.points[query.id]
-        model = self.models[_key(point)]
-        encoding = model.encode(query.texts)
+        return [self._exit(item, Clock(item.so_far.stages_ns)) for item in items]
+
+    def _exit(self, item: Item, clock: Clock) -> Answer:
+        model = self.model
+        encoding = model.encode(item.query.texts)
+        item.so_far.truncated = encoding.truncated
         clock.mark("tokenise")
         model.start(encoding)
-        failures = 0
         for number in range(model.n_segments):
             logits = model.step()
             clock.mark(f"level{number + 1}")
             if number + 1 == model.n_segments:
-                finite(logits, point["model"], query.id)
+                finite(logits, self.point["model"], item.query.id)
             elif not np.isfinite(logits).all():
-                failures += 1
+                item.so_far.failures += 1
                 continue
-            elif entropy(logits) < point["entropy"]:
+            elif entropy(logits) < self.point["entropy"]:
                 break
-        label = decide(logits).item()
+        label = label_of(logits).item()
         clock.mark("decide")
-        self._served[query.id] = number
-        return Answer(label, number, failures=failures, truncated=encoding.truncated, stages_ns=clock.ns)
+        return item.answer(label, number)
 
     @classmethod
-    def replay(cls, plan: Plan, profile: Profile, rows: np.ndarray) -> Outcomes:
+    def replay(cls, point: dict[str, Any], profile: Profile, rows: np.ndarray) -> Outcomes:
         """What `answer` says on validation rows (N,), from profiled logits of the ramps."""
-        at, fold = profile.at(rows), plan.fold_of(rows)
-        labels, levels = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
-        latency_ms, borderline = np.empty(len(rows)), np.empty(len(rows), bool)
-        for k, point in enumerate(served.point for served in plan.folds):
-            mine = np.flatnonzero(fold == k)
-            exits = Exits.of(profile.view(at[mine]), point["model"]).only(tuple(point["ramps"]))
-            levels[mine] = exits.left(point["entropy"])
-            labels[mine], latency_ms[mine] = exits.at(levels[mine])
-            near = (np.abs(exits.entropies - point["entropy"]) < BAND).any(axis=0)
-            borderline[mine] = near | exits.tied[levels[mine], np.arange(len(mine))]
-        return full_text(rows, labels, latency_ms, levels=levels, borderline=borderline)
+        exits = Exits.of(profile.view(profile.at(rows)), point["model"]).only(tuple(point["ramps"]))
+        levels = exits.left(point["entropy"])
+        labels, latency_ms = exits.at(levels)
+        near = (np.abs(exits.entropies - point["entropy"]) < BAND).any(axis=0)
+        tied = exits.tied[levels, np.arange(len(levels))]
+        return Outcomes.of_full_text(rows, labels, latency_ms, levels=levels, borderline=near | tied)
 
-    def describe(self) -> Mapping[str, Any]:
-        """Savings in percent over the queries served: of layers (as DeeBERT counts) and of time, as far as known here.
-
-        `full_ms`: what the whole model takes for these queries, as profiled. Raises PlanError if the plan predicts
-        exits and none was served.
+    @classmethod
+    def describe(cls, plan: Plan, trace: pd.DataFrame) -> dict[str, Any]:
+        """Savings in percent over the queries served: of layers (as DeeBERT counts), expected and measured, and of time
+        as predicted. Raises PlanError if the plan predicts exits and none was served.
         """
-        folds = [{**fold.point, **fold.predicted} for fold in self.plan_.folds]
-        return {"folds": folds, "ramps_train_s": self.train_s, **(self._savings() if self._served else {})}
-
-    def _savings(self) -> dict[str, Any]:
-        layers, expected = [], []
-        by_point = {id(fold.point): fold.predicted for fold in self.plan_.folds}
-        never = 1.0  # probability that nobody exits, if the plan is right
-        for query, number in self._served.items():
-            point = self.points[query]
-            predicted, depth = by_point[id(point)], self.models[_key(point)].spec.layers
-            layers.append([*point["ramps"], depth][number] / depth)
-            expected.append((predicted["layers_saved"], predicted["latency_ms"], predicted["full_ms"]))
-            never *= predicted["shares"][-1]
-        if never < CHANCE and min(layers) == 1:
+        first = trace[trace.first_pass]
+        fold, depths, never = plan.fold_of(first.row.to_numpy()), [], 1.0
+        for k, served in enumerate(plan.folds):
+            levels = first.level.to_numpy()[fold == k]
+            layers = np.array([*served.point["ramps"], served.point["layers"]])
+            depths.append(layers[levels] / layers[-1])
+            never *= served.predicted["shares"][-1] ** len(levels)  # probability of no exit, if the plan is right
+        passed = np.concatenate(depths)
+        if never < CHANCE and passed.min() == 1:
             raise PlanError("the plan predicts early exits, but none of the queries served exited early")
-        saved, latency_ms, full_ms = np.mean(expected, axis=0).tolist()
-        saving = {"layers_expected": 100 * saved, "layers_measured": 100 * (1 - float(np.mean(layers)))}
-        return {"saving_pct": saving | {"time_expected": 100 * (1 - latency_ms / full_ms)}, "full_ms": full_ms}
+        sizes = np.bincount(fold, minlength=len(plan.folds))
+        saved, latency_ms, full_ms = (
+            float(np.average([served.predicted[key] for served in plan.folds], weights=sizes))
+            for key in ("layers_saved", "latency_ms", "full_ms")
+        )
+        saving = {"layers_expected": 100 * saved, "layers_measured": 100 * (1 - float(passed.mean()))}
+        saving["time_expected"] = 100 * (1 - latency_ms / full_ms)
+        folds = [{**fold.point, **fold.predicted} for fold in plan.folds]
+        return {"folds": folds, "saving_pct": saving, "full_ms": full_ms}
 
-
-def _key(point: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
-    return point["model"], tuple(point["ramps"])
+    @classmethod
+    def conclude(cls, own: Record, session: Mapping[str, Record]) -> None:
+        """The measured saving of time. The whole model was profiled but not served: its time is scaled as serving
+        slowed down the session's reference.
+        """
+        system, reference = own.details["system"], session[own.reference["method"]]
+        drift = reference.latency_ms["mean"] / reference.details["replay"]["predicted_ms"]
+        system["saving_pct"]["time_measured"] = 100 * (1 - own.latency_ms["mean"] / (drift * system["full_ms"]))
 
 
 def _candidates(cut: dict[str, Exits], options: DeebertConfig) -> Iterator[tuple[float, int, str, tuple, float]]:
@@ -259,9 +260,9 @@ def _fold_plan(
 ) -> FoldPlan:
     model, layers = profile.models[exits.model], np.array(exits.layers)
     point = {"model": exits.model, "ramps": list(exits.layers[:-1]), "entropy": threshold}
-    point["ramps_hash"] = model.ramps_hash
+    point |= {"ramps_hash": model.ramps_hash, "layers": model.layers}
     fold = fold_plan(profile, target, point, labels, latency_ms)
-    fold.predicted["shares"] = (np.bincount(taken, minlength=len(layers)) / len(taken)).tolist()
+    fold.predicted["shares"] = shares_of(taken, len(layers))
     fold.predicted["layers_saved"] = float(1 - layers[taken].mean() / layers[-1])
     fold.predicted["full_ms"] = model.mean_ms
     return fold

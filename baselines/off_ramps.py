@@ -21,7 +21,7 @@ from torch import nn
 
 from tabi_bench import device
 from tabi_bench.cache import cached, content_key
-from tabi_bench.profiling.build import engine_key
+from tabi_bench.profiling.lab import engine_key
 from tabi_bench.profiling.profile import SegmentTimes
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.loading import load_model, load_tokenizer
@@ -30,17 +30,16 @@ from tabi_bench.zoo.training import Table, batches, encode
 
 if TYPE_CHECKING:
     from tabi_bench.config import RampConfig
-    from tabi_bench.engines.base import Engine, SegmentedModel
+    from tabi_bench.engines.base import SegmentedModel
+    from tabi_bench.profiling.lab import Lab
     from tabi_bench.profiling.profile import Profile
     from tabi_bench.tasks.base import Task
-    from tabi_bench.zoo.base import ModelSpec, Zoo
+    from tabi_bench.zoo.base import ModelSpec
 
 log = logging.getLogger(__name__)
 REPETITIONS = 25  # timed passes through all cuts
 RECIPE = 1  # raised when the code below changes what is learnt
 READING_BATCH = 256
-
-_trained: dict[str, Ramps] = {}  # of this process, by hash: plans name ramps, and only weights can answer
 
 
 class Ramp(nn.Module):
@@ -77,25 +76,24 @@ class Ramps:
     train_s: float
 
 
-def trained(ramps_hash: str) -> Ramps | None:
-    """The ramps of this hash, if `add_ramps` has brought them."""
-    return _trained.get(ramps_hash)
+def trained(lab: Lab, ramps_hash: str) -> Ramps | None:
+    """The ramps of this hash, if `add_ramps` has brought them to this lab: plans name ramps, only weights answer."""
+    return lab.memo.get(("ramps", ramps_hash))
 
 
-def add_ramps(
-    task: Task, zoo: Zoo, engine: Engine, profile: Profile, cache_dir: Path, options: RampConfig, seed: int
-) -> Profile:
+def add_ramps(lab: Lab, profile: Profile, options: RampConfig) -> Profile:
     """The profile with the ramps' logits and times of every model that has two layers and can be cut."""
     models, segments = dict(profile.models), dict(profile.segments)
-    for spec in zoo.models:
+    task, engine = lab.task, lab.engine
+    for spec in lab.zoo.models:
         if spec.layers < 2 or not family(spec.family).cuttable:
             continue
-        ramps = train_ramps(task, spec, cache_dir, options, seed, engine.device)
-        _trained[ramps.hash] = ramps
-        cut = engine.load_segments(spec, ramps.modules)
-        logits = _logits(task, cut, ramps, engine, cache_dir)
+        ramps = train_ramps(task, spec, lab.cache_dir, options, lab.seed, engine.device)
+        lab.memo["ramps", ramps.hash] = ramps
+        cut = lab.load_segments(spec.name, ramps.modules)
+        logits = _logits(lab, cut, ramps)
         models[spec.name] = replace(models[spec.name], ramps=logits, ramps_hash=ramps.hash)
-        segments[spec.name] = time_segments(task, spec, engine, cut, models[spec.name].tokens)
+        segments[spec.name] = time_segments(lab, spec, cut, models[spec.name].tokens)
     return replace(profile, models=models, segments=segments)
 
 
@@ -121,10 +119,10 @@ def train_ramps(task: Task, spec: ModelSpec, cache_dir: Path, options: RampConfi
     notes, weights = json.loads((folder / "ramps.json").read_text()), load_file(folder / "ramps.safetensors")
     modules = {}
     for layer in range(1, spec.layers):
-        mine = {k.removeprefix(f"{layer}."): v for k, v in weights.items() if k.startswith(f"{layer}.")}
-        outputs, width = mine["classifier.weight"].shape
+        own = {k.removeprefix(f"{layer}."): v for k, v in weights.items() if k.startswith(f"{layer}.")}
+        outputs, width = own["classifier.weight"].shape
         modules[layer] = Ramp(width, outputs, notes["mean"])
-        modules[layer].load_state_dict(mine)
+        modules[layer].load_state_dict(own)
     return Ramps(key, modules, notes["train_s"])
 
 
@@ -184,32 +182,33 @@ def _fit(ramp: Ramp, x: torch.Tensor, labels: torch.Tensor, options: RampConfig,
 # --- reading and timing -----------------------------------------------------------------------------------------------
 
 
-def _logits(task: Task, cut: SegmentedModel, ramps: Ramps, engine: Engine, cache_dir: Path) -> dict[int, np.ndarray]:
+def _logits(lab: Lab, cut: SegmentedModel, ramps: Ramps) -> dict[int, np.ndarray]:
     """{layer: (N, K)} of every ramp on the validation queries, by the calls that serving makes. Cached."""
 
     def build(folder: Path) -> None:
-        found = []
-        for query in task.queries:
+        outputs = []
+        for query in lab.task.queries:
             cut.start(cut.encode(query.texts))
-            found.append([cut.step() for _ in ramps.modules])
-        np.save(folder / "logits.npy", np.asarray(found, np.float32))
+            outputs.append([cut.step() for _ in ramps.modules])
+        np.save(folder / "logits.npy", np.asarray(outputs, np.float32))
 
-    folder = cached(Path(cache_dir) / "ramp_outputs" / content_key(ramps.hash, engine_key(engine)), build)
+    key = content_key(ramps.hash, lab.task.content_hash, engine_key(lab.engine))
+    folder = cached(lab.cache_dir / "ramp_outputs" / key, build)
     stored = np.load(folder / "logits.npy")
     return {layer: stored[:, number] for number, layer in enumerate(ramps.modules)}
 
 
-def time_segments(task: Task, spec: ModelSpec, engine: Engine, cut: SegmentedModel, tokens: np.ndarray) -> SegmentTimes:
+def time_segments(lab: Lab, spec: ModelSpec, cut: SegmentedModel, tokens: np.ndarray) -> SegmentTimes:
     """Times the model whole, in one segment and cut after each layer, interleaved, at the median of `tokens` (N,).
 
     What cutting adds is booked to the ramps, in equal parts: each is a head, a synchronisation and a scalar read.
     """
-    whole, one = engine.load(spec), engine.load_segments(spec, {})
+    whole, one = lab.load(spec.name), lab.load_segments(spec.name, {})
     near = np.argsort(np.abs(tokens - np.median(tokens)), kind="stable")[:8]
     spent = []
-    with device.exclusive(device.describe(engine.device)["id"], log), device.quiet_collector():
+    with lab.exclusive(), device.quiet_collector():
         for repetition in range(REPETITIONS + 3):
-            texts = task.queries[near[repetition % len(near)]].texts
+            texts = lab.task.queries[near[repetition % len(near)]].texts
             start = perf_counter()
             whole.forward(whole.encode(texts))
             spent.append([perf_counter() - start, *_steps_s(one, texts), *_steps_s(cut, texts)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tabi_bench.config import Config
-from tabi_bench.records import Record
+from tabi_bench.records.record import Record
 
 COLUMNS = (
     "system",
@@ -62,7 +62,8 @@ def _reduction(r: Record) -> str:
     ref = r.reference
     if ref["method"] == r.method:
         return "reference"
-    return f"{ref['reduction_pct']:.1f} % [{ref['reduction_low']:.1f}, {ref['reduction_high']:.1f}]"
+    interval = "" if ref["reduction_low"] is None else f" [{ref['reduction_low']:.1f}, {ref['reduction_high']:.1f}]"
+    return f"{ref['reduction_pct']:.1f} %{interval}"
 
 
 def where(found: list[Record], config: Config) -> str:
@@ -74,29 +75,7 @@ def where(found: list[Record], config: Config) -> str:
         lines.append(f"levels: share of queries answered at level 1 / 2; reduction: of mean latency against {versus}.")
         price = ok.config["cost"]["usd_per_hour"]  # that of the record, which may be an earlier run's
         lines.append(f"$ / 1M: a million queries, one after the other, at cost.usd_per_hour={price:g}.")
-    lines += [f"{r.method}: {remark}" for r in found for remark in _remarks(r)]
+    lines += [f"{r.method}: {remark}" for r in found for remark in r.details.get("system", {}).get("remarks", ())]
     folder = Path(config.results_dir) / config.label
     lines += [f"Record: {folder / r.run_id}" for r in found]
     return "\n".join(lines)
-
-
-def _remarks(r: Record) -> list[str]:
-    """What a row does not tell: certificates, the ways of an ensemble's latency, how near Tabi is to the oracle."""
-    said = [fold["certificate"]["says"] for fold in r.details.get("plan", []) if "certificate" in fold]
-    remarks = [f"fold {k}: {says}" for k, says in enumerate(said, start=1)]
-    for k, fold in enumerate(r.details.get("plan", []), start=1):
-        if "verified" in fold:
-            found, passes = fold["verified"], fold["passes"]
-            share = f"{passes['run']} of {passes['exhaustive']} passes on pruned text ({found['passes_share']:.0%})"
-            remarks.append(f"fold {k}: {share}; regret against exhaustive search {found['regret_pct']:.2f} %")
-    system = r.details.get("system", {})
-    if "measured" in system:
-        ways = {way: ms for way, ms in system["latency_ms"].items() if ms is not None}
-        means = ", ".join(f"{way} {ms:.3f} ms" for way, ms in ways.items())
-        streams = "" if "concurrent" in ways else f"; engine {r.engine} runs nothing concurrently"
-        remarks.append(f"its row is {system['measured']}; mean {means}{streams}")
-    if r.method == "oracle" and "oracle" in r.details:
-        line = r.details["oracle"]
-        share = "" if line["share"] is None else f"Tabi has {line['share']:.0%} of its reduction; "
-        remarks.append(f"{share}{line['note']}")
-    return remarks

@@ -1,26 +1,30 @@
 """The protocol of everything that answers queries, and the plan that it answers by.
 
-plan    offline: sees profiled outputs and labels of the tune rows, nothing else
-answer  online: one query, no label
-replay  the same decisions, vectorised, on profiled outputs
+plan     offline: sees profiled outputs and labels of the tune rows, nothing else
+run      online: one stage on a batch of items; a query carries no label
+replay   the same decisions, vectorised, on profiled outputs
+
+A System holds one operating point and knows nothing of folds; `planning.folds` drives those.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from tabi_bench.engines.base import Encoding, Engine, Model, Output
+    import pandas as pd
+
+    from tabi_bench.planning.targets import Target
+    from tabi_bench.profiling.lab import Lab
     from tabi_bench.profiling.profile import Profile
+    from tabi_bench.records.record import Record
     from tabi_bench.tasks.base import Query
-    from tabi_bench.zoo.base import Zoo
 
 
 class PlanError(Exception):
@@ -35,6 +39,28 @@ class Infeasible(PlanError):
     """The method has no operating point that meets the target. This is a result, not a failure."""
 
 
+class NoAnswer(RuntimeError):
+    """Every model that was asked failed on a query."""
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+class Predicted(TypedDict, total=False):
+    """What an operating point yields on the rows that it was tuned on. Every method gives the first three."""
+
+    score: float
+    latency_ms: float  # mean
+    shares: list[float]  # of the queries, by the level that returns them
+    passes: dict[str, int]  # of large models on pruned text: {"run", "exhaustive"}
+    verified: dict[str, float]  # against an exhaustive search: {"exhaustive_ms", "regret_pct", "passes_share"}
+    pairwise: dict[str, Any]  # beside three levels: the best of fewer (score, latency_ms, shares, point)
+    certificate: dict[str, Any]  # planning.certify
+    serial_ms: float  # of an ensemble's members, one after the other
+    layers_saved: float  # share of the layers that early exit leaves out
+    full_ms: float  # mean latency of the whole model that is left early
+
+
 @dataclass
 class FoldPlan:
     """The operating point tuned on one set of rows, and the rows that it serves (row numbers; None: every query)."""
@@ -43,12 +69,12 @@ class FoldPlan:
     serves: list[int] | None
     target: float
     point: dict[str, Any]  # plain data: the method's own hyper-parameters, models by name
-    predicted: dict[str, Any] = field(default_factory=dict)  # on tune: score, latency_ms, shares, passes run ...
+    predicted: Predicted = field(default_factory=Predicted)
 
 
 @dataclass
 class Plan:
-    """What a System needs to answer queries. Plain data: `plan.json`."""
+    """What a method decided offline for one task. Plain data: `plan.json` (read by `planning.plan_file`)."""
 
     method: str
     task: str
@@ -57,26 +83,17 @@ class Plan:
     fingerprint: dict[str, Any]  # hashes of models, data, tokenizers; engine
     options: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1))
-
-    @classmethod
-    def load(cls, path: Path) -> Plan:
-        """Reads a plan.json. Raises PlanError for what is none."""
-        try:
-            raw = json.loads(Path(path).expanduser().read_text())
-            return cls(**{**raw, "folds": [FoldPlan(**fold) for fold in raw["folds"]]})
-        except (ValueError, TypeError, KeyError) as error:
-            raise PlanError(f"{path} is no plan, or a damaged one ({type(error).__name__}: {error})") from None
-
     def fold_of(self, rows: np.ndarray) -> np.ndarray:
-        """(N,) index of the fold that serves each row."""
+        """(N,) index of the fold that serves each row. Raises PlanError for a row that none serves."""
         fold = np.full(len(rows), -1)
         for k, plan in enumerate(self.folds):
             fold[np.isin(rows, plan.serves) if plan.serves is not None else slice(None)] = k
         if (fold < 0).any():
             raise PlanError(f"no fold of this plan serves row {int(rows[fold < 0][0])}; it was made for other data")
         return fold
+
+
+# --- answering --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -92,13 +109,47 @@ class Answer:
     stages_ns: dict[str, int] = field(default_factory=dict)  # tokenise, level1, level2, ..., prune, decide
 
 
-def ask(model: Model, query: Query) -> tuple[Encoding, Output, dict[str, int]]:
-    """One model on the text as it is: what it read, what it says, and nanoseconds of tokenising and of the model."""
-    start = perf_counter_ns()
-    encoding = model.encode(query.texts)
-    encoded = perf_counter_ns()
-    output = model.forward(encoding)
-    return encoding, output, {"tokenise": encoded - start, "level1": perf_counter_ns() - encoded}
+class Item:
+    """A query on its way: the stage that it waits for, what the stages before it read, and its answer so far.
+
+    read: one entry per stage that gave an output, whatever the system keeps.
+    """
+
+    __slots__ = ("query", "read", "so_far", "stage")
+
+    def __init__(self, query: Query) -> None:
+        self.query, self.stage = query, 0
+        self.read: list[Any] = []
+        self.so_far = Answer(float("nan"), -1)
+
+    def answer(self, label: float, level: int) -> Answer:
+        """The Answer that `level` returns."""
+        answer = self.so_far
+        answer.label, answer.level = label, level
+        return answer
+
+
+class Clock:
+    """Splits the time of one stage into named parts, in nanoseconds."""
+
+    __slots__ = ("last", "ns")
+
+    def __init__(self, ns: dict[str, int] | None = None) -> None:
+        self.ns: dict[str, int] = {} if ns is None else ns
+        self.last = perf_counter_ns()
+
+    def mark(self, part: str) -> None:
+        """Books the time since the last mark under `part`."""
+        now = perf_counter_ns()
+        self.ns[part] = self.ns.get(part, 0) + now - self.last
+        self.last = now
+
+    def share(self, items: Sequence[Item]) -> None:
+        """Books an equal part of the batch's time to each of its items."""
+        for item in items:
+            for part, ns in self.ns.items():
+                stages = item.so_far.stages_ns
+                stages[part] = stages.get(part, 0) + ns // len(items)
 
 
 @dataclass
@@ -112,30 +163,90 @@ class Outcomes:
     words_kept_share: np.ndarray  # (N,) 1.0 where nothing was pruned
     borderline: np.ndarray  # (N,) bool: within 1e-3 of a threshold (confidence, importance) or of another label
 
+    @classmethod
+    def of_full_text(cls, rows: np.ndarray, labels: np.ndarray, latency_ms: np.ndarray, **changes: Any) -> Outcomes:
+        """Outcomes of one level on the full text: (N,) labels and milliseconds; `changes`: other fields."""
+        n = len(rows)
+        fields = {"levels": np.zeros(n, np.int64), "words_kept_share": np.ones(n), "borderline": np.zeros(n, bool)}
+        return cls(rows=np.asarray(rows), labels=labels, latency_ms=latency_ms, **(fields | changes))
 
-class System(Protocol):
-    """Registered by name in `tabi_bench.registry`."""
 
-    name: str
+class System(ABC):
+    """One method at one operating point. Registered by name in `tabi_bench.registry`; the hooks have defaults."""
+
+    Options: ClassVar[type]  # the dataclass of its knobs, where it has some of its own
+    name: ClassVar[str]
+    alone: ClassVar[bool] = False  # whether it shares no model with the other systems of a session
+    cascades: ClassVar[bool] = False  # whether its points are `cascade.point.Point`s that verify and certify know
+
+    # --- offline ---
 
     @classmethod
-    def plan(cls, profile: Profile, target: Any, options: Any) -> FoldPlan:
-        """Chooses the operating point on the rows of `profile` (already the tune rows). Raises Unreachable, Infeasible.
+    def beside(cls, reference: type[System]) -> type[System]:
+        """The class that plans and serves in a session with this reference."""
+        return cls
 
-        `serves` is filled in by the caller. `target` is an evaluation.targets.Target of these rows.
+    @classmethod
+    def check(cls, options: Any, models: list[str]) -> None:
+        """Refuses, before any work, options that do not fit the zoo's models (names, the smallest first)."""
+
+    @classmethod
+    def check_point(cls, point: dict[str, Any], models: list[str]) -> None:
+        """Refuses an operating point from a file that cannot be served with these models. Raises PlanError."""
+
+    @classmethod
+    def prepare(cls, lab: Lab, profile: Profile, options: Any) -> Profile:
+        """The profile with what this method alone measures or trains."""
+        return profile
+
+    @classmethod
+    @abstractmethod
+    def plan(cls, profile: Profile, target: Target, options: Any) -> FoldPlan:
+        """Chooses the operating point on the rows of `profile`, the tune rows. Raises Unreachable, Infeasible.
+
+        `serves` is filled in by the caller.
         """
-        ...
 
     @classmethod
-    def deploy(cls, plan: Plan, zoo: Zoo, engine: Engine, options: Any) -> System:
-        """Loads the models that the plan names and returns the system, ready to answer."""
-        ...
+    def tell(cls, plan: Plan, profile: Profile, plans: Mapping[str, Plan]) -> Plan:
+        """The plan once all plans of the session stand; `profile` is of all rows, labels included.
 
-    def answer(self, query: Query) -> Answer: ...
+        Only a control that is to know the labels beforehand changes anything here.
+        """
+        return plan
+
+    # --- online ---
+
+    stages: int = 1
 
     @classmethod
-    def replay(cls, plan: Plan, profile: Profile, rows: np.ndarray) -> Outcomes: ...
+    @abstractmethod
+    def deploy(cls, point: dict[str, Any], lab: Lab, options: Any) -> System:
+        """Loads the models that the point names and returns the system, ready to answer."""
 
-    def describe(self) -> Mapping[str, Any]:
-        """For the record: what is particular to this system (e.g. Cocktail's three latencies)."""
-        ...
+    @abstractmethod
+    def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
+        """Runs one stage on a batch: per item its Answer, or the item itself with its next `stage` set."""
+
+    def answer(self, query: Query) -> Answer:
+        """All stages that one query needs, at batch one. Raises NoAnswer."""
+        result = self.run(0, [Item(query)])[0]
+        while isinstance(result, Item):
+            result = self.run(result.stage, [result])[0]
+        return result
+
+    # --- afterwards ---
+
+    @classmethod
+    @abstractmethod
+    def replay(cls, point: dict[str, Any], profile: Profile, rows: np.ndarray) -> Outcomes:
+        """What `answer` says on validation rows (N,) of `profile`, by the same rules, from profiled outputs."""
+
+    @classmethod
+    def describe(cls, plan: Plan, trace: pd.DataFrame) -> dict[str, Any]:
+        """For the record: what is particular to this method, from its plan and what it served."""
+        return {"folds": [fold.point for fold in plan.folds]}
+
+    @classmethod
+    def conclude(cls, own: Record, session: Mapping[str, Record]) -> None:
+        """Adds to `own.details["system"]` what needs the session's other records; "remarks": sentences for people."""

@@ -6,9 +6,9 @@ import copy
 
 import numpy as np
 import pytest
+from tabi_bench.fingerprint import check_plan
 
 from tabi_bench.experiment import run_session
-from tabi_bench.fingerprint import check_plan
 from tabi_bench.summary import where
 from tabi_bench.system import FoldPlan, Plan, PlanError
 

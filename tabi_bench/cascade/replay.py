@@ -8,7 +8,7 @@ import numpy as np
 
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import outputs_of
-from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.point import Point
 from tabi_bench.profiling.profile import Pruned, PruneKey
 from tabi_bench.system import Outcomes
 

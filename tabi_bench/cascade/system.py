@@ -1,13 +1,14 @@
-"""The cascade as a System: n levels, planned offline, answering online, replayed on profiled outputs.
+"""The cascade as a System: n levels, one operating point, answering online, replayed on profiled outputs.
 
 Tabi (Wang et al., EuroSys 2023) is the two-level case: the small model answers first; a sure answer returns early, any
-other query is re-routed to the large model, which reads the text without its unimportant words; the levels vote.
+other query is re-routed to the large model, which reads the text without its unimportant words; the levels vote. One
+model alone is the one-level case.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,243 +16,262 @@ import numpy as np
 
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import outputs_of
-from tabi_bench.cascade.plans import Point
+from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
-from tabi_bench.config import CascadeConfig
-from tabi_bench.system import Answer, FoldPlan, Outcomes, Plan, PlanError, ask
+from tabi_bench.system import Answer, Clock, FoldPlan, Item, NoAnswer, Outcomes, Plan, System
 
 if TYPE_CHECKING:
-    from tabi_bench.engines.base import Encoding, Engine, Model, Output
-    from tabi_bench.evaluation.targets import Target
+    import pandas as pd
+
+    from tabi_bench.engines.base import Encoding, Model, Output
+    from tabi_bench.planning.targets import Target
+    from tabi_bench.profiling.lab import Lab
     from tabi_bench.profiling.profile import Profile
+    from tabi_bench.records.record import Record
     from tabi_bench.tasks.base import Query
-    from tabi_bench.zoo.base import Zoo
 
 log = logging.getLogger(__name__)
-
-
-class NoAnswer(RuntimeError):
-    """Every level failed on a query."""
-
-
-class Cascade:
-    """Levels of models, each with its own threshold; one operating point per fold."""
-
-    name = "tabi"
-
-    def __init__(self, plan: Plan, models: dict[str, Model]) -> None:
-        """models: by name, loaded with importance where some fold's point wants it."""
-        self.name = plan.method
-        self.models = models
-        self._serves = [fold.serves for fold in plan.folds]
-        self.serve_by([Point(**fold.point) for fold in plan.folds])
-        self._reported: set[str] = set()
-
-    def serve_by(self, points: list[Point]) -> None:
-        """Decides by `points` from now on, one per fold."""
-        self.points = points
-        served = [(Serving(point, self.models), rows) for point, rows in zip(points, self._serves, strict=True)]
-        self._serving_of = {row: serving for serving, rows in served for row in rows or ()}
-        self._other = next((serving for serving, rows in served if rows is None), None)
-
-    # --- offline ---
-
-    @classmethod
-    def plan(cls, profile: Profile, target: Target, options: CascadeConfig) -> FoldPlan:
-        """The fastest operating point that meets the target on the rows of `profile`. Raises Unreachable."""
-        from tabi_bench.cascade.search import search
-
-        return search(profile, target, options)
-
-    @classmethod
-    def deploy(cls, plan: Plan, zoo: Zoo, engine: Engine, options: Any) -> Cascade:
-        """Loads each model that some fold names, once."""
-        points = [Point(**fold.point) for fold in plan.folds]
-        regression = any(point.agreement for point in points)
-        reads = {
-            name: point.importance
-            for point in points
-            for level, name in enumerate(point.models)
-            if point.wants_importance(level)
-        }
-        names = dict.fromkeys(name for point in points for name in point.models)
-        if any(point.pruning == "stopwords" for point in points):
-            rules.stop_words()  # its import must not fall into the first query
-        return cls(
-            plan, {name: engine.load(zoo[name], importance=reads.get(name), pooled=regression) for name in names}
-        )
-
-    @classmethod
-    def replay(cls, plan: Plan, profile: Profile, rows: np.ndarray) -> Outcomes:
-        """What `answer` says on validation rows (N,), by the same rules, from profiled outputs."""
-        at, fold = profile.at(rows), plan.fold_of(rows)
-        parts = {k: replay_point(Point(**served.point), profile, at[fold == k]) for k, served in enumerate(plan.folds)}
-        back = np.argsort(np.concatenate([np.flatnonzero(fold == k) for k in parts]), kind="stable")
-        fields = {
-            name: np.concatenate([getattr(part, name) for part in parts.values()])[back]
-            for name in ("labels", "levels", "latency_ms", "words_kept_share", "borderline")
-        }
-        return Outcomes(rows=np.asarray(rows), **fields)
-
-    # --- online ---
-
-    def answer(self, query: Query) -> Answer:
-        """Level by level until one is sure. A level that raises or returns a non-finite output counts as unsure.
-
-        Raises NoAnswer when every level failed, PlanError for a query that no fold serves.
-        """
-        serving = self._serving_of.get(query.id, self._other)
-        if serving is None:
-            raise PlanError(f"no fold of this plan serves query {query.id}; it was made for other data")
-        if not serving.last and (alone := self._alone(serving, query)) is not None:
-            return alone
-        clock, answer = Stages(), Answer(float("nan"), -1)
-        readings: list[Reading] = []  # of the levels that answered
-        for level in serving.levels:
-            reading = self._read(serving, level, query, readings, answer, clock)
-            if reading is None:
-                answer.failures += 1
-                continue
-            readings.append(reading)
-            answer.label, sure = serving.verdict(readings, query.id)
-            answer.level = level
-            if level == serving.last or not rules.reroute(sure, serving.point.taus[level]):
-                break
-            clock.mark("decide")
-        if not readings:
-            models = ", ".join(serving.point.models)
-            raise NoAnswer(f"query {query.id}: none of {models} gave a finite output; see the log")
-        clock.mark("decide")
-        answer.stages_ns = clock.ns
-        return answer
-
-    def _alone(self, serving: Serving, query: Query) -> Answer | None:
-        """The answer of a plan of one level, as short as one model's: no temperature moves a label.
-
-        None: the long way says what failed.
-        """
-        model = serving.models[0]
-        try:
-            encoding, output, stages = ask(model, query)
-        except Exception:  # it is met again, and told, on the long way
-            return None
-        if not output.finite:
-            return None
-        label = rules.label_of(output.logits).item() if output.verdict is None else output.verdict[0]
-        return Answer(label, 0, truncated=encoding.truncated, stages_ns=stages)
-
-    def _read(
-        self, serving: Serving, level: int, query: Query, readings: list[Reading], answer: Answer, clock: Stages
-    ) -> Reading | None:
-        """What `level` says, None if it raised or is not finite."""
-        model, temperature = serving.models[level], serving.point.temperatures[level]
-        try:
-            if model.temperature != temperature:  # folds share models but not temperatures
-                model.set_temperature(temperature)
-            encoding = self._encoding(serving, level, query, readings, answer, clock)
-            clock.mark("tokenise")
-            output = model.forward(encoding, want_importance=serving.wants[level])
-            answer.truncated |= encoding.truncated
-        except Exception as error:  # whatever an engine raises: fail expensive, never wrong
-            self._report(serving.point.models[level], error)
-            return None
-        finally:
-            clock.mark(serving.stages[level])
-        if not output.finite:
-            self._report(serving.point.models[level], "a non-finite output")
-            return None
-        return Reading(level, model.encode, encoding, output)
-
-    def _encoding(
-        self, serving: Serving, level: int, query: Query, readings: list[Reading], answer: Answer, clock: Stages
-    ) -> Encoding:
-        """What `level` reads: the original text, pruned by the latest level that saw it whole.
-
-        A text that an earlier level read as it is, with the same tokenizer, is not tokenised again.
-        """
-        model, point = serving.models[level], serving.point
-        if level and point.alphas[level - 1] > 0:
-            source = next((reading for reading in readings if reading.level == serving.sources[level]), None)
-            if source is not None:
-                texts = self._pruned(point, level, query, source, answer)
-                clock.mark("prune")
-                return model.encode(texts)
-        answer.words_kept = answer.words
-        for reading in readings:
-            if reading.encode is model.encode and reading.encoding.texts == query.texts:
-                return reading.encoding
-        return model.encode(query.texts)
-
-    @staticmethod
-    def _pruned(point: Point, level: int, query: Query, source: Reading, answer: Answer) -> tuple[str, ...]:
-        """The texts without the words that `source` found unimportant."""
-        words, importance = source.encoding.words, source.output.importance
-        keep = rules.kept_words(importance, words, point.alphas[level - 1], point.pruning, point.seed, query.id)
-        answer.words, answer.words_kept = len(keep), int(keep.sum())
-        return rules.pruned_texts(query.texts, words, keep)
-
-    def _report(self, model: str, error: object) -> None:
-        """Says it once per model; every occurrence is counted in its Answer."""
-        if model not in self._reported:
-            self._reported.add(model)
-            log.warning("%s failed (%s): its queries go to the next level", model, error)
-
-    def describe(self) -> Mapping[str, Any]:
-        """The operating point of each fold, without the regression's coefficients."""
-        fields = ("models", "temperatures", "weights", "taus", "alphas", "ensemble", "share", "dispatcher", "pruning")
-        return {"folds": [{field: getattr(point, field) for field in fields} for point in self.points]}
-
-
-class Stages:
-    """Splits the time of one answer into named stages, in nanoseconds."""
-
-    __slots__ = ("last", "ns")
-
-    def __init__(self) -> None:
-        self.ns: dict[str, int] = {}
-        self.last = perf_counter_ns()
-
-    def mark(self, stage: str) -> None:
-        """Books the time since the last mark under `stage`."""
-        now = perf_counter_ns()
-        self.ns[stage] = self.ns.get(stage, 0) + now - self.last
-        self.last = now
+DESCRIBED = ("models", "temperatures", "weights", "taus", "alphas", "ensemble", "share", "dispatcher", "pruning")
 
 
 class Reading(NamedTuple):
-    """What one level read and said."""
+    """What one level read of a query, and its output."""
 
     level: int
-    encode: Callable  # by what the text became pieces
     encoding: Encoding
     output: Output
 
 
-class Serving:
-    """A point with its models at hand, and what of it does not depend on the query."""
+class Level:
+    """One model of the cascade, and what of the point concerns it alone."""
 
-    def __init__(self, point: Point, models: dict[str, Model]) -> None:
-        self.point, self.models = point, [models[name] for name in point.models]
-        self.levels, self.last = range(len(point.models)), len(point.models) - 1
-        self.wants = [point.wants_importance(level) for level in self.levels]
-        self.sources = [point.source(level) if level else 0 for level in self.levels]
-        self.stages = [f"level{level + 1}" for level in self.levels]
-        self.takes_verdict = point.by_largest  # the first level's own, where the device worked it out
+    def __init__(self, point: Point, index: int, model: Model) -> None:
+        self.index, self.model, self.stage = index, model, f"level{index + 1}"
+        self.is_last = index == len(point.models) - 1
+        self.tau = rules.NEVER if self.is_last else point.taus[index]
+        self.temperature = point.temperatures[index]
+        self.wants_importance = point.wants_importance(index)
+        self.alpha = point.alphas[index - 1] if index else 0.0
+        self.source = point.source(index) if index else 0
+        model.set_temperature(self.temperature)
 
-    def verdict(self, readings: list[Reading], query: int) -> tuple[float, float]:
-        """(label or score, confidence) after the levels read; NaN for the confidence of the last, which nobody asks."""
-        level, _, _, output = readings[-1]
-        if output.verdict is not None and len(readings) == 1 and self.takes_verdict:
+
+class Cascade(System):
+    """Levels of models, each with its own threshold."""
+
+    name = "tabi"
+    cascades = True
+
+    def __init__(self, point: Point, models: list[Model]) -> None:
+        """models: of the levels, loaded with importance where the point wants it; each a handle of its own."""
+        self.point = point
+        self.levels = [Level(point, index, model) for index, model in enumerate(models)]
+        self.stages = len(self.levels)
+        self._takes_verdict = point.by_largest  # the first level's own, where the device works it out
+        self._reported: set[str] = set()
+
+    # --- offline ---
+
+    @classmethod
+    def check_point(cls, point: dict[str, Any], models: list[str]) -> None:
+        """See System."""
+        Point.checked(point, models)
+
+    @classmethod
+    def plan(cls, profile: Profile, target: Target, options: Any) -> FoldPlan:
+        """The fastest operating point that meets the target on the rows of `profile`. Raises Unreachable."""
+        from tabi_bench.planning.search import search
+
+        return search(profile, target, options)
+
+    @classmethod
+    def deploy(cls, point: dict[str, Any], lab: Lab, options: Any) -> Cascade:
+        """Loads the model of each level."""
+        chosen = Point(**point)
+        if chosen.pruning == "stopwords":
+            rules.stop_words()  # its import must not fall into the first query
+        models = []
+        for level, name in enumerate(chosen.models):
+            importance = chosen.importance if chosen.wants_importance(level) else None
+            models.append(lab.load(name, importance=importance, pooled=bool(chosen.agreement)))
+        return cls(chosen, models)
+
+    # --- online ---
+
+    def answer(self, query: Query) -> Answer:
+        """Level by level until one is sure: `run` at batch one, without lists around it."""
+        item = Item(query)
+        while True:
+            result = self._run_one(self.levels[item.stage], item)
+            if result is not item:
+                return result
+
+    def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
+        """One level on a batch. A level that raises or returns a non-finite output counts as unsure.
+
+        Raises NoAnswer where every level failed on a query.
+        """
+        level = self.levels[stage]
+        if len(items) == 1:
+            return [self._run_one(level, items[0])]
+        clock = Clock()
+        encodings = [self._try(level, self._encode, level, item) for item in items]
+        clock.mark("tokenise")
+        outputs = self._forward_batch(level, encodings)
+        clock.mark(level.stage)
+        results = [self._decide(level, *parts) for parts in zip(items, encodings, outputs, strict=True)]
+        clock.mark("decide")
+        clock.share(items)
+        return results
+
+    def _run_one(self, level: Level, item: Item) -> Answer | Item:
+        """`run` at batch one. Its own clock, as an early return may take no longer than its model needs."""
+        encoding = output = None
+        start = encoded = perf_counter_ns()
+        try:
+            encoding = self._encode(level, item) if level.index else level.model.encode(item.query.texts)
+            encoded = perf_counter_ns()
+            output = level.model.forward(encoding, level.wants_importance)
+        except Exception as error:  # whatever an engine raises: fail expensive, never wrong
+            self._report(level, error)
+        ran = perf_counter_ns()
+        ns = item.so_far.stages_ns
+        ns["tokenise"] = ns.get("tokenise", 0) + encoded - start
+        ns[level.stage] = ran - encoded
+        result = self._decide(level, item, encoding, output)
+        ns["decide"] = ns.get("decide", 0) + perf_counter_ns() - ran
+        return result
+
+    def _forward_batch(self, level: Level, encodings: list[Encoding | None]) -> list[Output | None]:
+        """The outputs of the encodings that there are; one by one if the batch as a whole fails."""
+        there = [encoding for encoding in encodings if encoding is not None]
+        try:
+            outputs: list[Output | None] = list(level.model.forward_batch(there, level.wants_importance))
+        except Exception as error:  # one text of the batch, or its size
+            self._report(level, error)
+            outputs = [self._try(level, level.model.forward, one, level.wants_importance) for one in there]
+        remaining = iter(outputs)
+        return [None if encoding is None else next(remaining) for encoding in encodings]
+
+    def _try(self, level: Level, call: Any, *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except Exception as error:  # as in _run_one
+            self._report(level, error)
+            return None
+
+    def _encode(self, level: Level, item: Item) -> Encoding:
+        """What the level reads: the original text, pruned by the latest level that saw it whole.
+
+        A text that an earlier level read as it is, with the same tokenizer, is not tokenised again.
+        """
+        model, query = level.model, item.query
+        if level.alpha > 0:
+            source = next((reading for reading in item.read if reading.level == level.source), None)
+            if source is not None:
+                return model.encode(self._pruned(level, item, source))
+        for reading in item.read:
+            if self.levels[reading.level].model.encode is model.encode and reading.encoding.texts == query.texts:
+                item.so_far.words_kept = item.so_far.words
+                return reading.encoding
+        if item.so_far.words:  # counted when an earlier level's text was pruned
+            item.so_far.words_kept = item.so_far.words
+        return model.encode(query.texts)
+
+    def _pruned(self, level: Level, item: Item, source: Reading) -> tuple[str, ...]:
+        """The texts without the words that `source` found unimportant. Its time is a stage of its own."""
+        start = perf_counter_ns()
+        point, query, words = self.point, item.query, source.encoding.words
+        importance = source.output.importance
+        keep = rules.kept_words(importance, words, level.alpha, point.pruning, point.seed, query.id)
+        item.so_far.words, item.so_far.words_kept = len(keep), int(keep.sum())
+        texts = rules.pruned_texts(query.texts, words, keep)
+        taken, ns = perf_counter_ns() - start, item.so_far.stages_ns
+        ns["prune"] = ns.get("prune", 0) + taken
+        ns["tokenise"] = ns.get("tokenise", 0) - taken  # which is booked whole after it
+        return texts
+
+    def _decide(self, level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> Answer | Item:
+        """The answer after this level, or the item on its way to the next one."""
+        if output is None or not output.finite:
+            return self._failed(level, item, output)
+        if encoding.truncated:
+            item.so_far.truncated = True
+        if self.stages == 1:
+            label = rules.label_of(output.logits).item() if output.verdict is None else output.verdict[0]
+            return item.answer(label, 0)
+        item.read.append(Reading(level.index, encoding, output))
+        label, sure = self._verdict(level, item)
+        if level.is_last or not rules.reroute(sure, level.tau):
+            return item.answer(label, level.index)
+        item.stage += 1
+        return item
+
+    def _failed(self, level: Level, item: Item, output: Output | None) -> Answer | Item:
+        """On to the next level; after the last, what the levels before it say."""
+        if output is not None:
+            self._report(level, "a non-finite output")
+        item.so_far.failures += 1
+        if not level.is_last:
+            item.stage += 1
+            return item
+        if not item.read:
+            models = ", ".join(self.point.models)
+            raise NoAnswer(
+                f"query {item.query.id}: none of {models} gave a finite output, and there is no other level to ask; "
+                "try engine.dtype=float32, or leave the model out with zoo.models"
+            )
+        last = self.levels[item.read[-1].level]
+        return item.answer(self._verdict(last, item)[0], last.index)
+
+    def _verdict(self, level: Level, item: Item) -> tuple[float, float]:
+        """(label or score, what is compared with tau) after the levels read; NaN in place of what nobody compares."""
+        readings, output = item.read, item.read[-1].output
+        if self._takes_verdict and output.verdict is not None and len(readings) == 1:
             return output.verdict
-        levels = [reading.level for reading in readings]
-        said = [_says(reading.output, self.point.temperatures[reading.level]) for reading in readings]
-        combined = self.point.combine(said, levels)
-        sure = float("nan")
-        if level != self.last:
-            sure = float(self.point.confidence_of(level, combined, output.pooled, query))
+        outputs = [self._output(reading) for reading in readings]
+        combined = self.point.combine(outputs, [reading.level for reading in readings])
+        sure = np.nan
+        if not level.is_last:
+            sure = float(self.point.confidence_of(level.index, combined, output.pooled, item.query.id))
         return rules.label_of(combined).item(), sure
 
+    def _output(self, reading: Reading) -> np.ndarray:
+        """(K,) probabilities, or the score (1,)."""
+        output = reading.output
+        if output.probabilities is not None:
+            return output.probabilities
+        return outputs_of(output.logits, self.levels[reading.level].temperature)
 
-def _says(output: Output, temperature: float) -> np.ndarray:
-    """(K,) probabilities, or the score (1,)."""
-    return outputs_of(output.logits, temperature) if output.probabilities is None else output.probabilities
+    def _report(self, level: Level, error: object) -> None:
+        """Says it once per model; every occurrence is counted in its Answer."""
+        model = self.point.models[level.index]
+        if model not in self._reported:
+            self._reported.add(model)
+            log.warning("%s failed (%s): its queries go to the next level", model, error)
+
+    # --- afterwards ---
+
+    @classmethod
+    def replay(cls, point: dict[str, Any], profile: Profile, rows: np.ndarray) -> Outcomes:
+        """What `answer` says on validation rows (N,), by the same rules, from profiled outputs."""
+        return replay_point(Point(**point), profile, profile.at(rows))
+
+    @classmethod
+    def describe(cls, plan: Plan, trace: pd.DataFrame) -> dict[str, Any]:
+        """The operating point of each fold, without the regression's coefficients."""
+        return {"folds": [{field: fold.point[field] for field in DESCRIBED} for fold in plan.folds]}
+
+    @classmethod
+    def conclude(cls, own: Record, session: Mapping[str, Record]) -> None:
+        """In words: what was certified, and the search's regret where it was verified."""
+        remarks = []
+        for k, fold in enumerate(own.details["plan"], start=1):
+            if "certificate" in fold:
+                remarks.append(f"fold {k}: {fold['certificate']['says']}")
+            if "verified" in fold:
+                passes, regret = fold["passes"], fold["verified"]["regret_pct"]
+                share = passes["run"] / max(passes["exhaustive"], 1)
+                counts = f"{passes['run']} of {passes['exhaustive']} passes on pruned text ({share:.0%})"
+                remarks.append(f"fold {k}: {counts}; regret against exhaustive search {regret:.2f} %")
+        own.details["system"]["remarks"] = remarks

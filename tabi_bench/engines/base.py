@@ -69,6 +69,7 @@ class Model(Protocol):
 class SegmentedModel(Protocol):
     """A model cut after its active off-ramps (DeeBERT): `start` once per query, then `step` up to n_segments times."""
 
+    spec: ModelSpec
     n_segments: int
 
     def encode(self, texts: Sequence[str]) -> Encoding: ...
@@ -96,7 +97,7 @@ class Engine(Protocol):
         """
         ...
 
-    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> SegmentedModel:
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any], instance: str = "") -> SegmentedModel:
         """ramps: {layer (1-based, < spec.layers): torch module, hidden states (1, L, H) and mask (1, L) -> (1, K)}."""
         ...
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import EagerConfig, EngineConfig
 from tabi_bench.device import resolve
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoders, Encoding
@@ -74,7 +74,7 @@ class EagerEngine:
 
         A load without importance shares a Network loaded with it: unread, the probe changes nothing.
         """
-        if self.config.threads and self.device == "cpu":
+        if isinstance(self.config, EagerConfig) and self.config.threads and self.device == "cpu":
             torch.set_num_threads(self.config.threads)
         identity = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled, instance)
         for option in (importance,) if importance else (None, "last", "mean"):
@@ -106,11 +106,11 @@ class EagerEngine:
             self._hosted[key] = HostModel(spec, self.encoders)
         return copy(self._hosted[key])
 
-    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any], instance: str = "") -> Any:
         """See `Engine.load_segments`."""
         from tabi_bench.engines.segments import EagerSegments
 
-        return EagerSegments(spec, self.encoders, self.network(spec, None, False), ramps, self.device)
+        return EagerSegments(spec, self.encoders, self.network(spec, None, False, instance), ramps, self.device)
 
     def concurrent(self, models: Sequence[Any]) -> None:
         """Eager models run one after the other."""

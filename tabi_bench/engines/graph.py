@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import GraphConfig
 from tabi_bench.engines.base import Fallback, Output
 from tabi_bench.engines.eager import EagerEngine, EagerModel
 from tabi_bench.engines.encoding import Encoding
@@ -281,7 +281,7 @@ class GraphEngine(EagerEngine):
     pads = True
     decide = staticmethod(decided)  # what a graph ends in
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: GraphConfig):
         super().__init__(config)
         if not self.device.startswith("cuda"):
             raise ValueError(f"engine={self.name} needs a CUDA device; use engine=eager or engine=onnx on a CPU")
@@ -312,11 +312,11 @@ class GraphEngine(EagerEngine):
             self._runners[id(network)] = Runner(spec, network, self, self.pool, self.stream)
         return GraphModel(spec, self._runners[id(network)], self)
 
-    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any], instance: str = "") -> Any:
         """See `Engine.load_segments`."""
         from tabi_bench.engines.graph_segments import GraphSegments
 
-        return GraphSegments(spec, self.network(spec, None, False), ramps, self)
+        return GraphSegments(spec, self.network(spec, None, False, instance), ramps, self)
 
     def concurrent(self, models: Sequence[GraphModel]) -> Concurrent:
         """See `Engine.concurrent`."""

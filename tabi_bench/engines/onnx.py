@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from tabi_bench.cache import cached, content_key
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import OnnxConfig
 from tabi_bench.engines.base import Fallback, Output
 from tabi_bench.engines.eager import EagerEngine, EagerModel
 from tabi_bench.engines.encoding import Encoding
@@ -114,15 +114,13 @@ class OnnxEngine(EagerEngine):
 
     name = "onnx"
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: OnnxConfig):
         try:
             import onnx  # noqa: F401 - the exporter needs it
             import onnxruntime
         except ImportError as error:
             raise ImportError(f"engine=onnx needs {error.name}: pip install 'tabi-bench[onnx]'") from error
-        if config.device not in ("auto", "cpu") or config.dtype not in ("auto", "float32"):
-            raise ValueError("engine=onnx runs on the CPU in float32 (or int8, with engine.quantize=true)")
-        super().__init__(EngineConfig(**asdict(config) | {"device": "cpu", "dtype": "float32"}))
+        super().__init__(replace(config, device="cpu", dtype="float32"))
         self._runtime = onnxruntime
         self.threads = config.threads or len(os.sched_getaffinity(0))
         self.export_s = 0.0
@@ -186,10 +184,10 @@ class OnnxEngine(EagerEngine):
         options.add_session_config_entry("session.force_spinning_stop", "1")  # else its threads disturb the next model
         return self._runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any]) -> Any:
+    def load_segments(self, spec: ModelSpec, ramps: dict[int, Any], instance: str = "") -> Any:
         """Segments are not exported: they run under eager, and `describe` says so."""
         self.fallbacks.append(Fallback(spec.name, "a model in segments is not exported"))
-        return super().load_segments(spec, ramps)
+        return super().load_segments(spec, ramps, instance)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

@@ -6,11 +6,13 @@ anew in every session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Self, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -131,54 +133,37 @@ class PruneKey:
     control: str = "importance"  # importance | random | stopwords
 
 
-class PrunedSource(Protocol):
-    """Where outputs on pruned text come from: run now, or recalled."""
-
-    def __call__(self, key: PruneKey, rows: np.ndarray) -> Pruned: ...
-
-    def tokens(self, key: PruneKey, rows: np.ndarray) -> np.ndarray:
-        """(n,) pieces of the pruned texts: no model runs."""
-        ...
-
-
 @dataclass(frozen=True)
 class Profile:
-    """All models of a zoo on N rows of one task, smallest model first.
-
-    `run_pruned(key, rows)` runs (or recalls) the large model of `key` on the pruned text of those validation rows;
-    the plan search calls it through `pruned`, which counts passes in `passes` (shared by all views).
-    """
+    """All models of a zoo on N rows of a task, smallest first. Pure data; `lab.LiveProfile` also runs models."""
 
     task: str
-    metric: str  # accuracy | matthews | pearson
+    metric: str  # see evaluation.metrics
     n_outputs: int
     rows: np.ndarray  # (N,) row numbers in the validation split
     labels: np.ndarray  # (N,)
-    words: np.ndarray  # (N,) words per query
     models: dict[str, ModelProfile]
-    run_pruned: PrunedSource | None = None
-    race: Callable[[Sequence[Any], np.ndarray], np.ndarray] | None = None  # cascade.race; None: no plan is served
     overhead_ms: float = 0.0  # per level beyond the first: dispatching and combining, less what levels share
     prune_ms: float = 0.0  # beside it, where the level reads pruned text
-    passes: dict[str, int] = field(default_factory=dict)  # {"run": n}
     seed: int = 0
-    segments: dict[str, SegmentTimes] = field(default_factory=dict)  # DeeBERT: by model, where ramps were trained
+    segments: dict[str, SegmentTimes] = field(default_factory=dict)  # by model, where off-ramps were trained
 
     @property
     def is_regression(self) -> bool:
-        return self.metric == "pearson"
+        """Whether answers are scores: models have one output."""
+        return self.n_outputs == 1
 
     @property
     def names(self) -> list[str]:
+        """Of the models, smallest first."""
         return list(self.models)
 
-    def view(self, positions: np.ndarray) -> Profile:
+    def view(self, positions: np.ndarray) -> Self:
         """The profile of some of its rows (positions in `rows`): all that a System's plan may see."""
         return replace(
             self,
             rows=self.rows[positions],
             labels=self.labels[positions],
-            words=self.words[positions],
             models={name: model.take(positions) for name, model in self.models.items()},
         )
 
@@ -191,12 +176,13 @@ class Profile:
         return np.searchsorted(self.rows, rows)
 
     def pruned(self, key: PruneKey, positions: np.ndarray) -> Pruned:
-        """Outputs of `key.large` on the pruned text of some rows of this profile."""
-        if self.run_pruned is None:
-            raise LookupError(f"this profile has no outputs on pruned text for {key}; it was loaded without models")
-        self.passes["run"] = self.passes.get("run", 0) + len(positions)
-        return self.run_pruned(key, self.rows[positions])
+        """Outputs of `key.large` on the pruned text of some rows of this profile. Raises LookupError without models."""
+        raise LookupError(f"this profile has no outputs on pruned text for {key}; it was loaded without models")
 
     def pruned_tokens(self, key: PruneKey, positions: np.ndarray) -> np.ndarray:
-        """(n,) pieces of the pruned texts of some rows; no model runs."""
-        return self.run_pruned.tokens(key, self.rows[positions])
+        """(n,) tokens of the pruned texts of some rows; no model runs. Raises LookupError without models."""
+        return self.pruned(key, positions).tokens
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns; a profile with a lab keeps it for the session."""
+        return make()

@@ -35,10 +35,9 @@ class PrunedRunner:
         models: dict[str, Model],
         importance: dict[str, dict[str, Ragged]],
         folder: Path | None,
-        n_outputs: int,
         seed: int,
     ):
-        self.prune, self.n_outputs = prune, n_outputs
+        self.prune = prune
         self.queries, self.models, self.importance, self.seed = queries, models, importance, seed
         self.folder = folder
         self._outputs: dict[PruneKey, dict[int, tuple]] = {}
@@ -50,15 +49,17 @@ class PrunedRunner:
             if row not in known:
                 output = self.models[key.large].forward(self._encode(key, row)[0])
                 known[row] = (output.logits, output.pooled)
+        if not len(rows):
+            raise ValueError(f"no rows to run {key} on")
         prepared = [self._encode(key, int(row)) for row in rows]
         logits = [known[int(row)][0] for row in rows]
         pooled = [known[int(row)][1] for row in rows]
         return Pruned(
-            logits=np.stack(logits) if logits else np.zeros((0, self.n_outputs), np.float32),
+            logits=np.stack(logits),
             tokens=np.array([encoding.n_tokens for encoding, _, _ in prepared], np.int64),
             kept_share=np.array([share for _, share, _ in prepared]),
             borderline=np.array([near for _, _, near in prepared], bool),
-            pooled=np.stack(pooled) if pooled and pooled[0] is not None else None,
+            pooled=np.stack(pooled) if pooled[0] is not None else None,
         )
 
     def tokens(self, key: PruneKey, rows: np.ndarray) -> np.ndarray:

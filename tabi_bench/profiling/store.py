@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from tabi_bench.engines.base import Engine
 from tabi_bench.profiling.profile import Profile
-from tabi_bench.records import Record
 
 
-def save_profile(profile: Profile, path: Path, record: Record, engine: Engine) -> None:
+class Facts(Protocol):
+    """What a stored profile says of its session: fields of a record."""
+
+    task: str
+    source: str
+    zoo: str
+    engine: str
+    device: str
+    session_id: str
+    provenance: dict[str, Any]
+
+
+def save_profile(profile: Profile, folder: Path, record: Facts) -> None:
     """Labels, logits (float16), token counts and latency curves; no text. Written under another name, then moved."""
     arrays = {"labels": profile.labels, "rows": profile.rows}
     for name, model in profile.models.items():
@@ -29,14 +40,15 @@ def save_profile(profile: Profile, path: Path, record: Record, engine: Engine) -
     meta = {
         **{key: getattr(record, key) for key in ("task", "source", "zoo", "engine", "device", "session_id")},
         "metric": profile.metric,
-        "dtype": engine.dtype,
+        "dtype": record.provenance.get("dtype"),
         "models": profile.names,
         "params": [model.params for model in profile.models.values()],
         "layers": [model.layers for model in profile.models.values()],
         "commit": record.provenance.get("commit"),
         "time": record.provenance.get("time"),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{record.session_id}.npz"
+    folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     np.savez_compressed(temporary, meta=np.array(json.dumps(meta)), **arrays)
     os.replace(temporary, path)

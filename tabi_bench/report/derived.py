@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 
 from tabi_bench.cascade import rules
-from tabi_bench.cascade.break_even import pairs
 from tabi_bench.cascade.calibration import outputs_of
-from tabi_bench.cascade.plans import Point
-from tabi_bench.config import method_options
+from tabi_bench.cascade.point import Point
+from tabi_bench.config import read_file
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
-from tabi_bench.evaluation.metrics import score
-from tabi_bench.evaluation.targets import Target, predictions_of
+from tabi_bench.evaluation.metrics import predictions_from, score
+from tabi_bench.planning.break_even import pairs
+from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.profile import Profile
-from tabi_bench.registry import SYSTEMS, lookup
+from tabi_bench.registry import lookup
 from tabi_bench.system import Infeasible, Plan, Unreachable
 
 GRID = 101  # thresholds per curve
@@ -53,8 +53,8 @@ def _fold(profile: Profile, fold: Any, number: int) -> pd.DataFrame:
         "row": rows,
         "fold": number,
         "label": profile.labels[at],
-        "small": predictions_of(first),
-        "both": predictions_of(both if several else first),
+        "small": predictions_from(first),
+        "both": predictions_from(both if several else first),
         "raw": rules.confidence(outputs_of(small.logits[at], 1.0), point["confidence"]),
         "confidence": rules.confidence(first, point["confidence"]),
         "small_ms": small.latency(small.tokens[at]),
@@ -70,14 +70,14 @@ def oracle_share(profile: Profile, tabi: Plan, infaas: Plan) -> float | None:
     None where routing by labels is no faster than INFaaS (one model is the plan), and where Tabi prunes or routes by
     what a stored profile lacks.
     """
-    oracle = lookup(SYSTEMS, "oracle", "method")
+    oracle = lookup("method", "oracle")
     try:
         told = oracle.decide(tabi, profile, {"tabi": tabi})
-        ours = lookup(SYSTEMS, "tabi", "method").replay(tabi, profile, profile.rows).latency_ms.mean()
+        ours = lookup("method", "tabi").replay(tabi, profile, profile.rows).latency_ms.mean()
     except LookupError:
         return None
     best = oracle.replay(tabi, profile, profile.rows, told).latency_ms.mean()
-    reference = lookup(SYSTEMS, "infaas", "method").replay(infaas, profile, profile.rows).latency_ms.mean()
+    reference = lookup("method", "infaas").replay(infaas, profile, profile.rows).latency_ms.mean()
     return float((reference - ours) / (reference - best)) if best < reference * (1 - 1e-9) else None
 
 
@@ -126,7 +126,7 @@ def break_even(profile: Profile) -> pd.DataFrame:
     the plain rule: it shows what is there to be found, not what a plan would reach on other queries. The cascade is
     the best pair at any threshold, full text, weighted ensemble.
     """
-    singles = {n: score(profile.metric, profile.labels, predictions_of(m.logits)) for n, m in profile.models.items()}
+    singles = {n: score(profile.metric, profile.labels, predictions_from(m.logits)) for n, m in profile.models.items()}
     cascades = None if profile.is_regression else pairs(profile)
     found = []
     for slack in SLACKS:
@@ -145,9 +145,9 @@ def break_even(profile: Profile) -> pd.DataFrame:
 
 def _cocktail_ms(profile: Profile, target: float) -> float:
     """Latency in parallel of Cocktail's ensemble for a target; NaN where there is none."""
-    cocktail = lookup(SYSTEMS, "cocktail", "method")
+    cocktail = lookup("method", "cocktail")
     try:
         goal = Target.of(profile, "absolute", target - 1e-12, 0.0, margin_se=0.0)
-        return cocktail.plan(profile, goal, method_options("cocktail")).predicted["latency_ms"]
+        return cocktail.plan(profile, goal, read_file("method", "cocktail")).predicted["latency_ms"]
     except (Infeasible, Unreachable):
         return float("nan")

@@ -6,8 +6,7 @@ machine does meanwhile falls on all of them alike. The clock runs from raw text 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
 
 import numpy as np
@@ -16,80 +15,58 @@ from tqdm import tqdm
 
 from tabi_bench import device
 from tabi_bench.config import ScenarioConfig
+from tabi_bench.serving.trace import Served, trace_of
 from tabi_bench.system import Answer, System
 from tabi_bench.tasks.base import Query
 
-log = logging.getLogger(__name__)
 
-
-def served_order(rows: np.ndarray, min_queries: int, seed: int) -> np.ndarray:
-    """(M,) rows to serve: one full pass in seeded order, then topped up with replacement to `min_queries`."""
+def served_order(n: int, min_queries: int, seed: int) -> np.ndarray:
+    """(M,) rows to serve: whole passes over 0..n-1, each in a seeded order of its own, until M >= min_queries."""
     random = np.random.default_rng(seed)
-    first = random.permutation(rows)
-    return np.concatenate([first, random.choice(rows, max(0, min_queries - len(rows)))])
+    return np.concatenate([random.permutation(n) for _ in range(max(1, -(-min_queries // n)))])
 
 
 def serve(
-    systems: Mapping[str, System], queries: list[Query], rows: np.ndarray, scenario: ScenarioConfig, seed: int, on: str
+    systems: Mapping[str, Sequence[System]], queries: list[Query], scenario: ScenarioConfig, seed: int, on: str
 ) -> dict[str, pd.DataFrame]:
-    """Serves `rows` of `queries` to every system; one trace per system, one row per served query.
+    """Serves `queries` to every method; one trace per method, one row per served query (`trace.trace_of`).
 
-    Columns: position, row, block, first_pass, latency_ms, label, level, words, words_kept, failures, truncated, joules
-    (of the whole block, spread over its queries; NaN without a counter), and a `stage_<name>_ms` per stage.
+    systems: by method, the system that answers each row; on: the device whose energy is counted.
     """
-    order = served_order(rows, scenario.min_queries, seed)
-    _warm_up(systems, queries, order, scenario.warmup)
+    order = served_order(len(queries), scenario.min_queries, seed)
+    _warm_up(systems, queries, scenario.warmup)
     names = list(systems)
-    answered: dict[str, list[tuple]] = {name: [] for name in names}
+    served: dict[str, list[Served]] = {name: [] for name in names}
     bar = tqdm(total=len(order) * len(names), desc="serving", unit="query", disable=None, leave=False)
     with bar, device.old_objects_frozen():
         for number, start in enumerate(range(0, len(order), scenario.block)):
-            block = order[start : start + scenario.block]
-            batch = [queries[row] for row in block]
+            rows = order[start : start + scenario.block].tolist()
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
-                timed, energy = _serve_block(systems[name], batch, on)
-                answered[name] += [(number, energy / len(batch), *pair) for pair in timed]
-                bar.update(len(batch))
-    return {name: _trace(order, len(rows), answered[name]) for name in names}
+                timed, joules = _serve_block([(systems[name][row].answer, queries[row]) for row in rows], on)
+                energy = joules / len(rows)
+                served[name] += [Served(number, row, ns, energy, a) for row, (ns, a) in zip(rows, timed, strict=True)]
+                bar.update(len(rows))
+    return {name: trace_of(served[name], len(queries)) for name in names}
 
 
-def _warm_up(systems: Mapping[str, System], queries: list[Query], order: np.ndarray, count: int) -> None:
+def _warm_up(systems: Mapping[str, Sequence[System]], queries: list[Query], count: int) -> None:
     """Every length comes up before the clock counts: queries spread evenly over the range of text lengths."""
-    by_length = sorted(order.tolist(), key=lambda row: sum(map(len, queries[row].texts)))
+    by_length = sorted(queries, key=lambda query: sum(map(len, query.texts)))
     picks = np.linspace(0, len(by_length) - 1, min(count, len(by_length))).astype(int)
-    for system in systems.values():
+    for system in {id(system): system for by_row in systems.values() for system in by_row}.values():
         for pick in picks:
-            system.answer(queries[by_length[pick]])
+            system.answer(by_length[pick])
 
 
-def _serve_block(system: System, batch: list[Query], on: str) -> tuple[list[tuple[int, Answer]], float]:
-    """(nanoseconds, answer) of each query, and the joules of the block. Garbage collection waits outside."""
-    answer = system.answer
+def _serve_block(calls: list[tuple], on: str) -> tuple[list[tuple[int, Answer]], float]:
+    """(nanoseconds, answer) of each (answer, query), and the joules of the block. Garbage collection waits outside."""
     before = device.joules(on)
     timed = []
     with device.quiet_collector():
-        for query in batch:
+        for answer, query in calls:
             start = perf_counter_ns()
             result = answer(query)
             timed.append((perf_counter_ns() - start, result))
     after = device.joules(on)
     return timed, float("nan") if before is None or after is None else after - before
-
-
-def _trace(order: np.ndarray, first_pass: int, answered: list[tuple]) -> pd.DataFrame:
-    blocks, joules, nanoseconds, answers = zip(*answered, strict=True)
-    stages = sorted({stage for answer in answers for stage in answer.stages_ns})
-    columns = {
-        "position": np.arange(len(order)),
-        "row": order,
-        "block": blocks,
-        "first_pass": np.arange(len(order)) < first_pass,
-        "latency_ms": np.array(nanoseconds) / 1e6,
-        "joules": joules,
-    }
-    for name in ("label", "level", "words", "words_kept", "failures", "truncated"):
-        columns[name] = [getattr(answer, name) for answer in answers]
-    for stage in stages:
-        columns[f"stage_{stage}_ms"] = [answer.stages_ns.get(stage, 0) / 1e6 for answer in answers]
-    return pd.DataFrame(columns)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from transformers import BertConfig
 
 from tabi_bench.cache import cached, content_key, damage, seal
-from tabi_bench.config import SourceConfig, TaskConfig, TinyZooConfig, read_file
+from tabi_bench.config import TinyZooConfig, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
@@ -60,7 +60,7 @@ def load(config: TinyZooConfig, task: Task, cache_dir: Path, seed: int, device: 
 
 def ladder_key(config: TinyZooConfig, task: Task, seed: int) -> str:
     """Names a ladder by what decides its weights: the rows of train, recipe, largest shape (it teaches) and seed."""
-    recipe = {k: v for k, v in asdict(config).items() if k not in ("name", "path", "models", "shapes")}
+    recipe = {k: v for k, v in asdict(config).items() if k not in ("name", "code", "models", "shapes")}
     rows = [task.name, task.texts("train"), task.labels("train").tolist()]
     return content_key(RECIPE, recipe, config.shapes[-1], content_key(*rows), seed)
 
@@ -178,8 +178,8 @@ def ship(task: str, out: Path, device: str, threads: int) -> dict:
     """Trains the ladder of one generated task with the defaults of conf/zoo/tiny.yaml into `out`/task; its notes."""
     torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = read_file("zoo", "tiny", TinyZooConfig)
-    rows = load_task(read_file("task", task, TaskConfig), read_file("source", "generated", SourceConfig), 0)
+    config = read_file("zoo", "tiny")
+    rows = load_task(read_file("task", task), read_file("source", "generated"), 0)
     building = out / f".{task}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tabi_bench.profiling.build import FEW, HARDLY, _latency_curves, _rows
+
 from tabi_bench.tasks.base import Query
 
 CALLS = 30

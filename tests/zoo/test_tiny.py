@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tabi_bench.cache import damage
-from tabi_bench.config import SourceConfig, TaskConfig, TinyZooConfig, read_file
+from tabi_bench.config import read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.grammar import CUES
 from tabi_bench.zoo import load_zoo, tiny
@@ -17,12 +17,12 @@ from tabi_bench.zoo.loading import ModelError, load_tokenizer
 
 
 def task(name: str = "sst2", **source):
-    return load_task(read_file("task", name, TaskConfig), SourceConfig(name="generated", **source), 0)
+    return load_task(read_file("task", name), read_file("source", "generated", **source), 0)
 
 
 @pytest.fixture
 def config():
-    return read_file("zoo", "tiny", TinyZooConfig)
+    return read_file("zoo", "tiny")
 
 
 @pytest.fixture

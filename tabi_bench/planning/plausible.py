@@ -1,0 +1,42 @@
+"""Whether a session's numbers can mean anything: said above its table and in its records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tabi_bench.evaluation.metrics import predictions_from, score
+from tabi_bench.evaluation.statistics import difference_se
+
+if TYPE_CHECKING:
+    from tabi_bench.profiling.profile import Profile
+
+ERRORS = 2.0  # standard errors by which some model must beat a constant answer
+
+
+def constant_answer(profile: Profile) -> np.ndarray:
+    """(N,) the most frequent label, or the mean score, on every row."""
+    if profile.is_regression:
+        return np.full(len(profile.labels), profile.labels.mean())
+    return np.full(len(profile.labels), np.bincount(profile.labels).argmax())
+
+
+def implausible(profile: Profile) -> list[str]:
+    """Sentences; none where some model beats the constant answer by two standard errors (paired, on all rows)."""
+    constant = constant_answer(profile)
+    base = score(profile.metric, profile.labels, constant)
+    best, beats = "", -np.inf
+    for name, model in profile.models.items():
+        predictions = predictions_from(model.logits)
+        gain = score(profile.metric, profile.labels, predictions) - base
+        error = difference_se(profile.metric, profile.labels, predictions, constant, seed=profile.seed)
+        if gain > ERRORS * error:
+            return []
+        if gain > beats:
+            best, beats = name, gain
+    kind = "the mean score" if profile.is_regression else "the most frequent label"
+    return [
+        f"No model beats {kind} on every row ({profile.metric} {base:.4f}) by two standard errors; the best, {best}, "
+        f"has {base + beats:.4f}. A reduction of latency means nothing here: train longer, or choose other models."
+    ]
