@@ -62,7 +62,6 @@ class TinyZooConfig(ZooConfig):
     intermediate: int = number(least=1)  # width of the feed-forward layers, times the hidden size
     vocabulary: int = number(least=100)  # word pieces at most
     cue_steps: int = number(least=0)  # generated rows: first so many steps of naming the phrase that decides
-    reach: dict[str, float]  # generated rows: by shape, where between the ends it stops
     train: TrainConfig
 
     def unread(self, config: Config) -> dict[str, str]:

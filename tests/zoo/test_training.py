@@ -63,13 +63,6 @@ def test_extra_rows_are_trained_on_and_never_held_out(monkeypatch):
     assert score_of(predict(net, many, "cpu"), many.labels) > 0.95
 
 
-def test_training_ends_once_the_slice_is_good_enough():
-    config = fine_tuning(epochs=40, batch_size=16, learning_rate=5e-3, patience=99, evaluations=80)
-    result = train(model(), rows(), config, seed=0, enough=0.7)
-    scores = [score for _, score, _ in result.history]
-    assert scores[-1] >= 0.7 and all(score < 0.7 for score in scores[:-1]) and result.steps < 40 * 8
-
-
 def test_the_moving_average_is_scored_and_kept(monkeypatch):
     seen, update = [], training._Run.update
 
