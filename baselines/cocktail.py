@@ -114,8 +114,8 @@ class Cocktail(System):
         together = lab.engine.concurrent(list(models.values()))
         if together is None and options.latency == "concurrent":
             raise PlanError(
-                f"systems.cocktail.latency=concurrent: engine={lab.engine.name} has no streams; choose auto, serial, or "
-                "engine=graph"
+                f"systems.cocktail.latency=concurrent: engine={lab.engine.name} has no streams; choose auto or serial, "
+                "or engine=graph"
             )
         return cls(point, models, together)
 

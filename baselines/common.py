@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tabi_bench.cascade.rules import softmax, tied
-from tabi_bench.evaluation.metrics import score
-from tabi_bench.planning.targets import predictions_of
+from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.system import FoldPlan, NoAnswer
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def finite(logits: np.ndarray, model: str, query: int) -> np.ndarray:
 
 def predictions(profile: Profile) -> dict[str, np.ndarray]:
     """(N,) labels that each model of the profile gives, smallest model first."""
-    return {name: predictions_of(model.logits) for name, model in profile.models.items()}
+    return {name: predictions_from(model.logits) for name, model in profile.models.items()}
 
 
 def best(profile: Profile, answers: dict[str, np.ndarray]) -> str:

@@ -1,6 +1,6 @@
-"""Controls: what a cascade's routing is worth, from below (random) and from above (oracle), and the measurement's noise.
+"""Controls: what routing is worth, from below (random) and from above (oracle), and the measurement's own noise.
 
-Random and oracle stand on the plan of Tabi (its own search, or one done for them alone) and change only who is re-routed.
+Random and oracle stand on Tabi's plan (its own search, or one done for them alone) and change only who is re-routed.
 `reference_again` serves a session's reference a second time: any difference between the two is noise (A/A).
 """
 
@@ -17,9 +17,9 @@ from baselines.common import shares_of
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.system import Cascade
-from tabi_bench.evaluation.metrics import score
+from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning.folds import replay
-from tabi_bench.planning.targets import Target, predictions_of
+from tabi_bench.planning.targets import Target
 from tabi_bench.system import FoldPlan, Plan, PlanError, System
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Oracle(Cascade):
         pairs = [on_full_text(Point(**served.point)) for served in plan.folds]
         for k, pair in enumerate(pairs):
             rows, first, last = fold == k, *(profile.models[pair.models[level]] for level in (0, -1))
-            small[rows], large[rows] = (predictions_of(model.logits[rows]) for model in (first, last))
+            small[rows], large[rows] = (predictions_from(model.logits[rows]) for model in (first, last))
             cost_ms[rows] = last.latency(last.tokens[rows]) + profile.overhead_ms
         chosen, _ = least_rerouting(profile.metric, profile.labels, small, large, cost_ms, goal)
         told = [replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)]

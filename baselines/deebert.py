@@ -158,8 +158,8 @@ class Deebert(System):
         ramps = trained(lab, point["ramps_hash"])
         if ramps is None:
             raise PlanError(
-                f"this plan was made for other off-ramps of {point['model']} ({point['ramps_hash']}); leave plan=null to "
-                "make a new one"
+                f"this plan was made for other off-ramps of {point['model']} ({point['ramps_hash']}); leave plan=null "
+                "to make a new one"
             )
         active = {layer: ramps.modules[layer] for layer in point["ramps"]}
         return cls(point, lab.load_segments(point["model"], active))

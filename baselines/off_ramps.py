@@ -21,11 +21,11 @@ from torch import nn
 
 from tabi_bench import device
 from tabi_bench.cache import cached, content_key
-from tabi_bench.engines.attention import DISENTANGLED
 from tabi_bench.profiling.lab import engine_key
 from tabi_bench.profiling.profile import SegmentTimes
+from tabi_bench.zoo.families import family
 from tabi_bench.zoo.loading import load_model, load_tokenizer
-from tabi_bench.zoo.models import MeanPoolBert, mean_pool
+from tabi_bench.zoo.models import MeanPooled, mean_pool
 from tabi_bench.zoo.training import Table, batches, encode
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def add_ramps(lab: Lab, profile: Profile, options: RampConfig) -> Profile:
     models, segments = dict(profile.models), dict(profile.segments)
     task, engine = lab.task, lab.engine
     for spec in lab.zoo.models:
-        if spec.layers < 2 or spec.family in DISENTANGLED:
+        if spec.layers < 2 or not family(spec.family).cuttable:
             continue
         ramps = train_ramps(task, spec, lab.cache_dir, options, lab.seed, engine.device)
         lab.memo["ramps", ramps.hash] = ramps
@@ -130,7 +130,7 @@ def _train(task: Task, spec: ModelSpec, options: RampConfig, seed: int, on: str)
     labels = task.labels("train")
     rows = np.sort(np.random.default_rng(seed).permutation(len(labels))[: options.rows])
     model = load_model(spec, torch.float32, on)
-    mean = isinstance(model, MeanPoolBert)
+    mean = isinstance(model, MeanPooled)
     texts, wanted = task.texts("train"), torch.tensor(labels[rows])
     vectors = hidden_vectors(model, spec, [texts[row] for row in rows], mean, on)
     with torch.random.fork_rng(devices=[]):
@@ -148,7 +148,7 @@ def hidden_vectors(
     """What a ramp after each layer but the last reads of N texts: (N, H) float32 on the CPU, one per layer."""
     table = Table(encode(load_tokenizer(spec.path, spec.max_length), texts), model.config.pad_token_id or 0, on)
     order = np.argsort(table.lengths, kind="stable")
-    typed = spec.family != "distilbert" and getattr(model.config, "type_vocab_size", 0) > 1
+    typed = family(spec.family).takes_types(model.config)
     keys = ("input_ids", "attention_mask", "token_type_ids") if typed else ("input_ids", "attention_mask")
     parts = []
     for start in range(0, len(order), READING_BATCH):

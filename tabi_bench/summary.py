@@ -62,7 +62,8 @@ def _reduction(r: Record) -> str:
     ref = r.reference
     if ref["method"] == r.method:
         return "reference"
-    return f"{ref['reduction_pct']:.1f} % [{ref['reduction_low']:.1f}, {ref['reduction_high']:.1f}]"
+    interval = "" if ref["reduction_low"] is None else f" [{ref['reduction_low']:.1f}, {ref['reduction_high']:.1f}]"
+    return f"{ref['reduction_pct']:.1f} %{interval}"
 
 
 def where(found: list[Record], config: Config) -> str:

@@ -35,9 +35,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def vote_weight(logits: np.ndarray, labels: np.ndarray) -> float:
     """a_l: the share of right answers; for regression the Pearson correlation, at least 0.01."""
     if logits.shape[1] > 1:
-        return metrics.accuracy(labels, logits.argmax(1))
-    correlation = metrics.pearson(labels, logits[:, 0])
-    return max(correlation, 0.01) if np.isfinite(correlation) else 0.01
+        return metrics.score("accuracy", labels, logits.argmax(1))
+    return max(metrics.score("pearson", labels, logits[:, 0]), 0.01)
 
 
 def outputs_of(logits: np.ndarray, temperature: float) -> np.ndarray:

@@ -59,9 +59,7 @@ class Point:
                 if (key != "taus" and (numbers < 0).any()) or (key == "temperatures" and not (numbers > 0).all()):
                     raise PlanError(f"{key}={getattr(point, key)}: not negative, temperatures above 0")
             if point.dispatch.plain and min(point.taus, default=0.0) < 0:
-                raise PlanError(
-                    f"taus={point.taus}: thresholds of a confidence lie in [0, 1], or above to re-route all"
-                )
+                raise PlanError(f"taus={point.taus}: a threshold is in [0, 1], or above 1 to re-route all")
             fits = len(point.agreements)
         except (TypeError, ValueError, KeyError) as error:
             raise PlanError(f"not an operating point of a cascade ({type(error).__name__}: {error})") from None

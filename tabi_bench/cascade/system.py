@@ -207,8 +207,8 @@ class Cascade(System):
         if not item.read:
             models = ", ".join(self.point.models)
             raise NoAnswer(
-                f"query {item.query.id}: none of {models} gave a finite output, and there is no other level to ask; try "
-                "engine.dtype=float32, or leave the model out with zoo.models"
+                f"query {item.query.id}: none of {models} gave a finite output, and there is no other level to ask; "
+                "try engine.dtype=float32, or leave the model out with zoo.models"
             )
         last = self.levels[item.read[-1].level]
         return item.answer(self._verdict(last, item)[0], last.index)

@@ -61,9 +61,7 @@ class Model(Protocol):
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output: ...
 
-    def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]:
-        """The outputs of several queries, those of `forward` up to rounding."""
-        ...
+    def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]: ...
 
     def set_temperature(self, temperature: float) -> None: ...
 
@@ -93,10 +91,9 @@ class Engine(Protocol):
     def load(
         self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False, instance: str = ""
     ) -> Model:
-        """A handle with a temperature of its own.
+        """importance: None, "last" or "mean" (over layers): which attention `want_importance` reads.
 
-        importance: None, "last" or "mean" (over layers): which attention `want_importance` reads. Handles of one
-        `instance` share weights; another one loads weights of its own.
+        instance: loads of the same model share weights and graphs; under another name it has its own.
         """
         ...
 
@@ -122,7 +119,7 @@ class Engine(Protocol):
         ...
 
     def forget_words(self) -> None:
-        """Empties the memory of tokenized words: profiling has seen all queries, serving has not."""
+        """Empties the tokenizers' memory of words: profiling has seen all queries, serving has not."""
         ...
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from tabi_bench.config import EngineConfig
 from tabi_bench.device import resolve
 from tabi_bench.engines.base import Output
-from tabi_bench.engines.encoding import Encoding, forget_words
+from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.loaded import LoadedModel, words_from
 from tabi_bench.engines.network import Network, build_network
 from tabi_bench.zoo.base import ModelSpec
@@ -28,8 +28,8 @@ GRID = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 class EagerModel(LoadedModel):
     """A Network called as it is."""
 
-    def __init__(self, spec: ModelSpec, network: Network, device: str):
-        super().__init__(spec)
+    def __init__(self, spec: ModelSpec, encoders: Encoders, network: Network, device: str):
+        super().__init__(spec, encoders)
         self.network, self.device = network, device
 
     def _row(self, values: Any) -> torch.Tensor:
@@ -66,7 +66,8 @@ class EagerEngine:
             self.dtype = "float16" if self.device.startswith("cuda") else "float32"
         self.read = load_model  # where models come from; the bench draws weights that are on no disk
         self._networks: dict[tuple, Network] = {}
-        self._hosted: dict[tuple[str, str], HostModel] = {}  # models without layers, by content
+        self._hosted: dict[tuple[str, str], HostModel] = {}  # models without layers, by content and instance
+        self.encoders = Encoders()
 
     def network(self, spec: ModelSpec, importance: str | None, pooled: bool, instance: str = "") -> Network:
         """The model's Network on this engine's device, loaded at first use.
@@ -94,7 +95,7 @@ class EagerEngine:
 
     def load_network(self, spec: ModelSpec, network: Network) -> LoadedModel:
         """The model as this engine runs it."""
-        return EagerModel(spec, network, self.device)
+        return EagerModel(spec, self.encoders, network, self.device)
 
     def on_host(self, spec: ModelSpec, instance: str = "") -> HostModel:
         """A handle with its own temperature on the weights of a model without layers."""
@@ -102,14 +103,14 @@ class EagerEngine:
 
         key = spec.content_hash, instance
         if key not in self._hosted:
-            self._hosted[key] = HostModel(spec)
+            self._hosted[key] = HostModel(spec, self.encoders)
         return copy(self._hosted[key])
 
     def load_segments(self, spec: ModelSpec, ramps: dict[int, Any], instance: str = "") -> Any:
         """See `Engine.load_segments`."""
         from tabi_bench.engines.segments import EagerSegments
 
-        return EagerSegments(spec, self.network(spec, None, False, instance), ramps, self.device)
+        return EagerSegments(spec, self.encoders, self.network(spec, None, False, instance), ramps, self.device)
 
     def concurrent(self, models: Sequence[Any]) -> None:
         """Eager models run one after the other."""
@@ -118,6 +119,10 @@ class EagerEngine:
     def lengths(self, longest: int) -> list[int]:
         """A grid up to `longest` tokens, ending there."""
         return [length for length in GRID if length < longest] + [longest]
+
+    def forget_words(self) -> None:
+        """See `Engine.forget_words`."""
+        self.encoders.forget()
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -129,10 +134,6 @@ class EagerEngine:
             "on_host": {model.spec.name: model.runs for model in self._hosted.values()},
             "fallbacks": [],
         }
-
-    def forget_words(self) -> None:
-        """Empties the memory of tokenized words: profiling has seen all queries, serving has not."""
-        forget_words()
 
     def close(self) -> None:
         """Frees the weights."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,38 +20,11 @@ from tokenizers import Encoding as Pieces
 from tokenizers import Tokenizer
 
 from tabi_bench.zoo.loading import load_tokenizer
+from tabi_bench.zoo.words import align
 
 CHARS_PER_PIECE = 32  # texts longer than this times max_length are first tried on their beginning
 KEPT_WORDS = 200_000  # remembered words; later new ones are worked out each time
 KEPT_CHARS = 48  # longer words are not remembered
-_WORD = re.compile(r"\S+")  # the same runs as str.split
-
-
-def word_spans(text: str) -> np.ndarray:
-    """(W, 2) first and one-past-last character of each word."""
-    spans = [match.span() for match in _WORD.finditer(text)]
-    return np.array(spans, np.int64).reshape(-1, 2)
-
-
-def align(texts: Sequence[str], pieces: Pieces) -> np.ndarray:
-    """(L,) int64: the word of each piece, numbered through all texts; -1 for special tokens and pieces of white space.
-
-    A piece belongs to the word that holds its last character: some tokenizers count the space before a word to it.
-    """
-    word = np.full(len(pieces), -1, np.int64)
-    sequence = np.array([-1 if s is None else s for s in pieces.sequence_ids], np.int64)
-    offsets = np.array(pieces.offsets, np.int64).reshape(-1, 2)
-    first = 0
-    for number, text in enumerate(texts):
-        spans = word_spans(text)
-        rows = np.flatnonzero((sequence == number) & (offsets[:, 1] > offsets[:, 0]))
-        if len(spans) and len(rows):
-            last = offsets[rows, 1] - 1
-            found = np.searchsorted(spans[:, 0], last, side="right") - 1
-            inside = (found >= 0) & (last < spans[found, 1])
-            word[rows[inside]] = first + found[inside]
-        first += len(spans)
-    return word
 
 
 class Encoding:
@@ -91,6 +63,17 @@ class Encoding:
     def content(self) -> np.ndarray:
         """(L,) int64: 1 for pieces of text, 0 for special tokens."""
         return 1 - np.array(self.pieces.special_tokens_mask, np.int64)
+
+    def kept_texts(self, keep: np.ndarray) -> tuple[str, ...]:
+        """The texts with the words of `keep` (W,) bool alone, joined by single spaces."""
+        ends = np.cumsum([len(words) for words in self.words])[:-1]
+        parts = zip(self.words, np.split(np.asarray(keep, bool), ends), strict=True)
+        return tuple(" ".join(word for word, kept in zip(words, part, strict=True) if kept) for words, part in parts)
+
+    def without(self, keep: np.ndarray) -> Encoding:
+        """The encoding of `kept_texts(keep)`, for keep (W,) bool over all words: here tokenised anew."""
+        limits = self._tokenizer.truncation
+        return encode(self._tokenizer, self.kept_texts(keep), limits["max_length"] if limits else 512)
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encoding:
@@ -172,6 +155,16 @@ class Remembered(Encoding):
             number += len(words)
         return word
 
+    def without(self, keep: np.ndarray) -> Encoding:
+        """See Encoding: the tokens of dropped words are left out, and nothing is tokenised."""
+        word, keep = self.word_of_piece, np.asarray(keep, bool)
+        stays = np.append(keep, True)[word]  # the last for what belongs to no word
+        before = np.append(0, np.cumsum(stays))
+        ids = np.asarray(self.ids)[stays].tolist()
+        types = np.asarray(self.type_ids)[stays].tolist()
+        parts = [(int(before[first]), int(before[end])) for first, end in self._parts]
+        return Remembered(self.kept_texts(keep), ids, types, parts, self._encoder)
+
     @cached_property
     def content(self) -> np.ndarray:
         content = np.zeros(len(self.ids), np.int64)
@@ -239,18 +232,20 @@ class Encoder:
         return Remembered(tuple(texts), ids, types, parts, self)
 
 
-_ENCODERS: dict[tuple[str, int], Encoder] = {}
+class Encoders:
+    """The encoders of an engine's models. Models with equal tokenizers share one, so they may share an encoding."""
 
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], Encoder] = {}
 
-def encoder_of(path: Path, max_length: int) -> Encoder:
-    """The encoder of a model folder. Models with equal tokenizers share one, and so may share a query's encoding."""
-    digest = hashlib.sha256((Path(path) / "tokenizer.json").read_bytes()).hexdigest()
-    if (digest, max_length) not in _ENCODERS:
-        _ENCODERS[digest, max_length] = Encoder(load_tokenizer(path, max_length), max_length)
-    return _ENCODERS[digest, max_length]
+    def of(self, path: Path, max_length: int) -> Encoder:
+        """The encoder of a model folder."""
+        key = hashlib.sha256((Path(path) / "tokenizer.json").read_bytes()).hexdigest(), max_length
+        if key not in self._known:
+            self._known[key] = Encoder(load_tokenizer(path, max_length), max_length)
+        return self._known[key]
 
-
-def forget_words() -> None:
-    """Empties the memory of every encoder: profiling has seen all queries, serving has not."""
-    for encoder in _ENCODERS.values():
-        encoder.forget()
+    def forget(self) -> None:
+        """Empties the memory of every encoder: profiling has seen all queries, serving has not."""
+        for encoder in self._known.values():
+            encoder.forget()

@@ -7,14 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-NAMES = {
-    "bert": ("query", "key", "value"),
-    "roberta": ("query", "key", "value"),
-    "albert": ("query", "key", "value"),
-    "distilbert": ("q_lin", "k_lin", "v_lin"),
-    "deberta-v2": ("query_proj", "key_proj", "value_proj"),
-}
+from tabi_bench.zoo.families import family
 
 
 class FirstOfThree(nn.Module):
@@ -51,19 +46,17 @@ class Later(nn.Module):
         return self.first[0].rest[self.index]
 
 
-def fuse_projections(model: nn.Module) -> bool:
-    """Fuses every attention module of `model` in place; False for families that have no three projections to fuse.
-
-    DeBERTa-v2 that shares its keys projects position embeddings with the same layers, so it stays as it is, as does
-    DeBERTa, which comes fused.
-    """
-    names = NAMES.get(model.config.model_type)
-    if names is None or getattr(model.config, "share_att_key", False):
+def fuse_projections(model: PreTrainedModel) -> bool:
+    """Fuses every attention module of `model` in place; False for families that have no three projections to fuse."""
+    adapter = family(model.config.model_type)
+    if not adapter.may_fuse(model.config):
         return False
+    names = adapter.projections
     for module in list(model.modules()):
-        if all(isinstance(getattr(module, name, None), nn.Linear) for name in names):
-            first = FirstOfThree([getattr(module, name) for name in names])
-            setattr(module, names[0], first)
-            for index, name in enumerate(names[1:]):
-                setattr(module, name, Later(first, index))
+        children = module._modules
+        if all(isinstance(children.get(name), nn.Linear) for name in names):
+            first = FirstOfThree([children[name] for name in names])
+            later = [Later(first, index) for index in range(len(names) - 1)]
+            for name, part in zip(names, [first, *later], strict=True):
+                module.add_module(name, part)
     return True

@@ -8,60 +8,63 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
+from transformers.activations import GELUActivation
 
 from tabi_bench.config import EngineConfig
-from tabi_bench.engines.attention import Probe, additive_mask
-from tabi_bench.engines.fuse import FirstOfThree
 from tabi_bench.engines.graph import GraphEngine, Inputs
+from tabi_bench.engines.importance import Probe
 from tabi_bench.engines.network import Network
-from tabi_bench.engines.stages import Stages
+from tabi_bench.engines.stages import Layer, Stages
 from tabi_bench.zoo.base import ModelSpec
-from tabi_bench.zoo.models import MeanPoolBert
+from tabi_bench.zoo.families.attention import additive_mask
+from tabi_bench.zoo.models import MeanPooled
 
 
 class FusedStages(Stages):
-    """The parts of a BERT or RoBERTa as launches of our kernels. Same numbers as PyTorch's within rounding."""
+    """The parts of a BERT-shaped model as launches of our kernels. Same numbers as PyTorch's within rounding."""
 
-    def __init__(self, model: nn.Module, typed: bool, probe: Probe | None):
+    def __init__(self, model: PreTrainedModel, probe: Probe | None):
         from tabi_bench.engines import kernels
 
-        super().__init__(model, typed)
+        super().__init__(model)
         self.kernels, self.probe = kernels, probe
         self.heads = model.config.num_attention_heads
-        self.mean = isinstance(model, MeanPoolBert)
+        self.mean = isinstance(model, MeanPooled)
+        self.bias = self.family.position_bias(model)
+        self.first_place = self.family.first_place(model.config.to_dict())
 
     def begin(self, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states (L, H) and additive mask (L,) of (1, L) inputs."""
-        if self.family == "bert":
-            return self.kernels.embed(self.base.embeddings, ids[0], types[0], keep[0])
+        """Hidden states (L, H) and the padding's additive mask (L,) of (1, L) inputs."""
+        if self.family.embeds_in_one:
+            embeddings = self.family.body(self.model).embeddings
+            return self.kernels.embed(embeddings, ids[0], types[0], keep[0], self.first_place)
         hidden = self.embed(ids, types)[0]
         return hidden, additive_mask(attention_mask=keep, dtype=hidden.dtype)[0, 0, 0]
 
     def fused_layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Layer `index` on (L, H): seven launches."""
-        run, layer = self.kernels, self.body.layer[index]
-        project, out = layer.attention.self.query.fused, layer.attention.output
-        mixed = run.attention(run.linear(hidden, project.weight, project.bias), mask, self.heads)
-        mixed = run.linear(mixed, out.dense.weight, out.dense.bias)
-        hidden = run.add_norm(mixed, hidden, out.LayerNorm)
-        first, second = layer.intermediate.dense, layer.output.dense
-        wide = run.linear(hidden, first.weight, first.bias, gelu=True)
-        return run.add_norm(run.linear(wide, second.weight, second.bias), hidden, layer.output.LayerNorm)
+        run, layer = self.kernels, self.stack[index]
+        parts, project = layer.parts, layer.fused
+        mixed = run.attention(run.linear(hidden, project.weight, project.bias), mask, self.heads, self.bias)
+        mixed = run.linear(mixed, parts.mix.weight, parts.mix.bias)
+        hidden = run.add_norm(mixed, hidden, parts.mix_norm)
+        wide = run.linear(hidden, parts.widen.weight, parts.widen.bias, gelu=True)
+        return run.add_norm(run.linear(wide, parts.narrow.weight, parts.narrow.bias), hidden, parts.narrow_norm)
 
     def __call__(self, ids: torch.Tensor, types: torch.Tensor | None, keep: torch.Tensor | None) -> torch.Tensor:
         """Logits (1, K) of one query (1, L); keep (1, L), None: all."""
         keep = torch.ones_like(ids) if keep is None else keep
         types = torch.zeros_like(ids) if types is None else types
         read = self.probe is not None and self.probe.content is not None
-        if read and self.probe.option == "mean":
+        if (read and self.probe.option == "mean") or len(ids) > 1:
             return super().__call__(ids, types, keep)
         hidden, mask = self.begin(ids, types, keep)
         for index in range(self.layers - read):
             hidden = self.fused_layer(index, hidden, mask)
         if read:
             self.probe.calls = self.layers - 1
-            hidden = self.layer(self.layers - 1, hidden[None], mask[None, None, None])[0]
+            hidden = self.layer(self.layers - 1, hidden[None], self.mask(hidden[None], keep))[0]
         if self.mean and not self.model.classifier._forward_pre_hooks:  # a hook keeps the pooled vector
             return self.kernels.mean_head(hidden, keep[0], self.model.classifier)[None]
         return self.head(hidden[None], keep)
@@ -69,16 +72,15 @@ class FusedStages(Stages):
 
 def fusible(network: Network) -> str | None:
     """Why our kernels do not fit a model; None if they do."""
-    config = network.model.config
-    if config.model_type not in ("bert", "roberta"):
+    config, stages = network.model.config, network.stages
+    if stages is None or not all(isinstance(layer, Layer) for layer in stages.stack):
         return f"{config.model_type} has no fused layers"
-    if config.hidden_act != "gelu":
-        return f"its activation is {config.hidden_act}"
-    size = config.hidden_size // config.num_attention_heads
+    if not all(isinstance(layer.parts.activation, GELUActivation) for layer in stages.stack):
+        return f"its activation is a {type(stages.stack[0].parts.activation).__name__}"
+    size = stages.stack[0].parts.head_size
     if size < 16 or size & (size - 1):
         return f"its heads are {size} wide: powers of two from 16 on are fused"
-    layers = network.stages.body.layer
-    if not all(isinstance(layer.attention.self.query, FirstOfThree) for layer in layers):
+    if not all(layer.fused is not None for layer in stages.stack):
         return "its projections are not fused (engine.fuse_qkv=true)"
     return None
 
@@ -112,7 +114,7 @@ class FusedEngine(GraphEngine):
             return network
         reason = fusible(network)
         if reason is None:
-            network.stages = FusedStages(network.model, network.typed, network.probe)
+            network.stages = FusedStages(network.model, network.probe)
         else:
             self.unfused[spec.name] = reason
         return network

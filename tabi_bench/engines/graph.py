@@ -216,9 +216,9 @@ class GraphModel(LoadedModel):
     """A handle with its own temperature; weights and graphs are shared with other handles of the same model."""
 
     def __init__(self, spec: ModelSpec, runner: Runner, engine: GraphEngine):
-        super().__init__(spec)
+        super().__init__(spec, engine.encoders)
         self.runner, self.engine, self.network = runner, engine, runner.network
-        self._eager = EagerModel(spec, runner.network, engine.device)
+        self._eager = EagerModel(spec, engine.encoders, runner.network, engine.device)
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
         """Logits and probabilities; importance if the model was loaded with it (a ValueError if not)."""

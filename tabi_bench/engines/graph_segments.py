@@ -56,7 +56,7 @@ class GraphSegments(EagerSegments):
     """
 
     def __init__(self, spec: ModelSpec, network: Network, ramps: dict[int, nn.Module], engine: GraphEngine):
-        super().__init__(spec, network, ramps, engine.device)
+        super().__init__(spec, engine.encoders, network, ramps, engine.device)
         self.network, self.engine = network, engine
         self._buckets: dict[int, SegmentGraphs] | None = None
         self._current: SegmentGraphs | None = None

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from tabi_bench.engines import native
 from tabi_bench.engines.base import Output
-from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.loaded import LoadedModel
 from tabi_bench.engines.rounding import LARGEST, Layer, Rounded, rounded, rounded_layer, scale_of
 from tabi_bench.zoo.base import ModelSpec
@@ -35,8 +35,8 @@ class HostModel(LoadedModel):
     runs: "compiled", or "numpy: " and why.
     """
 
-    def __init__(self, spec: ModelSpec):
-        super().__init__(spec)
+    def __init__(self, spec: ModelSpec, encoders: Encoders):
+        super().__init__(spec, encoders)
         model = load_model(spec, torch.float32, "cpu")
         if type(model) not in FEATURES:
             known = " or ".join(kind.__name__ for kind in FEATURES)

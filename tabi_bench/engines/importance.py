@@ -6,12 +6,11 @@ as columns. A word's importance is the maximum over its pieces.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import torch
+from transformers import PreTrainedModel
 
-if TYPE_CHECKING:
-    import torch
+from tabi_bench.zoo.families import family
 
 
 def attention_received(attention: np.ndarray, content: np.ndarray) -> np.ndarray:
@@ -24,12 +23,53 @@ def attention_received(attention: np.ndarray, content: np.ndarray) -> np.ndarray
 
 def attention_received_torch(attention: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
     """The same on a device, without a synchronisation: attention (1, heads, L, L), content (1, L) -> (L,) float32."""
-    import torch
-
     weights = content[0].to(torch.float32)
     mean_heads = attention[0].mean(dim=0, dtype=torch.float32)
     total = weights @ mean_heads - weights * torch.diagonal(mean_heads)
     return weights * total / (weights.sum() - 1).clamp(min=1)
+
+
+class Probe:
+    """Collects the attention that each piece receives in the last layer, or in all of them.
+
+    `begin` arms it with the mask of non-special tokens (1, L), or disarms it with None. Attention calls are counted, so
+    that layers which share their weights (ALBERT) are told apart.
+    """
+
+    def __init__(self, layers: int, option: str):
+        if option not in ("last", "mean"):
+            raise ValueError(f"importance={option!r}: choose last or mean")
+        self.layers, self.option = layers, option
+        self.begin(None)
+
+    def begin(self, content: torch.Tensor | None) -> None:
+        self.content = content
+        self.calls = 0
+        self.scores: list[torch.Tensor] = []
+
+    def reads(self) -> bool:
+        """Whether the attention call that starts now is to be read."""
+        self.calls += 1
+        return self.content is not None and (self.option == "mean" or self.calls == self.layers)
+
+    def add(self, probabilities: torch.Tensor) -> None:
+        """probabilities: (1, heads, L, L) of one layer."""
+        self.scores.append(attention_received_torch(probabilities, self.content))
+
+    def result(self) -> torch.Tensor:
+        """(L,) float32 scores, averaged over the layers read. No attention seen is an AssertionError."""
+        expected = 1 if self.option == "last" else self.layers
+        assert len(self.scores) == expected, f"attention of {len(self.scores)} layers seen, {expected} expected"
+        return self.scores[0] if expected == 1 else torch.stack(self.scores).mean(0)
+
+
+def install_probe(model: PreTrainedModel, option: str) -> Probe:
+    """Attaches a Probe to every attention module of `model`."""
+    adapter = family(model.config.model_type)
+    probe = Probe(adapter.attention_calls(model), option)
+    for module in adapter.attention_modules(model):
+        adapter.read_attention(module, probe)
+    return probe
 
 
 def word_importance(scores: np.ndarray, word_of_piece: np.ndarray, n_words: int) -> np.ndarray:

@@ -43,8 +43,9 @@ def _linear(x, weight, bias, out, m_rows, n_out, n_in, GELU: tl.constexpr, BM: t
 
 
 @triton.jit
-def _attention(qkv, mask, out, length, width, scale, D: tl.constexpr, BL: tl.constexpr, BM: tl.constexpr):
-    """One program per head and block of rows; all keys at once."""
+def _attention(qkv, mask, bias, out, length, width, scale, longest, BIASED: tl.constexpr, D: tl.constexpr,
+               BL: tl.constexpr, BM: tl.constexpr):  # fmt: skip
+    """One program per head and block of rows; all keys at once. bias: (heads, longest, longest) where BIASED."""
     first = tl.program_id(0) * D
     m = tl.program_id(1) * BM + tl.arange(0, BM)
     j, d = tl.arange(0, BL), tl.arange(0, D)
@@ -52,6 +53,10 @@ def _attention(qkv, mask, out, length, width, scale, D: tl.constexpr, BL: tl.con
     q = tl.load(qkv + m[:, None] * stride + first + d[None, :], mask=m[:, None] < length, other=0.0)
     keys = tl.load(qkv + j[None, :] * stride + width + first + d[:, None], mask=j[None, :] < length, other=0.0)
     scores = tl.dot(q, keys, input_precision="ieee") * scale
+    if BIASED:
+        inside = (m[:, None] < length) & (j[None, :] < length)
+        at = (tl.program_id(0) * longest + m[:, None]) * longest + j[None, :]
+        scores += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)
     hidden = tl.load(mask + j, mask=j < length, other=0.0).to(tl.float32)
     scores = tl.where(j[None, :] < length, scores + hidden[None, :], float("-inf"))
     odds = tl.exp(scores - tl.max(scores, 1)[:, None])
@@ -81,13 +86,15 @@ def _add_norm(x, residual, gain, shift, out, width, eps, BH: tl.constexpr):
 
 
 @triton.jit
-def _embed(ids, types, keep, word, place, kind, gain, shift, out, mask, width, eps, lowest, BH: tl.constexpr):
+def _embed(ids, types, keep, word, place, kind, gain, shift, out, mask, width, eps, lowest, first, TYPED: tl.constexpr,
+           BH: tl.constexpr):  # fmt: skip
     i = tl.program_id(0)
     h = tl.arange(0, BH)
     inside = h < width
     values = tl.load(word + tl.load(ids + i) * width + h, mask=inside, other=0.0).to(tl.float32)
-    values += tl.load(place + i * width + h, mask=inside, other=0.0).to(tl.float32)
-    values += tl.load(kind + tl.load(types + i) * width + h, mask=inside, other=0.0).to(tl.float32)
+    values += tl.load(place + (i + first) * width + h, mask=inside, other=0.0).to(tl.float32)
+    if TYPED:
+        values += tl.load(kind + tl.load(types + i) * width + h, mask=inside, other=0.0).to(tl.float32)
     tl.store(
         out + i * width + h, _norm(values, gain, shift, h, inside, width, eps).to(out.dtype.element_ty), mask=inside
     )
@@ -153,13 +160,17 @@ def tiling(rows: int, n_out: int, n_in: int) -> dict[str, int]:
     return tile | {"BN": 16, "BK": min(128, _power(n_in)), "num_stages": 4}
 
 
-def attention(qkv: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
-    """(L, H) attention of qkv (L, 3H) under an additive mask (L,)."""
+def attention(qkv: torch.Tensor, mask: torch.Tensor, heads: int, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """(L, H) attention of qkv (L, 3H) under an additive mask (L,) and a bias (1, heads, >= L, >= L) by position."""
     length, width = qkv.shape[0], qkv.shape[1] // 3
     out = qkv.new_empty(length, width)
     size = width // heads
     grid = (heads, triton.cdiv(length, ROWS))
-    _attention[grid](qkv, mask, out, length, width, size**-0.5, D=size, BL=_power(length), BM=ROWS, num_warps=2)
+    biased, longest = bias is not None, 0 if bias is None else bias.shape[-1]
+    _attention[grid](
+        qkv, mask, bias if biased else mask, out, length, width, size**-0.5, longest, BIASED=biased, D=size,
+        BL=_power(length), BM=ROWS, num_warps=2,
+    )  # fmt: skip
     return out
 
 
@@ -171,17 +182,21 @@ def add_norm(x: torch.Tensor, residual: torch.Tensor, norm: torch.nn.LayerNorm) 
 
 
 def embed(
-    embeddings: torch.nn.Module, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor
+    embeddings: torch.nn.Module, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor, first: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised embeddings (L, H) of BERT, and the additive mask (L,); ids, types, keep: (L,) int64."""
+    """Normalised embeddings (L, H), and the additive mask (L,); ids, types, keep: (L,) int64; first: place of token 0.
+
+    Without a table of types, `types` is not read.
+    """
     word, norm = embeddings.word_embeddings.weight, embeddings.LayerNorm
     width = word.shape[1]
     out, mask = word.new_empty(len(ids), width), word.new_empty(len(ids))
-    place, kind = embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight
+    place, typed = embeddings.position_embeddings.weight, "token_type_embeddings" in embeddings._modules
+    kind = embeddings.token_type_embeddings.weight if typed else place
     lowest = torch.finfo(word.dtype).min
     _embed[(len(ids),)](
-        ids, types, keep, word, place, kind, norm.weight, norm.bias, out, mask, width, norm.eps, lowest,
-        BH=_power(width), num_warps=4,
+        ids, types, keep, word, place, kind, norm.weight, norm.bias, out, mask, width, norm.eps, lowest, first,
+        TYPED=typed, BH=_power(width), num_warps=4,
     )  # fmt: skip
     return out, mask
 

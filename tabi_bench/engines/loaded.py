@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tabi_bench.engines.encoding import Encoding, encoder_of
+from tabi_bench.engines.base import Output
+from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.importance import word_importance
 from tabi_bench.zoo.base import ModelSpec
 
@@ -14,17 +15,21 @@ from tabi_bench.zoo.base import ModelSpec
 class LoadedModel:
     """Tokenising and temperature: what the models of all engines share. Not safe for concurrent use."""
 
-    def __init__(self, spec: ModelSpec):
+    def __init__(self, spec: ModelSpec, encoders: Encoders):
         self.spec = spec
         self.temperature = 1.0
-        self.encode = encoder_of(spec.path, spec.max_length)  # the same object for models that read the same pieces
+        self.encode = encoders.of(spec.path, spec.max_length)  # the same object for models that read the same pieces
 
     def set_temperature(self, temperature: float) -> None:
         """Of the probabilities that the device computes."""
         self.temperature = float(temperature)
 
+    def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
+        """See `Model.forward`."""
+        raise NotImplementedError
+
     def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]:
-        """One by one, where an engine has nothing better."""
+        """See `Model.forward_batch`; one after the other unless an engine knows better."""
         return [self.forward(encoding, want_importance) for encoding in encodings]
 
 

@@ -86,9 +86,9 @@ class OnnxModel(LoadedModel):
     """One session per kind of output, made at first use."""
 
     def __init__(self, spec: ModelSpec, network: Network, engine: OnnxEngine):
-        super().__init__(spec)
+        super().__init__(spec, engine.encoders)
         self.network, self.engine = network, engine
-        self._eager = EagerModel(spec, network, "cpu")
+        self._eager = EagerModel(spec, engine.encoders, network, "cpu")
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
         """Logits; importance if the model was loaded with it (a ValueError if not)."""

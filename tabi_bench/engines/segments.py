@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from tabi_bench.engines.attention import additive_mask
-from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.loaded import LoadedModel
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.families import cuttable
 
 
 class Segments:
@@ -21,7 +21,7 @@ class Segments:
     def __init__(self, network: Network, ramps: dict[int, nn.Module], device: str):
         if network.stages is None:
             family = network.model.config.model_type
-            raise ValueError(f"{family} cannot be cut into segments; DeeBERT runs on bert, roberta, distilbert, albert")
+            raise ValueError(f"{family} cannot be cut into segments; early exit runs on {', '.join(cuttable())}")
         self.stages = network.stages
         wrong = [layer for layer in ramps if not 0 < layer < self.stages.layers]
         if wrong:
@@ -38,7 +38,7 @@ class Segments:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Segment `number` on (1, L, H); keep (1, L). Returns hidden states and logits (K,) float32."""
         first, last = self.cuts[number]
-        mask = additive_mask(attention_mask=keep, dtype=hidden.dtype) if padded else None
+        mask = self.stages.mask(hidden, keep if padded else None)
         for index in range(first, last):
             hidden = self.stages.layer(index, hidden, mask)
         end = self.ramps.get(last, self.stages.head)
@@ -48,8 +48,8 @@ class Segments:
 class EagerSegments(LoadedModel):
     """Segments called as they are."""
 
-    def __init__(self, spec: ModelSpec, network: Network, ramps: dict[int, nn.Module], device: str):
-        super().__init__(spec)
+    def __init__(self, spec: ModelSpec, encoders: Encoders, network: Network, ramps: dict[int, nn.Module], device: str):
+        super().__init__(spec, encoders)
         self.segments, self.device = Segments(network, ramps, device), device
         self.n_segments = len(self.segments.cuts)
 

@@ -7,39 +7,39 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn.functional import layer_norm, linear
+from transformers import PreTrainedModel
 
-from tabi_bench.engines.attention import additive_mask, attention
 from tabi_bench.engines.fuse import FirstOfThree
-from tabi_bench.zoo.models import MeanPoolBert, mean_pool
+from tabi_bench.zoo.families import family
+from tabi_bench.zoo.families.attention import attention
+from tabi_bench.zoo.families.base import LayerParts
+from tabi_bench.zoo.models import MeanPooled, mean_pool
 
 
-class BertLayer:
-    """A layer of a BERT or a RoBERTa by its parts, fused or not, without dropout. Same numbers as calling it whole.
+class Layer:
+    """A post-norm layer by its parts, fused or not, without dropout. Same numbers as calling it whole.
 
     transformers nests it five modules deep; at batch 1 walking them costs a thin model up to half a layer's time.
     """
 
-    def __init__(self, layer: nn.Module):
-        self.attention = layer.attention.self
-        first, mix, widen, narrow = self.attention.query, layer.attention.output, layer.intermediate, layer.output
+    def __init__(self, parts: LayerParts):
+        self.parts = parts
+        first = parts.projections[0]
         self.fused = first.fused if isinstance(first, FirstOfThree) else None
-        self.projections = first, self.attention.key, self.attention.value
-        self.mix, self.mix_norm = mix.dense, mix.LayerNorm
-        self.widen, self.activation = widen.dense, widen.intermediate_act_fn
-        self.narrow, self.narrow_norm = narrow.dense, narrow.LayerNorm
-        self.size, self.scaling = self.attention.attention_head_size, self.attention.scaling
+        self.scaling = parts.head_size**-0.5
 
     def __call__(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """(1, L, H) -> (1, L, H) under an additive mask."""
+        """(B, L, H) -> (B, L, H) under an additive mask."""
+        parts = self.parts
         if self.fused is not None:
             projected = _linear(self.fused, hidden).chunk(3, -1)
         else:
-            projected = [_linear(projection, hidden) for projection in self.projections]
-        query, key, value = [part.unflatten(-1, (-1, self.size)).transpose(1, 2) for part in projected]
-        mixed = attention(self.attention, query, key, value, mask, self.scaling)[0].flatten(2)
-        hidden = _norm(self.mix_norm, _linear(self.mix, mixed) + hidden)
-        wide = self.activation(_linear(self.widen, hidden))
-        return _norm(self.narrow_norm, _linear(self.narrow, wide) + hidden)
+            projected = [_linear(projection, hidden) for projection in parts.projections]
+        query, key, value = [part.unflatten(-1, (-1, parts.head_size)).transpose(1, 2) for part in projected]
+        mixed = attention(parts.attention, query, key, value, mask, self.scaling)[0].flatten(2)
+        hidden = _norm(parts.mix_norm, _linear(parts.mix, mixed) + hidden)
+        wide = parts.activation(_linear(parts.widen, hidden))
+        return _norm(parts.narrow_norm, _linear(parts.narrow, wide) + hidden)
 
 
 def _linear(module: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
@@ -51,54 +51,43 @@ def _norm(module: nn.LayerNorm, hidden: torch.Tensor) -> torch.Tensor:
 
 
 class Stages:
-    """The parts of a classifier: `embed`, `layer(i, ...)`, `head`. Same numbers as calling it whole.
+    """The parts of a classifier: `embed`, `mask`, `layer(i, ...)`, `head`. Same numbers as calling it whole.
 
     transformers wraps the stack of layers in keyword handling, mask building and recording of outputs, which cost a
     thin model at batch 1 more than half a layer's time.
     """
 
-    def __init__(self, model: nn.Module, typed: bool):
-        self.model, self.typed = model, typed
-        self.family = self.model.config.model_type
-        self.base = getattr(self.model, self.model.base_model_prefix)
-        self.body = self.base.transformer if self.family == "distilbert" else self.base.encoder
-        self.layers = self.model.config.num_hidden_layers
-        self._stack = self._by_index()
+    def __init__(self, model: PreTrainedModel):
+        self.model, self.family = model, family(model.config.model_type)
+        self.layers = model.config.num_hidden_layers
+        self.stack = [self._callable(block) for block in self.family.blocks(model)]
 
-    def _by_index(self) -> list[Callable]:
-        """What computes each layer; ALBERT's layers share their weights in groups."""
-        if self.family == "albert":
-            each = self.layers / self.model.config.num_hidden_groups
-            return [self.body.albert_layer_groups[int(index / each)] for index in range(self.layers)]
-        return [BertLayer(layer) if self.family in ("bert", "roberta") else layer for layer in self.body.layer]
+    def _callable(self, block: nn.Module) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]:
+        parts = self.family.layer_parts(block)
+        return block if parts is None else Layer(parts)
 
     def embed(self, ids: torch.Tensor, types: torch.Tensor | None) -> torch.Tensor:
-        """(1, L) ids -> (1, L, H)."""
-        kwargs = {"token_type_ids": types} if self.typed else {}
-        hidden = self.base.embeddings(input_ids=ids, **kwargs)
-        return self.body.embedding_hidden_mapping_in(hidden) if self.family == "albert" else hidden
+        """(B, L) ids -> (B, L, H)."""
+        return self.family.embed(self.model, ids, types)
+
+    def mask(self, hidden: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor | None:
+        """What the layers add to attention scores; keep (B, L): tokens that are not padding, None: all."""
+        return self.family.mask(self.model, hidden, keep)
 
     def layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Layer `index` (0-based) on (1, L, H) under an additive mask."""
-        return self._stack[index](hidden, mask)
+        """Layer `index` (0-based) on (B, L, H)."""
+        return self.stack[index](hidden, mask)
 
     def head(self, hidden: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-        """Logits (1, K) of the last layer's (1, L, H)."""
-        model = self.model
-        if isinstance(model, MeanPoolBert):
-            return model.classifier(mean_pool(hidden, keep))
-        if self.family == "roberta":
-            return model.classifier(hidden)
-        if self.family == "distilbert":
-            return model.classifier(model.pre_classifier(hidden[:, 0]).relu())
-        if self.family == "albert":
-            return model.classifier(self.base.pooler_activation(self.base.pooler(hidden[:, 0])))
-        return model.classifier(self.base.pooler(hidden))
+        """Logits (B, K) of the last layer's (B, L, H)."""
+        if isinstance(self.model, MeanPooled):
+            return self.model.classifier(mean_pool(hidden, keep))
+        return self.family.head(self.model, hidden)
 
     def __call__(self, ids: torch.Tensor, types: torch.Tensor | None, keep: torch.Tensor | None) -> torch.Tensor:
-        """Logits (1, K) of one query (1, L); keep (1, L): tokens that are not padding, None: all."""
+        """Logits (B, K) of queries (B, L); keep (B, L): tokens that are not padding, None: all."""
         hidden = self.embed(ids, types)
-        mask = additive_mask(attention_mask=keep, dtype=hidden.dtype)
+        mask = self.mask(hidden, keep)
         for index in range(self.layers):
             hidden = self.layer(index, hidden, mask)
         return self.head(hidden, keep)

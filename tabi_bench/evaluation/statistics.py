@@ -1,7 +1,9 @@
 """Intervals and tests for what a session measured: 95 %, two-sided, unless said otherwise.
 
-Resampling never loops over resamples. Classification metrics depend on the rows only through how often each combination
-of label and predictions occurs, so a bootstrap resample is one multinomial draw over these few cells.
+Scores: the unit is the row. A metric of labels depends on the rows only through how often each combination of label and
+predictions occurs, so a bootstrap resample is one multinomial draw over these few cells.
+
+Latencies: the unit is the block, drawn jointly for all systems, as its queries share clocks, other tenants and memory.
 """
 
 from __future__ import annotations
@@ -9,28 +11,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom, binomtest
+from scipy.stats import binomtest, t
 
-from tabi_bench.evaluation.metrics import score
+from tabi_bench.evaluation.metrics import metric_of, score
 
 RESAMPLES = 2000
-P99_QUERIES = 662  # the fewest queries from which a p99 is reported with an interval
+P99_QUERIES = 662  # the fewest queries from which a p99 is reported
+BLOCKS = 40  # the fewest blocks from which a percentile has an interval
 _CHUNK = 4_000_000  # resampled values held at once
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and its interval, from `n` queries."""
+    """A number and its interval, from `n` queries; low and high are None where too few blocks were measured."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
 
 @dataclass(frozen=True)
 class Percentile:
-    """A latency percentile with the order statistics around it; low or high is None where too few queries say.
+    """A latency percentile and its interval; low and high are None below BLOCKS blocks.
 
     `distinct`: queries behind it, as topping up repeats some. `enough`: n reaches what this percentile needs.
     """
@@ -57,57 +60,22 @@ def resampled(
 ) -> np.ndarray:
     """(P, R) scores of P systems on R bootstrap resamples of the N rows, the same rows for all (paired).
 
-    metric: accuracy, matthews or pearson; labels and each of predictions: (N,).
+    labels and each of predictions: (N,).
     """
-    rng = np.random.default_rng(seed)
-    labels = np.asarray(labels)
-    if metric == "accuracy":
-        right = np.stack([np.asarray(p) == labels for p in predictions], axis=1)
+    rng, known = np.random.default_rng(seed), metric_of(metric)
+    rows = np.stack([np.asarray(labels), *map(np.asarray, predictions)], axis=1)
+    if known.regression:
+        cells, sizes = rows, np.ones(len(rows))
+    elif metric == "accuracy":  # fewer cells: only which systems are right counts
+        right = (rows == rows[:, :1]).astype(np.int64)
         cells, sizes = np.unique(right, axis=0, return_counts=True)
-        counts = rng.multinomial(len(labels), sizes / len(labels), size=resamples)
-        return (counts @ cells.astype(np.float64)).T / len(labels)
-    if metric == "matthews":
-        cells, sizes = np.unique(np.stack([labels, *predictions], axis=1), axis=0, return_counts=True)
-        counts = rng.multinomial(len(labels), sizes / len(labels), size=resamples).astype(np.float64)
-        return np.stack([_weighted_matthews(counts, cells[:, 0], column) for column in cells.T[1:]])
-    if metric == "pearson":
-        chunks = _row_counts(np.zeros(len(labels), np.int64), resamples, rng)
-        return np.concatenate([[_weighted_pearson(c, labels, p) for p in predictions] for c in chunks], axis=1)
-    raise ValueError(f"no bootstrap for metric {metric!r}; there are: accuracy, matthews, pearson")
-
-
-def _weighted_matthews(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """(R,) Matthews correlations from (R, C) counts of C cells (Gorodkin 2004)."""
-    classes = np.union1d(labels, predictions)
-    true = counts @ (labels[:, None] == classes).astype(np.float64)
-    said = counts @ (predictions[:, None] == classes).astype(np.float64)
-    n = counts.sum(axis=1)
-    covariance = counts @ (labels == predictions).astype(np.float64) * n - (true * said).sum(axis=1)
-    scale = np.sqrt((n**2 - (true**2).sum(axis=1)) * (n**2 - (said**2).sum(axis=1)))
-    return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
-
-
-def _weighted_pearson(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(R,) Pearson correlations of (N,) x and y under (R, N) counts."""
-    x, y = x - np.mean(x), y - np.mean(y)  # centred beforehand: the moments below stay well conditioned
-    n = counts.shape[1]
-    mx, my, xx, yy, xy = (counts @ np.stack([x, y, x * x, y * y, x * y], axis=1) / n).T
-    scale = np.sqrt(np.maximum(xx - mx**2, 0) * np.maximum(yy - my**2, 0))
-    return np.divide(xy - mx * my, scale, out=np.zeros_like(scale), where=scale > 1e-12)
-
-
-def _row_counts(blocks: np.ndarray, resamples: int, rng: np.random.Generator):
-    """Yields (r, N) float64: how often each row occurs in each of r resamples, drawn within its block; r sum to R."""
-    n = len(blocks)
-    order = np.argsort(blocks, kind="stable")
-    _, first, size = np.unique(blocks[order], return_index=True, return_counts=True)
-    start, span = np.repeat(first, size), np.repeat(size, size)
-    step = max(1, _CHUNK // n)
-    for done in range(0, resamples, step):
-        r = min(step, resamples - done)
-        drawn = start + (rng.random((r, n)) * span).astype(np.int64)
-        flat = order[drawn] + n * np.arange(r)[:, None]
-        yield np.bincount(flat.ravel(), minlength=r * n).reshape(r, n).astype(np.float64)
+    else:
+        cells, sizes = np.unique(rows, axis=0, return_counts=True)
+    step, parts = max(1, _CHUNK // len(cells)), []
+    for start in range(0, resamples, step):
+        drawn = rng.multinomial(len(rows), sizes / len(rows), size=min(step, resamples - start)).astype(np.float64)
+        parts.append([known.scores(cells[:, 0], column, drawn) for column in cells.T[1:]])
+    return np.concatenate(parts, axis=1)
 
 
 def _bounds(samples: np.ndarray, level: float) -> tuple[float, float]:
@@ -118,7 +86,7 @@ def _bounds(samples: np.ndarray, level: float) -> tuple[float, float]:
 def score_interval(
     metric: str, labels: np.ndarray, predictions: np.ndarray, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """The score with its interval: Wilson's for accuracy, percentile bootstrap for Matthews and Pearson."""
+    """The score with its interval: Wilson's for accuracy, percentile bootstrap for other metrics."""
     if metric == "accuracy":
         return wilson(int(np.sum(np.asarray(labels) == np.asarray(predictions))), len(labels), level)
     low, high = _bounds(resampled(metric, labels, predictions, seed=seed)[0], level)
@@ -135,7 +103,7 @@ def score_difference(
 
 
 def difference_se(metric: str, labels: np.ndarray, ours: np.ndarray, reference: np.ndarray, seed: int = 0) -> float:
-    """Standard error of the paired difference: closed form for accuracy, bootstrap for Matthews and Pearson."""
+    """Standard error of the paired difference: closed form for accuracy, bootstrap for other metrics."""
     labels = np.asarray(labels)
     if metric == "accuracy":
         gain = (np.asarray(ours) == labels).astype(np.float64) - (np.asarray(reference) == labels)
@@ -161,53 +129,75 @@ def outcome(measured: Interval, target: float) -> str:
 # --- latencies --------------------------------------------------------------------------------------------------------
 
 
-def percentile(latency_ms: np.ndarray, q: float, queries: np.ndarray | None = None, level: float = 0.95) -> Percentile:
-    """Percentile `q` (0..1) of (N,) latencies; its interval are the order statistics that bracket it with `level`.
+def block_means(ms: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """(B,) mean latency of each block, in the order of their numbers. ms, blocks: (N,)."""
+    sizes, totals = _block_totals(blocks, np.ones(len(ms)), ms)
+    return totals / sizes
 
-    queries: (N,) query ids, to count distinct ones. With B ~ Bin(N, q): P(x_(l) <= quantile < x_(u)) = P(l <= B < u).
+
+def ratio_of_totals(above: np.ndarray, below: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """(...,) ratio of two totals over blocks (..., B), and half the width of its interval; infinite for one block.
+
+    Linearised (Cochran 1977, 6.3): the residuals above - ratio x below have the ratio's error, t with B - 1 degrees of
+    freedom. Blocks may have unequal sizes.
     """
-    x = np.sort(np.asarray(latency_ms, np.float64))
-    low, high = (int(binom.ppf(p, len(x), q)) for p in ((1 - level) / 2, (1 + level) / 2))
+    blocks = above.shape[-1]
+    total = below.sum(-1)
+    ratio = above.sum(-1) / total
+    if blocks < 2:
+        return ratio, np.full_like(ratio, np.inf)
+    residuals = above - ratio[..., None] * below
+    error = np.sqrt(blocks / (blocks - 1) * (residuals**2).sum(-1)) / total
+    return ratio, t.ppf((1 + level) / 2, blocks - 1) * error
+
+
+def mean_latency(ms: np.ndarray, blocks: np.ndarray, level: float = 0.95) -> Interval:
+    """Mean of (N,) latencies that were measured in `blocks` (N,)."""
+    sizes, totals = _block_totals(blocks, np.ones(len(ms)), ms)
+    return _interval(*ratio_of_totals(totals, sizes, level), len(ms))
+
+
+def latency_reduction(ours: np.ndarray, reference: np.ndarray, blocks: np.ndarray, level: float = 0.95) -> Interval:
+    """Reduction of mean latency in percent, 100 (1 - mean(ours) / mean(reference)).
+
+    ours, reference: (N,) ms of the same queries in served order; blocks: (N,) number of the interleaved block.
+    """
+    ratio, half = ratio_of_totals(*_block_totals(blocks, ours, reference), level)
+    return _interval(100 * (1 - ratio), 100 * half, len(ours))
+
+
+def percentile(ms: np.ndarray, q: float, blocks: np.ndarray, queries: np.ndarray, level: float = 0.95) -> Percentile:
+    """Percentile `q` (0..1) of (N,) latencies; from BLOCKS blocks on with an interval, by a bootstrap of whole blocks.
+
+    queries: (N,) query ids, to count distinct ones.
+    """
+    order = np.argsort(ms, kind="stable")
+    x = np.asarray(ms, np.float64)[order]
+    _, block = np.unique(blocks, return_inverse=True)
+    low = high = None
     enough = len(x) >= (P99_QUERIES if q >= 0.99 else 1)
-    return Percentile(
-        value=float(np.quantile(x, q)),
-        low=float(x[low - 1]) if low >= 1 and enough else None,
-        high=float(x[high]) if high < len(x) and enough else None,
-        n=len(x),
-        distinct=len(x) if queries is None else len(np.unique(queries)),
-        enough=enough,
-    )
+    if enough and block.max() + 1 >= BLOCKS:
+        low, high = _bounds(_resampled_percentiles(x, q, block[order]), level)
+    return Percentile(float(np.quantile(x, q)), low, high, len(x), len(np.unique(queries)), enough)
 
 
-def mean_latency(latency_ms: np.ndarray, level: float = 0.95) -> Interval:
-    """Mean of (N,) latencies with its normal interval (the central limit theorem holds for hundreds of queries)."""
-    x = np.asarray(latency_ms, np.float64)
-    half = float(-_normal_quantile((1 - level) / 2) * x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else 0.0
-    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
+def _resampled_percentiles(x: np.ndarray, q: float, block: np.ndarray) -> np.ndarray:
+    """(R,) percentile of sorted latencies x (N,) under resamples of their blocks (N,), numbered from 0."""
+    rng, blocks = np.random.default_rng(0), int(block.max()) + 1
+    step, parts = max(1, _CHUNK // len(x)), []
+    for start in range(0, RESAMPLES, step):
+        drawn = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=min(step, RESAMPLES - start))
+        passed = np.cumsum(drawn[:, block], axis=1)
+        parts.append(x[(passed < q * passed[:, -1:]).sum(axis=1)])
+    return np.concatenate(parts)
 
 
-def _normal_quantile(p: float) -> float:
-    from scipy.special import ndtri
+def _block_totals(blocks: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
+    """The sums (B,) of each of `values` (N,) over every block."""
+    _, block = np.unique(blocks, return_inverse=True)
+    return [np.bincount(block, value) for value in values]
 
-    return float(ndtri(p))
 
-
-def latency_reduction(
-    ours: np.ndarray,
-    reference: np.ndarray,
-    blocks: np.ndarray | None = None,
-    resamples: int = RESAMPLES,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Reduction of mean latency in percent, 100 (1 - mean(ours) / mean(reference)): a ratio of means.
-
-    ours, reference: (N,) ms of the same queries in served order; blocks: (N,) number of the interleaved block. Queries
-    are resampled within their block, the same ones for both systems, so that slow drift of the device cancels.
-    """
-    both = np.stack([ours, reference], axis=1).astype(np.float64)
-    blocks = np.zeros(len(both), np.int64) if blocks is None else np.asarray(blocks)
-    rng = np.random.default_rng(seed)
-    sums = np.concatenate([counts @ both for counts in _row_counts(blocks, resamples, rng)])
-    low, high = _bounds(100 * (1 - sums[:, 0] / sums[:, 1]), level)
-    return Interval(float(100 * (1 - both[:, 0].mean() / both[:, 1].mean())), low, high, len(both))
+def _interval(value: np.ndarray, half: np.ndarray, n: int) -> Interval:
+    known = bool(np.isfinite(half))
+    return Interval(float(value), float(value - half) if known else None, float(value + half) if known else None, n)

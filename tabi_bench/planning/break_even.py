@@ -12,8 +12,7 @@ import pandas as pd
 
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
-from tabi_bench.evaluation.metrics import score
-from tabi_bench.planning.targets import predictions_of
+from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.profiling.profile import Profile
 
 SHARES = np.linspace(0, 1, 51)
@@ -27,7 +26,7 @@ def break_even(profile: Profile) -> pd.DataFrame:
     faster than any single model for the target, at some targets in (above, upto]; NaN if at none, and for regression.
     """
     singles = [
-        (model.mean_ms, score(profile.metric, profile.labels, predictions_of(model.logits)))
+        (model.mean_ms, score(profile.metric, profile.labels, predictions_from(model.logits)))
         for model in profile.models.values()
     ]
     curves = None if profile.is_regression else pairs(profile)
@@ -78,8 +77,8 @@ def pairs(profile: Profile) -> pd.DataFrame:
 
 def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict) -> pd.DataFrame:
     order = np.argsort(rules.confidence(outputs[small]), kind="stable")
-    said = predictions_of(outputs[small]).copy()
-    both = predictions_of(rules.combine([outputs[small], outputs[large]], [weights[small], weights[large]]))
+    said = predictions_from(outputs[small]).copy()
+    both = predictions_from(rules.combine([outputs[small], outputs[large]], [weights[small], weights[large]]))
     first, second = (profile.models[name] for name in (small, large))
     extra = second.latency(second.tokens)[order] + profile.overhead_ms
     later = np.concatenate([[0.0], np.cumsum(extra)]) / len(order)

@@ -16,7 +16,7 @@ from scipy.stats import binom
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.rules import ALWAYS
-from tabi_bench.planning.targets import predictions_of
+from tabi_bench.evaluation.metrics import predictions_from
 from tabi_bench.tasks.folds import two_folds
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def family(point: Point) -> list[Point]:
 
 def losses(points: list[Point], held: Profile) -> np.ndarray:
     """(J, n) bool: does each point spoil each row of `held`? Of scores: is it more than 0.5 from the large model's?"""
-    large = predictions_of(held.models[points[0].models[-1]].logits)
+    large = predictions_from(held.models[points[0].models[-1]].logits)
     said = np.stack([replay_point(point, held, np.arange(len(held.rows))).labels for point in points])
     if held.is_regression:
         return np.abs(said - large) > APART

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tabi_bench.evaluation.metrics import score
+from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.evaluation.statistics import difference_se
-from tabi_bench.planning.targets import predictions_of
 
 if TYPE_CHECKING:
     from tabi_bench.profiling.profile import Profile
@@ -29,7 +28,7 @@ def implausible(profile: Profile) -> list[str]:
     base = score(profile.metric, profile.labels, constant)
     best, beats = "", -np.inf
     for name, model in profile.models.items():
-        predictions = predictions_of(model.logits)
+        predictions = predictions_from(model.logits)
         gain = score(profile.metric, profile.labels, predictions) - base
         error = difference_se(profile.metric, profile.labels, predictions, constant, seed=profile.seed)
         if gain > ERRORS * error:
@@ -38,6 +37,6 @@ def implausible(profile: Profile) -> list[str]:
             best, beats = name, gain
     kind = "the mean score" if profile.is_regression else "the most frequent label"
     return [
-        f"No model beats {kind} on every row ({profile.metric} {base:.4f}) by two standard errors; the best, {best}, has "
-        f"{base + beats:.4f}. A reduction of latency means nothing here: train longer, or choose other models."
+        f"No model beats {kind} on every row ({profile.metric} {base:.4f}) by two standard errors; the best, {best}, "
+        f"has {base + beats:.4f}. A reduction of latency means nothing here: train longer, or choose other models."
     ]

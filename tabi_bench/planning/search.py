@@ -19,7 +19,9 @@ from tabi_bench.cascade.dispatch import DISPATCHERS
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.regression import Agreement, fit_agreement
 from tabi_bench.config import CascadeConfig
-from tabi_bench.planning.targets import Target, predictions_of
+from tabi_bench.evaluation.metrics import predictions_from
+from tabi_bench.planning.cuts import Cut, Known
+from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.profile import Profile, PruneKey
 from tabi_bench.system import FoldPlan, Infeasible, Predicted, Unreachable
 
@@ -176,7 +178,7 @@ class Search:
     def singles(self) -> None:
         """Every model alone, unless it failed on some row: there is no level after it."""
         for name, rung in self.rungs.items():
-            said = predictions_of(rung.output)
+            said = predictions_from(rung.output)
             if np.isfinite(rung.output).all() and self.target.meets(said):
                 self.offer(Candidate(float(rung.ms.mean()), Point.of_one(name), said, [1.0]))
 
@@ -193,7 +195,7 @@ class Search:
         offered = alpha in self.options.alphas
         for point in self.settings(names, (alpha,)):
             spent = small.ms_importance if point.wants_importance(0) else small.ms
-            last, base = self.reading(point, 1), predictions_of(small.output)
+            last, base = self.reading(point, 1), predictions_from(small.output)
             step = LastStep(point, [small.output], base, float(spent.sum()), self.cut(point), last)
             candidate = self.last_threshold(step, self.limit_ms if alpha else np.inf)
             if candidate is not None:
@@ -228,10 +230,10 @@ class Search:
     def _other(self, step: LastStep) -> tuple[np.ndarray, int]:
         """(N,) answers with the last level, hoped for where it has not run; how many rows in order it has run."""
         full_text = self.rungs[step.point.models[-1]].output
-        other = self.hoped(step.base, predictions_of(step.point.combine_rows([*step.passed, full_text])))
+        other = self.hoped(step.base, predictions_from(step.point.combine_rows([*step.passed, full_text])))
         known = step.last.known(step.cut.order)
         rows = step.cut.order[:known]
-        other[rows] = predictions_of(step.point.combine_rows([o[rows] for o in (*step.passed, step.last.output)]))
+        other[rows] = predictions_from(step.point.combine_rows([o[rows] for o in (*step.passed, step.last.output)]))
         return other, known
 
     def hoped(self, base: np.ndarray, full_text: np.ndarray) -> np.ndarray:

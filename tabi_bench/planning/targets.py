@@ -3,14 +3,15 @@
 Choosing the fastest point whose tune score just meets the target picks the lucky one, and the report score then falls
 short. So a target is met with a margin: the mean paired difference to the best single model, minus `margin_se` standard
 errors of that difference, must be at least -slack; with an absolute target the same with the score itself. The standard
-error is closed-form for accuracy, a seeded bootstrap over rows for Matthews and Pearson.
+error is closed-form for accuracy, a seeded bootstrap over rows for every other metric.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,20 +23,8 @@ if TYPE_CHECKING:
 
 RESAMPLES = 200
 BATCH = 64  # counts that `first_met` bootstraps at a time
-FAILED = -1  # what a row is taken to answer without a finite output: never right
 TOLERANCE = 1e-9  # of rounding, when a score equals the target
-
-
-def predictions_of(outputs: np.ndarray) -> np.ndarray:
-    """(N,) labels, int64, of logits or probabilities (N, K); with one output (regression) the scores, float64.
-
-    FAILED where they are not finite.
-    """
-    outputs = np.asarray(outputs)
-    finite = np.isfinite(outputs).all(axis=1)
-    said = outputs[:, 0].astype(np.float64) if outputs.shape[1] == 1 else outputs.argmax(1).astype(np.int64)
-    said[~finite] = FAILED
-    return said
+predictions_from = metrics.predictions_from
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,7 @@ class Target:
 
         Raises Unreachable when no single model has that score.
         """
-        answers = {name: predictions_of(model.logits) for name, model in profile.models.items()}
+        answers = {name: predictions_from(model.logits) for name, model in profile.models.items()}
         scores = {name: metrics.score(profile.metric, profile.labels, said) for name, said in answers.items()}
         best = max(scores, key=scores.__getitem__)
         if kind == "relative":
@@ -109,8 +98,8 @@ class Target:
     def scan(self, base: np.ndarray, other: np.ndarray, order: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """(C,) bool: met when the first counts[c] rows of `order` answer `other` and all the rest answer `base`?
 
-        base, other: (N,) predictions; order: (M,) positions, M <= N; counts: (C,) integers 0..M. All counts at once:
-        every metric here is a function of sums over rows.
+        base, other: (N,) predictions; order: (M,) positions, M <= N; counts: (C,) integers 0..M. All counts at once
+        where the metric is a function of sums over rows.
         """
         compute = self._accuracy if self.metric == "accuracy" else self._bootstrap
         point, error = compute(base, other, order, counts)
@@ -119,21 +108,21 @@ class Target:
     def features(self, predictions: np.ndarray) -> np.ndarray:
         """(N, F) whose sums over rows say whether predictions (N,) may meet the target: see `may_meet`."""
         if self.metric != "accuracy":
-            return self._features(predictions)
+            return self._features(predictions) if self._known.additive else np.zeros((len(predictions), 1))
         right = (self.reference_predictions == self.labels) * 1.0 if self._relative else 0.0
         difference = (predictions == self.labels) - right
         return np.stack([difference, difference**2], axis=1)
 
     def may_meet(self, sums: np.ndarray) -> np.ndarray:
         """(...,) bool from sums (..., F) of features over all rows: met with the margin for accuracy, without it for
-        other metrics, whose margin needs the rows themselves."""
+        other metrics, whose margin needs the rows themselves; always for a metric that sums do not determine."""
         if self.metric == "accuracy":
             point, error = self._mean_and_error(sums)
             return point - self.margin_se * error >= self._goal - TOLERANCE
-        alone = np.ones((1, len(self.labels)))
-        flat = self._score_of(sums.reshape(1, -1, sums.shape[-1]), alone)[0]
-        own = self._score_of((alone @ self._features(self.reference_predictions))[:, None], alone)[0, 0]
-        return (flat - own * self._relative >= self._goal - TOLERANCE).reshape(sums.shape[:-1])
+        if not self._known.additive:
+            return np.ones(sums.shape[:-1], bool)
+        own = self.score(self.reference_predictions) if self._relative else 0.0
+        return self._known.from_sums(sums, float(len(self.labels))) - own >= self._goal - TOLERANCE
 
     def _mean_and_error(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = len(self.labels)
@@ -155,12 +144,17 @@ class Target:
 
     def _bootstrap(self, base: np.ndarray, other: np.ndarray, order: np.ndarray, counts: np.ndarray) -> tuple:
         weights = self._weights if self.margin_se else self._weights[:1]
-        sums = _prefix_sums(self._features(base), self._features(other), order, counts, weights)
-        scores = self._score_of(sums, weights)
+        if self._known.additive:
+            sums = _prefix_sums(self._features(base), self._features(other), order, counts, weights)
+            scores = self._known.from_sums(sums, weights.sum(axis=1, keepdims=True))
+        else:
+            scores = np.stack([self._scores(replaced, weights) for replaced in _swapped(base, other, order, counts)], 1)
         if self._relative:
-            own = weights @ self._features(self.reference_predictions)
-            scores = scores - self._score_of(own[:, None], weights)
+            scores = scores - self._scores(self.reference_predictions, weights)[:, None]
         return scores[0], scores[1:].std(axis=0, ddof=1) if len(scores) > 1 else np.zeros(len(counts))
+
+    def _scores(self, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return self._known.scores(self.labels, predictions, weights)
 
     @cached_property
     def _weights(self) -> np.ndarray:
@@ -171,29 +165,19 @@ class Target:
 
     def _features(self, predictions: np.ndarray) -> np.ndarray:
         """(N, F) whose weighted sums over rows determine the metric."""
-        if self.metric == "pearson":
-            p = np.asarray(predictions, np.float64)
-            return np.stack([p, p * p, p * self.labels], axis=1)
-        right = predictions == self.labels
-        return np.concatenate([right[:, None], predictions[:, None] == self._classes], axis=1).astype(np.float64)
+        return self._known.features(self.labels, predictions, self._space)
+
+    @property
+    def _known(self) -> metrics.Metric:
+        return metrics.metric_of(self.metric)
 
     @cached_property
-    def _classes(self) -> np.ndarray:
-        return np.arange(int(self.labels.max()) + 1)
-
-    def _score_of(self, sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(B, C) metric from feature sums (B, C, F) under row weights (B, N)."""
-        n = len(self.labels)
-        if self.metric == "pearson":
-            y, yy = (weights @ v for v in (self.labels, self.labels**2))
-            p, pp, py = np.moveaxis(sums, -1, 0)
-            covariance, varies = n * py - p * y[:, None], (n * pp - p**2) * (n * yy - y**2)[:, None]
-        else:  # Gorodkin's multi-class Matthews correlation
-            truth = weights @ (self.labels[:, None] == self._classes)
-            right, said = sums[..., 0], sums[..., 1:]
-            covariance = n * right - (said * truth[:, None]).sum(-1)
-            varies = (n**2 - (said**2).sum(-1)) * (n**2 - (truth**2).sum(-1))[:, None]
-        return np.where(varies > 1e-9, covariance / np.sqrt(np.maximum(varies, 1e-9)), 0.0)
+    def _space(self) -> Any:
+        """What all predictions share: the classes up to the highest label, and a failed row's, or a score nearby."""
+        if self._known.regression:
+            return self._known.space(self.labels)
+        highest = int(max(self.labels.max(), self.reference_predictions.max()))
+        return self._known.space(np.arange(metrics.FAILED, highest + 1))
 
 
 def _prefix_sums(
@@ -206,3 +190,11 @@ def _prefix_sums(
     start, swapped = (weights @ base)[:, None], order[first:last]
     gain = np.cumsum(weights[:, swapped, None] * (other - base)[swapped], axis=1)
     return start + np.concatenate([np.zeros_like(start), gain], axis=1)[:, counts - first]
+
+
+def _swapped(base: np.ndarray, other: np.ndarray, order: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:
+    """(N,) predictions at each count: `base` with its first rows in `order` replaced by `other`'s."""
+    for count in counts:
+        replaced = base.copy()
+        replaced[order[:count]] = other[order[:count]]
+        yield replaced

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tabi_bench.evaluation.metrics import predictions_from
 from tabi_bench.planning.cuts import Cut, Known
 from tabi_bench.planning.search import LastStep
-from tabi_bench.planning.targets import predictions_of
 
 if TYPE_CHECKING:
     from tabi_bench.cascade.point import Point
@@ -88,9 +88,9 @@ def _middle(found: Search, point: Point, cut: Cut) -> Middle:
     voted = point.combine_rows([small.output, output])
     sure = found.sure(point, 1, np.nan_to_num(voted), pooled)
     sure[~np.isfinite(output).all(axis=1)] = np.nan  # a level that failed is unsure
-    base, both = predictions_of(small.output), predictions_of(voted)
+    base, both = predictions_from(small.output), predictions_from(voted)
     both = np.where(second.ran, both, found.hoped(base, both))
-    last = predictions_of(point.combine_rows([small.output, output, np.where(ran3, third.output, whole[2].output)]))
+    last = predictions_from(point.combine_rows([small.output, output, np.where(ran3, third.output, whole[2].output)]))
     last = np.where(third.ran, last, found.hoped(both, last))
     return Middle(point, cut, float(spent.sum()), small.output, base, both, last, sure, second, third)
 

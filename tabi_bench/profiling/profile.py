@@ -135,10 +135,10 @@ class PruneKey:
 
 @dataclass(frozen=True)
 class Profile:
-    """All models of a zoo on N rows of one task, smallest model first. Pure data: `lab.LiveProfile` also runs models."""
+    """All models of a zoo on N rows of a task, smallest first. Pure data; `lab.LiveProfile` also runs models."""
 
     task: str
-    metric: str
+    metric: str  # see evaluation.metrics
     n_outputs: int
     rows: np.ndarray  # (N,) row numbers in the validation split
     labels: np.ndarray  # (N,)

@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from tabi_bench.config import Config
 from tabi_bench.evaluation import calibration, metrics, statistics
+from tabi_bench.evaluation.metrics import predictions_from
 from tabi_bench.planning.plans import Plans
-from tabi_bench.planning.targets import predictions_of
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.records.record import Agreement, Cost, Details, Latency, ModelFacts, Record, Reference
 from tabi_bench.system import Outcomes, Plan, System
@@ -23,7 +23,7 @@ PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Measured:
-    """A session once it was served: what its records are made from. traces: by method, in served order, the reference's first."""
+    """A session once it was served: what its records are made from. traces: by method, the reference's first."""
 
     config: Config
     task: Task
@@ -174,7 +174,7 @@ def agreement(trace: pd.DataFrame, replayed: Outcomes) -> Agreement:
 
 def _model(profile: Profile, name: str) -> ModelFacts:
     model = profile.models[name]
-    value = metrics.score(profile.metric, profile.labels, predictions_of(model.logits))
+    value = metrics.score(profile.metric, profile.labels, predictions_from(model.logits))
     return {"name": name, "params": model.params, "layers": model.layers, "score": value, "mean_ms": model.mean_ms}
 
 
@@ -184,7 +184,7 @@ def small_level(task: Task, profile: Profile) -> dict[str, Any] | None:
         return None
     model = profile.models[profile.names[0]]
     sure = softmax(model.logits.astype(np.float64), axis=1).max(axis=1)
-    right = predictions_of(model.logits) == profile.labels
+    right = predictions_from(model.logits) == profile.labels
     facts = {
         "model": model.name,
         "auroc_right": calibration.auroc(sure, right),

@@ -17,9 +17,9 @@ from tabi_bench.cascade.point import Point
 from tabi_bench.config import method_options
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
-from tabi_bench.evaluation.metrics import score
+from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning.break_even import pairs
-from tabi_bench.planning.targets import Target, predictions_of
+from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.registry import SYSTEMS, lookup
 from tabi_bench.system import Infeasible, Plan, Unreachable
@@ -53,8 +53,8 @@ def _fold(profile: Profile, fold: Any, number: int) -> pd.DataFrame:
         "row": rows,
         "fold": number,
         "label": profile.labels[at],
-        "small": predictions_of(first),
-        "both": predictions_of(both if several else first),
+        "small": predictions_from(first),
+        "both": predictions_from(both if several else first),
         "raw": rules.confidence(outputs_of(small.logits[at], 1.0), point["confidence"]),
         "confidence": rules.confidence(first, point["confidence"]),
         "small_ms": small.latency(small.tokens[at]),
@@ -126,7 +126,7 @@ def break_even(profile: Profile) -> pd.DataFrame:
     the plain rule: it shows what is there to be found, not what a plan would reach on other queries. The cascade is
     the best pair at any threshold, full text, weighted ensemble.
     """
-    singles = {n: score(profile.metric, profile.labels, predictions_of(m.logits)) for n, m in profile.models.items()}
+    singles = {n: score(profile.metric, profile.labels, predictions_from(m.logits)) for n, m in profile.models.items()}
     cascades = None if profile.is_regression else pairs(profile)
     found = []
     for slack in SLACKS:

@@ -1,6 +1,6 @@
 """The paper's twelve models as shapes with random weights: their latency beside the paper's, and a projection.
 
-Everything here is made from the files of `python -m tabi_bench.engines.bench --models paper --results DIR` and from the
+Everything here is made from the files of `python -m tabi_bench.bench.engines --models paper --results DIR` and from the
 paper's printed numbers. The projection says what the paper's mean latencies would become with the measured models. It
 is arithmetic, not a measurement, by these rules:
 

@@ -17,7 +17,7 @@ class ModelSpec:
 
     name: str
     path: Path
-    family: str  # config.json's model_type: bert, distilbert, albert, roberta, deberta, deberta-v2
+    family: str  # config.json's model_type (tabi_bench/zoo/families)
     layers: int
     params: int
     content_hash: str  # of weights, configuration and tokenizer

@@ -13,11 +13,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.families import FAMILIES, family
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
-from tabi_bench.zoo.models import MeanPoolBert
+from tabi_bench.zoo.models import PREFIX, mean_pooled
 
-FAMILIES = ("bert", "distilbert", "albert", "roberta", "deberta", "deberta-v2")
-OURS = {kind.__name__: kind for kind in (MeanPoolBert, TextCnn, DecomposableAttention)}  # what transformers lacks
+LAYERLESS = {kind.__name__: kind for kind in (TextCnn, DecomposableAttention)}
 
 
 class ModelError(ValueError):
@@ -72,29 +72,25 @@ def spec_of(
     Raises ModelError for an incomplete or foreign folder.
     """
     config = read_config(path)
-    family = config.get("model_type", "")
-    if family not in FAMILIES:
-        raise ModelError(f"{path}: model_type {family!r} is not supported; there are: {', '.join(FAMILIES)}")
+    kind = config.get("model_type", "")
+    if kind not in FAMILIES:
+        raise ModelError(f"{path}: model_type {kind!r} is not supported; there are: {', '.join(FAMILIES)}")
     if not (Path(path) / "tokenizer.json").is_file():
         raise ModelError(f"{path} has no tokenizer.json; save its fast tokenizer there with save_pretrained")
-    layers = config["n_layers"] if family == "distilbert" else config["num_hidden_layers"]
+    layers = family(kind).layers(config)
     params, digest = count_parameters(path), content_hash(path)
-    longest = min(max_length, _places(config, max_length))
-    return ModelSpec(name, Path(path), family, layers, params, digest, longest, label_order, scale)
-
-
-def _places(config: dict, unknown: int) -> int:
-    """Pieces that the model has positions for; RoBERTa counts them from behind its padding's."""
-    places = config.get("max_position_embeddings", unknown)
-    return places - config.get("pad_token_id", 1) - 1 if config["model_type"] == "roberta" else places
+    longest = min(max_length, family(kind).places(config, max_length))
+    return ModelSpec(name, Path(path), kind, layers, params, digest, longest, label_order, scale)
 
 
 def model_class(path: Path) -> type[PreTrainedModel]:
     """The *ForSequenceClassification class that the folder's config.json asks for."""
-    for name in read_config(path).get("architectures") or []:
-        if name in OURS:
-            return OURS[name]
+    names = read_config(path).get("architectures") or [""]
+    if names[0] in LAYERLESS:
+        return LAYERLESS[names[0]]
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    if names[0].startswith(PREFIX):
+        return mean_pooled(type(config))
     return AutoModelForSequenceClassification._model_mapping[type(config)]
 
 

@@ -18,9 +18,9 @@ from tabi_bench.config import ConfigError, PaperZooConfig, TrainConfig, read_fil
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 from tabi_bench.zoo.custom import download, usable
+from tabi_bench.zoo.families.shapes import PAPER, write_shape
 from tabi_bench.zoo.labels import Finding, checked
 from tabi_bench.zoo.loading import ModelError, spec_of
-from tabi_bench.zoo.shapes import PAPER, write_shape
 
 TASKS = ("sst2", "mnli", "rte", "qqp", "mrpc", "cola", "qnli", "stsb", "massive", "clinc")
 FROM_MNLI = ("rte", "mrpc", "stsb")

@@ -21,12 +21,14 @@ import torch.nn.functional as F
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from sklearn.model_selection import train_test_split
+from tokenizers import Encoding as Tokens
 from tokenizers import Tokenizer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from tabi_bench.config import TrainConfig
+from tabi_bench.zoo.words import align, without_short_texts
 
 log = logging.getLogger(__name__)
 
@@ -87,25 +89,14 @@ def encode(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], labels: np.ndar
     return Examples(
         [np.asarray(piece.ids, np.int32) for piece in pieces],
         [np.asarray(piece.type_ids, np.int32) for piece in pieces],
-        [word_of_pieces(piece, row) for piece, row in zip(pieces, texts, strict=True)],
+        [_droppable(piece, row) for piece, row in zip(pieces, texts, strict=True)],
         labels,
     )
 
 
-def word_of_pieces(piece, texts: Sequence[str]) -> np.ndarray:
-    """(L,) word number of each piece, counted through the row's texts; -1: special, or in a text of few words."""
-    spans, first = [], 0
-    for text in texts:
-        starts = np.fromiter((not c.isspace() for c in text), bool, len(text))
-        starts[1:] &= ~starts[:-1]
-        count = int(starts.sum())
-        spans.append(np.cumsum(starts) - 1 + first if count > MIN_WORDS else np.full(len(text), -1))
-        first += count
-    words = [
-        -1 if sequence is None else spans[sequence][offset[0]]
-        for sequence, offset in zip(piece.sequence_ids, piece.offsets, strict=True)
-    ]
-    return np.asarray(words, np.int32)
+def _droppable(tokens: Tokens, texts: Sequence[str]) -> np.ndarray:
+    """(L,) word of each token, numbered through the row's texts; -1: special, or in a text of few words."""
+    return without_short_texts(align(texts, tokens), texts, MIN_WORDS).astype(np.int32)
 
 
 class Table:

@@ -9,6 +9,8 @@ from transformers import (
     DebertaConfig,
     DebertaV2Config,
     DistilBertConfig,
+    ElectraConfig,
+    MPNetConfig,
     RobertaConfig,
 )
 
@@ -43,6 +45,8 @@ CONFIGS = {
         **SIZE | DISENTANGLED | {"type_vocab_size": 0}, position_buckets=8, norm_rel_ebd="layer_norm",
         share_att_key=True, max_relative_positions=80,
     ),
+    "electra": ElectraConfig(**SIZE, embedding_size=16),
+    "mpnet": MPNetConfig(**SIZE | {"pad_token_id": 1}),
 }  # fmt: skip
 FAMILIES = (*CONFIGS, "meanpool")
 OURS = {"meanpool": MeanPoolBert, "cnn": TextCnn, "attention": DecomposableAttention}  # shaped like "bert"

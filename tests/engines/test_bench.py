@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tabi_bench.engines import bench
-from tabi_bench.engines.base import Output
-from tabi_bench.engines.bench import (
+from tabi_bench.bench import engines as bench
+from tabi_bench.bench.engines import (
     NOT_MEASURED,
     Row,
     compare,
@@ -20,8 +19,9 @@ from tabi_bench.engines.bench import (
     streamed_bytes,
     time_all,
 )
-from tabi_bench.zoo import shapes
-from tabi_bench.zoo.shapes import PAPER, shape_spec
+from tabi_bench.engines.base import Output
+from tabi_bench.zoo.families import shapes
+from tabi_bench.zoo.families.shapes import PAPER, shape_spec
 
 FACTS = {"kind": "cuda", "name": "NVIDIA H200"}
 

@@ -7,7 +7,7 @@ import pytest
 
 from tabi_bench.config import EngineConfig
 from tabi_bench.engines import make_engine
-from tests.engines.micro_models import FAMILIES
+from tests.engines.micro_models import FAMILIES, write_model
 
 
 def logits_of(engine, spec, texts=("not a good film",)) -> np.ndarray:
@@ -86,3 +86,26 @@ def test_every_family_runs_in_half_precision(specs, family, eager):
     half = make_engine(EngineConfig(name="eager", device="cpu", dtype="float16"))
     known = logits_of(eager, specs[family])
     np.testing.assert_allclose(logits_of(half, specs[family]), known, atol=2e-2 * np.abs(known).max())
+
+
+def test_another_instance_has_weights_of_its_own(specs, eager):
+    first, same, other = eager.load(specs["bert"]), eager.load(specs["bert"]), eager.load(specs["bert"], instance="b")
+    assert same.network is first.network and other.network is not first.network
+    pointers = [{p.data_ptr() for p in model.network.parameters()} for model in (first, other)]
+    assert not pointers[0] & pointers[1]
+    encoding = first.encode(("not a good film",))
+    np.testing.assert_array_equal(first.forward(encoding).logits, other.forward(encoding).logits)
+
+
+def test_a_model_on_the_host_has_instances_too(tmp_path, eager):
+    spec = write_model(tmp_path, "cnn", num_hidden_layers=0)
+    first, same, other = eager.load(spec), eager.load(spec), eager.load(spec, instance="b")
+    assert first._features is same._features and first._features is not other._features
+
+
+def test_a_batch_is_its_queries_one_by_one(specs, eager):
+    model = eager.load(specs["bert"], importance="last")
+    encodings = [model.encode(texts) for texts in (("not a good film",), ("a play", "the films"))]
+    for together, alone in zip(model.forward_batch(encodings, True), map(model.forward, encodings), strict=True):
+        np.testing.assert_array_equal(together.logits, alone.logits)
+        assert together.importance is not None

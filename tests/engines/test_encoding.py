@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tabi_bench.engines.encoding import KEPT_CHARS, Encoder, Remembered, align, encode, encoder_of, word_spans
+from tabi_bench.engines.encoding import KEPT_CHARS, Encoder, Encoders, Remembered, encode
 from tabi_bench.zoo.tiny import SHIPPED
+from tabi_bench.zoo.words import align, word_spans
 from tests.engines.micro_models import micro_tokenizer
+
+ENCODERS = Encoders()
 
 LONGEST = 24
 # white space of every kind that str.split knows, one that it does not, letters with and without a piece
@@ -97,9 +100,9 @@ def test_every_piece_belongs_to_the_word_that_holds_it(texts):
 PRINTABLE = " .,'-ABCdefgoodé映ß\u0130\u0301\u03a3\U0001f600[SEP]"
 
 
-def same(encoder: Encoder, texts: tuple[str, ...]) -> None:
+def same(encoder, texts: tuple[str, ...], tokenizer=None) -> None:
     """What is remembered is what the Rust tokenizer says, piece by piece and word by word."""
-    encoding, pieces = encoder(texts), encoder.tokenizer.encode(*texts)
+    encoding, pieces = encoder(texts), (tokenizer or encoder.tokenizer).encode(*texts)
     assert encoding.ids == pieces.ids and encoding.type_ids == pieces.type_ids
     assert encoding.truncated == bool(pieces.overflowing)
     assert encoding.content.tolist() == (1 - np.array(pieces.special_tokens_mask)).tolist()
@@ -118,7 +121,7 @@ def test_remembered_pieces_are_those_of_the_tokenizer(texts):
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=2).map(tuple))
 def test_any_text_is_tokenised_as_by_the_shipped_tokenizers(texts):
-    same(encoder_of(SHIPPED / "clinc" / "1x64", 32), texts)
+    same(ENCODERS.of(SHIPPED / "clinc" / "1x64", 32), texts)
 
 
 def test_what_memory_cannot_know_goes_through_the_tokenizer(tokenizer):
@@ -149,6 +152,31 @@ def test_models_with_equal_tokenizers_share_an_encoder():
     small, large, other = (
         SHIPPED / task / shape for task, shape in (("rte", "1x64"), ("rte", "10x48"), ("cola", "1x64"))
     )
-    assert encoder_of(small, 64) is encoder_of(large, 64)
-    assert encoder_of(small, 64) is not encoder_of(small, 32)
-    assert encoder_of(small, 64) is not encoder_of(other, 64)
+    of = Encoders().of
+    assert of(small, 64) is of(large, 64)
+    assert of(small, 64) is not of(small, 32)
+    assert of(small, 64) is not of(other, 64)
+    assert of(small, 64) is not Encoders().of(small, 64)
+
+
+# --- words left out ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.lists(st.text(PRINTABLE, min_size=1, max_size=40), min_size=1, max_size=2).map(tuple))
+def test_without_some_words_is_the_encoding_of_what_is_left(data, texts):
+    encoder = Encoder(micro_tokenizer(), 512)
+    encoding = encoder(texts)
+    assert isinstance(encoding, Remembered)
+    keep = np.array(data.draw(st.lists(st.booleans(), min_size=(n := sum(map(len, encoding.words))), max_size=n)), bool)
+    shorter = encoding.without(keep)
+    same(lambda _: shorter, encoding.kept_texts(keep), encoder.tokenizer)
+
+
+def test_what_was_tokenised_whole_is_tokenised_again(tokenizer):
+    encoder = Encoder(tokenizer, LONGEST)
+    encoding = encoder(("bad " * 30 + "film",))
+    assert encoding.truncated
+    shorter = encoding.without(np.arange(31) > 27)
+    assert shorter.texts == ("bad bad film",) and shorter.ids == tokenizer.encode("bad bad film").ids
+    assert shorter.word_of_piece.tolist() == [-1, 0, 1, 2, -1] and not shorter.truncated

@@ -20,6 +20,7 @@ from tests.engines.micro_models import write_model
 ON = "cuda:0" if torch.cuda.is_available() else "cpu"
 TEXTS = (("not a good film",), ("don't play the films", "a very bad café"), ("",), ("good " * 30,))
 WIDE = {"hidden_size": 64, "intermediate_size": 96}  # four heads of 16
+NARROW = {"dim": 64, "hidden_dim": 96}  # the same
 
 
 @pytest.fixture(autouse=True)
@@ -47,15 +48,15 @@ def test_a_decision_is_that_of_pytorch(logit):
         assert found[1].isnan() and expected[1].isnan()
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "meanpool"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "mpnet", "meanpool"])
 @pytest.mark.parametrize("importance", [None, "last", "mean"])
 def test_fused_stages_say_what_pytorch_says(tmp_path, eager, family, importance):
     """Padded to a bucket, one query after another."""
-    spec = write_model(tmp_path, family, **WIDE)
+    spec = write_model(tmp_path, family, **(NARROW if family == "distilbert" else WIDE))
     model = eager.load(spec, importance=importance or "last", pooled=family == "bert")
     network = build_network(spec, torch.float32, ON, importance, family == "bert", fuse_qkv=True)
     assert fusible(network) is None
-    network.stages = FusedStages(network.model, network.typed, network.probe)
+    network.stages = FusedStages(network.model, network.probe)
     step = Step(network, 24, importance is not None, ON, lambda z, i: kernels.decide(z, i.temperature))
     for texts in TEXTS:
         encoding = model.encode(texts)
@@ -76,7 +77,7 @@ def test_fused_stages_say_what_pytorch_says(tmp_path, eager, family, importance)
     ("family", "changes", "reason"),
     [
         ("albert", {}, "albert has no fused layers"),
-        ("bert", {"hidden_size": 64, "hidden_act": "relu"}, "its activation is relu"),
+        ("bert", {"hidden_size": 64, "hidden_act": "relu"}, "its activation is a ReLU"),
         ("bert", {"hidden_size": 32}, "its heads are 8 wide"),
     ],
 )
@@ -95,11 +96,11 @@ def test_without_a_device_the_engine_says_what_to_use():
 
 
 @pytest.mark.skipif(ON == "cpu", reason="needs a CUDA device")
-@pytest.mark.parametrize("family", ["bert", "roberta", "meanpool"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "mpnet", "meanpool"])
 def test_half_precision_under_the_engine_says_what_float32_says(tmp_path, family):
     from tabi_bench.engines import make_engine
 
-    spec = write_model(tmp_path, family, **WIDE)
+    spec = write_model(tmp_path, family, **(NARROW if family == "distilbert" else WIDE))
     exact = make_engine(EngineConfig(name="eager", dtype="float32", fuse_qkv=False))
     engine = make_engine(EngineConfig(name="fused", buckets=[8, 16]))
     model, known = (by.load(spec, importance="last") for by in (engine, exact))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tabi_bench.engines import host_bench, native
-from tabi_bench.engines.encoding import Encoding
+from tabi_bench.bench import host as host_bench
+from tabi_bench.engines import native
+from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.host import HostModel
 from tabi_bench.engines.rounding import INPUT, rounded_layer
 from tabi_bench.zoo.loading import ModelError, load_model
@@ -69,7 +70,7 @@ def assert_close(found, expected):
 
 @pytest.mark.parametrize(("family", "texts"), CASES)
 def test_it_says_what_the_model_says(specs, way, family, texts):
-    model = HostModel(specs[family, 3])
+    model = HostModel(specs[family, 3], Encoders())
     assert model.runs.split(":")[0] == way
     model.set_temperature(2.0)
     encoding = model.encode(texts)
@@ -84,7 +85,7 @@ def test_it_says_what_the_model_says(specs, way, family, texts):
 
 @pytest.mark.parametrize(("family", "texts"), CASES)
 def test_both_ways_round_alike(specs, library, family, texts):
-    model = HostModel(specs[family, 3])
+    model = HostModel(specs[family, 3], Encoders())
     encoding = model.encode(texts)
     expected = known_logits(model.spec, encoding)
     ways = [model.forward(encoding), model.in_numpy(encoding)]
@@ -94,7 +95,7 @@ def test_both_ways_round_alike(specs, library, family, texts):
 
 @pytest.mark.parametrize("family", ["cnn", "attention"])
 def test_rounding_is_two_thousandths_of_the_spread_of_logits(specs, way, family):
-    model, random = HostModel(specs[family, 3]), np.random.default_rng(0)
+    model, random = HostModel(specs[family, 3], Encoders()), np.random.default_rng(0)
     encodings = []
     for length in random.integers(2, model.spec.max_length + 1, 300):
         first = length if family == "cnn" else random.integers(1, length)
@@ -127,7 +128,7 @@ def test_products_of_a_rounded_layer_stay_in_32_bits(columns):
 
 @pytest.mark.parametrize(("family", "texts"), CASES)
 def test_a_regression_answers_with_its_score_and_pooled_vector(specs, way, family, texts):
-    model = HostModel(specs[family, 1])
+    model = HostModel(specs[family, 1], Encoders())
     encoding = model.encode(texts)
     found = model.forward(encoding)
     assert found.logits.shape == (1,) and found.verdict is None and found.probabilities is None
@@ -145,7 +146,7 @@ def test_engines_put_it_on_the_host_and_share_its_weights(specs, eager):
 
 
 def test_it_has_no_importance(specs):
-    model = HostModel(specs["cnn", 3])
+    model = HostModel(specs["cnn", 3], Encoders())
     with pytest.raises(ValueError, match="no attention to read importance from"):
         model.forward(model.encode(ONE[0]), want_importance=True)
 
@@ -157,7 +158,7 @@ def test_an_answer_that_is_not_finite_is_no_verdict(tmp_path, way, value, weight
     stored = load_file(tmp_path / "model.safetensors")
     stored[weight][1] = value
     save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
-    model = HostModel(spec)
+    model = HostModel(spec, Encoders())
     finite = weight == "at.bias" and value == -np.inf  # a filter that finds nothing
     assert model.forward(model.encode(ONE[0])).finite == finite and model.runs.startswith("numpy")
 
@@ -168,26 +169,26 @@ def test_an_overflow_is_no_verdict(tmp_path, way):
     stored = load_file(tmp_path / "model.safetensors")
     stored["at.bias"].fill_(3e38)
     save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
-    model = HostModel(spec)
+    model = HostModel(spec, Encoders())
     assert model.runs.split(":")[0] == way and not model.forward(model.encode(ONE[0])).finite
 
 
 def test_why_nothing_was_compiled_is_said(specs, monkeypatch, caplog):
     monkeypatch.setenv("CC", "false")
     native.library.cache_clear()
-    model = HostModel(specs["cnn", 3])
+    model = HostModel(specs["cnn", 3], Encoders())
     native.library.cache_clear()
     assert model.runs.startswith("numpy: ") and "false failed" in model.runs and model.runs[7:] in caplog.text
 
 
 def test_a_tokenizer_with_more_pieces_than_embeddings_is_refused(tmp_path):
     with pytest.raises(ModelError, match="its embeddings end at 20"):
-        HostModel(write_model(tmp_path, "cnn", num_hidden_layers=0, vocab_size=20))
+        HostModel(write_model(tmp_path, "cnn", num_hidden_layers=0, vocab_size=20), Encoders())
 
 
 @pytest.mark.parametrize(("family", "texts"), CASES)
 def test_an_encoding_of_other_lengths_is_an_error_and_nothing_is_overwritten(specs, library, family, texts):
-    model = HostModel(specs[family, 3])
+    model = HostModel(specs[family, 3], Encoders())
     encoding = model.encode(texts)
     expected = model.forward(encoding).logits
     with pytest.raises(ValueError, match=r"same size|not in list"):
@@ -197,7 +198,7 @@ def test_an_encoding_of_other_lengths_is_an_error_and_nothing_is_overwritten(spe
 
 def test_a_head_on_the_first_token_is_refused(tmp_path):
     with pytest.raises(ModelError, match="must be a TextCnn or DecomposableAttention"):
-        HostModel(write_model(tmp_path, "bert", num_hidden_layers=0))
+        HostModel(write_model(tmp_path, "bert", num_hidden_layers=0), Encoders())
 
 
 def test_the_bench_tables_both_ways(monkeypatch, capsys):

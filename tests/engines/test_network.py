@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from tabi_bench.engines.attention import additive_mask
 from tabi_bench.engines.fuse import fuse_projections
 from tabi_bench.engines.network import Network, build_network
+from tabi_bench.zoo.families.attention import additive_mask
 from tabi_bench.zoo.loading import load_model
 from tests.engines.micro_models import FAMILIES, write_model
 
 LENGTH, BUCKET = 7, 16
-FUSED = ("bert", "roberta", "albert", "distilbert", "meanpool")
+FUSED = ("bert", "roberta", "albert", "distilbert", "electra", "mpnet", "meanpool")
 
 
 def query(length: int, bucket: int, pad: int = 0) -> dict[str, torch.Tensor]:
@@ -59,7 +59,7 @@ def test_logits_are_those_of_transformers(specs, family):
 
 
 @pytest.mark.parametrize("changes", [{}, {"hidden_act": "gelu_new"}, {"hidden_act": "relu", "layer_norm_eps": 0.1}])
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
 def test_a_layer_by_its_parts_is_the_layer(tmp_path, family, changes):
     """To the last bit: projections fused and apart, with and without padding, in single and half precision."""
     spec = write_model(tmp_path, family, **changes)
@@ -69,7 +69,7 @@ def test_a_layer_by_its_parts_is_the_layer(tmp_path, family, changes):
         for fuse in (False, True):
             stages = build_network(spec, dtype, "cpu", "last", False, fuse).stages
             for mask in (None, additive_mask(attention_mask=keep, dtype=dtype)):
-                assert torch.equal(stages.layer(1, hidden, mask), stages.body.layer[1](hidden, mask))
+                assert torch.equal(stages.layer(1, hidden, mask), stages.family.blocks(stages.model)[1](hidden, mask))
 
 
 def test_the_pooled_vector_is_what_the_last_linear_layer_reads(specs):

@@ -8,7 +8,7 @@ from tabi_bench.config import EngineConfig
 from tabi_bench.engines import make_engine
 from tests.engines.micro_models import Ramp, write_model
 
-CUT = ("bert", "roberta", "albert", "distilbert", "meanpool")
+CUT = ("bert", "roberta", "albert", "distilbert", "electra", "mpnet", "meanpool")
 TEXTS = (("not a good film",), ("don't play the films", "a very bad café"))
 
 

@@ -15,12 +15,14 @@ from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, r
 from tabi_bench.evaluation.statistics import (
     P99_QUERIES,
     Interval,
+    block_means,
     difference_se,
     latency_reduction,
     mcnemar,
     mean_latency,
     outcome,
     percentile,
+    ratio_of_totals,
     resampled,
     score_difference,
     score_interval,
@@ -101,58 +103,124 @@ def test_resampled_scores_are_those_of_rows(labels, says):
 # --- latencies --------------------------------------------------------------------------------------------------------
 
 
-def test_the_order_statistics_of_p99():
-    n = 1000
-    ms = np.arange(1, n + 1, dtype=float)
-    found = percentile(ms, 0.99, queries=np.arange(n) % 400)
-    low, high = int(found.low), int(found.high)  # ranks, as the values are 1..n
-    cdf = np.cumsum([comb(n, k) * 0.99**k * 0.01 ** (n - k) for k in range(n + 1)])
-    assert cdf[high - 1] - cdf[low - 1] >= 0.95  # P(low <= B < high)
-    assert found.distinct == 400 and low < 990 < high
-
-
-def test_p99_needs_662_queries():
-    assert P99_QUERIES == 662
-    assert not percentile(np.arange(661.0), 0.99).enough
-    few, enough = (percentile(np.arange(float(n)), 0.99) for n in (661, 662))
-    assert few.low is None and few.high is None
-    assert enough.enough and enough.low is not None and enough.high is not None
-    assert percentile(np.arange(50.0), 0.5).enough
-
-
-def test_the_interval_of_p99_covers():
-    """Exponential latencies, whose 99 % quantile is known."""
-    rng, truth = np.random.default_rng(2), -np.log(0.01)
-    found = [percentile(rng.exponential(size=800), 0.99) for _ in range(400)]
-    covered = np.mean([p.low <= truth <= p.high for p in found if p.high is not None])
-    assert covered >= 0.93
+def blocks_of(n: int, size: int = 50) -> np.ndarray:
+    return np.arange(n) // size
 
 
 def test_the_mean_by_hand():
-    found = mean_latency(np.array([1.0, 2.0, 3.0]))
-    assert (found.value, found.low) == pytest.approx((2.0, 2.0 - 1.95996 / np.sqrt(3)), abs=1e-4)
+    """Two blocks with totals 3 and 9: residuals -3 and 3 about 3 per query, t(1) = 12.706."""
+    mean = mean_latency(np.array([1.0, 2.0, 4.0, 5.0]), np.array([0, 0, 1, 1]))
+    half = 12.7062 * np.sqrt(2 * (9 + 9)) / 4
+    assert (mean.value, mean.low, mean.high) == pytest.approx((3.0, 3 - half, 3 + half), abs=1e-3)
+    assert block_means(np.array([1.0, 2.0, 4.0, 5.0, 9.0]), np.array([0, 0, 1, 1, 2])).tolist() == [1.5, 4.5, 9.0]
 
 
-def test_the_reduction_is_a_ratio_of_means():
-    ours, reference = np.array([1.0, 2.0, 3.0]), np.array([4.0, 4.0, 4.0])
-    assert latency_reduction(ours, reference).value == pytest.approx(50.0)
+def test_the_reduction_is_a_ratio_of_totals():
+    """Blocks of two and one queries: 6 of 12 ms in all; residuals 3 - .5 * 8 and 3 - .5 * 4."""
+    reduction = latency_reduction(np.array([1.0, 2.0, 3.0]), np.array([4.0, 4.0, 4.0]), np.array([0, 0, 1]))
+    half = 100 * 12.7062 * np.sqrt(2 * (1 + 1)) / 12
+    assert (reduction.value, reduction.high) == pytest.approx((50.0, 50 + half), abs=1e-3)
+
+
+@pytest.mark.parametrize("measure", [mean_latency, lambda ms, blocks: latency_reduction(ms, 2 * ms, blocks)])
+def test_one_block_has_no_interval(measure):
+    only = measure(np.array([1.0, 2.0, 3.0]), np.zeros(3, int))
+    assert (only.low, only.high) == (None, None) and np.isfinite(only.value)
 
 
 def test_drift_between_blocks_cancels():
     """Both systems slow down in the second block alike: the reduction is the same, and certain."""
-    block = np.repeat([0, 1], 50)
+    block = blocks_of(100)
     reference = np.where(block == 0, 2.0, 20.0)
-    found = latency_reduction(reference / 2, reference, block)
-    assert (found.value, found.low, found.high) == pytest.approx((50.0, 50.0, 50.0))
+    reduction = latency_reduction(reference / 2, reference, block)
+    assert (reduction.value, reduction.low, reduction.high) == pytest.approx((50.0, 50.0, 50.0))
 
 
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.float64, 20, elements=st.floats(0.1, 50)), st.floats(0.1, 10))
 def test_the_reduction_does_not_depend_on_the_unit(ms, unit):
-    ours, reference = ms, ms[::-1]
-    one, other = latency_reduction(ours, reference), latency_reduction(unit * ours, unit * reference)
-    assert one.value == pytest.approx(other.value, abs=1e-6) and one.low == pytest.approx(other.low, abs=1e-6)
-    assert one.low <= one.value + 1e-9 or len(set(ms)) < 3
+    ours, reference, block = ms, ms[::-1], blocks_of(20, 6)
+    one, other = latency_reduction(ours, reference, block), latency_reduction(unit * ours, unit * reference, block)
+    assert (one.value, one.low) == pytest.approx((other.value, other.low), abs=1e-6)
+    assert one.low <= one.value <= one.high
+
+
+def simulated(blocks: int, effect: float, runs: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(runs, B) sizes and block totals of two systems; expected ratio .6, mean 6 and 10 ms, a last block of 20 for 50.
+
+    In a query of 10 ms a shared part varies, the length of its text; of ours 45 % of the queries take 2 ms and the
+    others 9.27. `effect`: the deviation of a factor that the queries of one system share in a block. Sums of gamma and
+    Bernoulli variables are drawn as such.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = np.full(blocks, 50)
+    sizes[-1] = 20
+    length = rng.gamma(8.0 * sizes, 1 / 8, (runs, blocks))
+    early = rng.binomial(sizes, 0.45, (runs, blocks))
+    noise = rng.gamma(4.0 * sizes, 1 / 4, (2, runs, blocks))
+    late_ms = (6 - 0.45 * 2) / 0.55
+    ours = 2 * early + late_ms * (sizes - early) + 1.5 * (length - sizes) + 1.0 * (noise[0] - sizes)
+    reference = 8 * length + 2 * noise[1]
+    factors = rng.normal(1, effect, (2, runs, blocks)) * rng.normal(1, effect, (runs, blocks))
+    return np.broadcast_to(sizes, (runs, blocks)), factors[0] * ours, factors[1] * reference
+
+
+COVERED = [(blocks, effect) for blocks in (8, 16, 40, 80, 200) for effect in (0.0, 0.05, 0.2)]
+
+
+@pytest.mark.parametrize(("blocks", "effect"), COVERED)
+def test_intervals_of_latencies_cover(blocks, effect):
+    sizes, ours, reference = simulated(blocks, effect, runs=2000, seed=blocks)
+    for above, below, truth in ((ours, reference, 0.6), (ours, sizes, 6.0)):
+        ratio, half = ratio_of_totals(above, below)
+        assert 0.93 <= np.mean(np.abs(ratio - truth) <= half) <= 0.97
+
+
+def test_queries_alone_would_not_cover():
+    """What resampling queries within blocks amounts to: blocks that differ are far outside their own noise."""
+    _, ours, reference = simulated(40, 0.2, runs=500, seed=1)
+    quiet = simulated(40, 0.0, runs=500, seed=1)
+    within = ratio_of_totals(quiet[1], quiet[2])[1]
+    assert np.mean(np.abs(ratio_of_totals(ours, reference)[0] - 0.6) <= within) < 0.7
+
+
+# --- percentiles ------------------------------------------------------------------------------------------------------
+
+
+def test_a_percentile_needs_blocks_and_queries():
+    n = 2000
+    ms, queries = np.arange(float(n)), np.arange(n) % 700
+    enough, few = percentile(ms, 0.9, blocks_of(n, 50), queries), percentile(ms, 0.9, blocks_of(n, 52), queries)
+    assert enough.low < enough.value < enough.high and enough.distinct == 700
+    assert few.enough and (few.low, few.high) == (None, None), "39 blocks"
+    short = percentile(ms[:661], 0.99, blocks_of(661, 10), queries[:661])
+    assert P99_QUERIES == 662 and not short.enough and short.low is None
+    assert percentile(ms[:662], 0.99, blocks_of(662, 10), queries[:662]).low is not None
+    assert percentile(ms[:50], 0.5, blocks_of(50, 1), queries[:50]).enough
+
+
+def test_whole_blocks_are_drawn():
+    """Every fifth block is slow: the 80 % quantile is one of two values, and the interval holds both."""
+    block = blocks_of(1000, 20)
+    ms = np.where(block % 5 == 0, 10.0, 1.0) + 1e-6 * np.arange(1000)
+    assert percentile(ms, 0.8, block, block).low < 2 and percentile(ms, 0.8, block, block).high > 9
+    mixed = np.random.default_rng(0).permutation(1000)
+    drawn = percentile(ms[mixed], 0.7, block, block)
+    assert drawn.high < 2, "the same latencies, no longer together, leave no doubt"
+
+
+@pytest.mark.parametrize(("q", "least"), [(0.5, 0.92), (0.99, 0.88)])
+def test_the_interval_of_a_percentile_covers(q, least):
+    """Exponential latencies times a factor per block, whose quantiles are known from many draws."""
+    rng = np.random.default_rng(2)
+
+    def draw(blocks: int) -> np.ndarray:
+        return (rng.exponential(size=(blocks, 25)) * rng.normal(1, 0.05, (blocks, 1))).ravel()
+
+    truth = np.quantile(draw(80_000), q)
+    block, runs = blocks_of(40 * 25, 25), 300
+    intervals = [percentile(draw(40), q, block, block) for _ in range(runs)]
+    assert least <= np.mean([p.low <= truth <= p.high for p in intervals]) <= 0.99
 
 
 # --- calibration and deferral -----------------------------------------------------------------------------------------

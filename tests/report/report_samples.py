@@ -48,7 +48,7 @@ def trace(mean_ms: float, routed: float = 0.0) -> pd.DataFrame:
         {
             "position": np.arange(ROWS),
             "row": np.arange(ROWS),
-            "block": np.arange(ROWS) // 50,
+            "block": np.arange(ROWS) // 3,
             "first_pass": True,
             "latency_ms": ms,
             "joules": np.nan,

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from tabi_bench.engines.bench import NOT_MEASURED, Row
+from tabi_bench.bench.engines import NOT_MEASURED, Row
 from tabi_bench.report import shapes
 from tabi_bench.report.__main__ import main
 from tabi_bench.report.readme import rewritten

@@ -7,11 +7,12 @@ import re
 import pytest
 
 from tabi_bench.config import PaperZooConfig, TrainConfig, read_file
-from tabi_bench.zoo import paper, shapes
+from tabi_bench.zoo import paper
+from tabi_bench.zoo.families import shapes
+from tabi_bench.zoo.families.shapes import PAPER
 from tabi_bench.zoo.finetune import fine_tuned, main
 from tabi_bench.zoo.loading import ModelError
 from tabi_bench.zoo.paper import TASKS, coverage, describe, load, recipe, start
-from tabi_bench.zoo.shapes import PAPER
 from tests.engines.micro_models import write_model
 from tests.zoo.toys import permuted
 

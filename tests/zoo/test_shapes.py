@@ -10,8 +10,8 @@ from transformers import AutoModelForSequenceClassification
 
 from tabi_bench.config import EngineConfig, conf_dir
 from tabi_bench.engines import make_engine
-from tabi_bench.zoo import shapes
-from tabi_bench.zoo.shapes import PAPER, config_of, write_shape
+from tabi_bench.zoo.families import shapes
+from tabi_bench.zoo.families.shapes import PAPER, config_of, write_shape
 
 with (conf_dir().parent / "results/paper/models.csv").open() as stream:
     MILLIONS = {row["model"].lower(): float(row["params_millions"]) for row in csv.DictReader(stream)}

@@ -1,0 +1,65 @@
+"""DeBERTa, versions 1 to 3: disentangled attention, which it computes itself; it is called whole."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.deberta import modeling_deberta
+
+from tabi_bench.zoo.families.base import AttentionReader, Family
+
+
+class Deberta(Family):
+    """Version 1: queries, keys and values come fused."""
+
+    projections = None
+    cuttable = False
+    needs_mask = True
+    has_pooler = False
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Relative positions depend on the length alone; built anew, they copy from the CPU at every pass."""
+        modeling_deberta.compute_attention_span = _attention_span
+        encoder = self.body(model).encoder
+        build, known = encoder.get_rel_pos, {}
+
+        def relative_positions(hidden_states: torch.Tensor, *_args, **_kwargs) -> torch.Tensor:
+            length = hidden_states.size(1)
+            if length not in known:
+                known[length] = build(hidden_states)
+            return known[length]
+
+        encoder.get_rel_pos = relative_positions
+
+    def remember_positions(self, model: PreTrainedModel, length: int) -> None:
+        """See Family."""
+        self.body(model).encoder.get_rel_pos(torch.empty(1, length, 1, device=model.device))
+
+    def read_attention(self, module: nn.Module, reader: AttentionReader) -> None:
+        """Probabilities are computed explicitly and returned on request."""
+
+        def ask(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            return (*args[:2], reader.reads(), *args[3:]), kwargs
+
+        def take(_module: nn.Module, _args: tuple, output: tuple) -> None:
+            if output[1] is not None:
+                reader.add(output[1])
+
+        module.register_forward_pre_hook(ask, with_kwargs=True)
+        module.register_forward_hook(take)
+
+
+class DebertaV2(Deberta):
+    """Versions 2 and 3."""
+
+    projections = ("query_proj", "key_proj", "value_proj")
+
+    def may_fuse(self, config: PreTrainedConfig) -> bool:
+        """With shared keys, the same layers also project position embeddings."""
+        return not config.to_dict().get("share_att_key", False)
+
+
+def _attention_span(query: torch.Tensor, key: torch.Tensor, longest: int) -> int:
+    """What transformers computes as a tensor on the CPU, which neither a compiler nor a capture likes to meet."""
+    return min(max(query.size(-2), key.size(-2)), longest)
