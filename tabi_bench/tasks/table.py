@@ -92,6 +92,8 @@ class Table:
             try:
                 value = value.as_py() if arrow else value
                 cells.append(float(str(np.float32(value))) if narrow and value is not None else _cell(value))
+            except UnicodeDecodeError:
+                raise DataError(f"{self.place(row)}: column {column!r} holds bytes that are no UTF-8 text") from None
             except (TypeError, ValueError, OverflowError) as error:
                 raise DataError(f"{self.place(row)}: column {column!r} holds {error}") from None
         return cells
@@ -104,10 +106,7 @@ def _cell(value: object) -> Cell:
     if isinstance(value, Decimal) and value.is_finite():
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, bytes):
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ValueError("bytes that are no UTF-8 text; write text") from None
+        return value.decode("utf-8")
     if isinstance(value, str):
         try:
             value.encode("utf-8")
