@@ -121,7 +121,7 @@ class Cocktail(System):
 
     def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
         """All members on each item. In series stages level1, level2, ... are each member's time."""
-        return [self._vote(item, Clock(item.stages_ns)) for item in items]
+        return [self._vote(item, Clock(item.so_far.stages_ns)) for item in items]
 
     def _vote(self, item: Item, clock: Clock) -> Answer:
         """A member without a finite output has no vote."""
@@ -132,13 +132,13 @@ class Cocktail(System):
         else:
             outputs = self.together.forward(encodings)
             clock.mark("members")
-        item.truncated = any(encoding.truncated for encoding in encodings)
+        item.so_far.truncated = any(encoding.truncated for encoding in encodings)
         votes = [k for k, output in enumerate(outputs) if output.finite]
         if not votes:
             raise NoAnswer(f"all members returned non-finite logits for query {item.query.id}")
         answers = np.array([label_of(outputs[k].logits) for k in votes])[:, None]
         label = combine(answers, self.weights[votes])[0].item()
-        item.failures = len(outputs) - len(votes)
+        item.so_far.failures = len(outputs) - len(votes)
         clock.mark("decide")
         return item.answer(label, 0)
 

@@ -169,12 +169,12 @@ class Deebert(System):
 
         Raises NoAnswer if the model's own head fails: a ramp that fails is passed.
         """
-        return [self._exit(item, Clock(item.stages_ns)) for item in items]
+        return [self._exit(item, Clock(item.so_far.stages_ns)) for item in items]
 
     def _exit(self, item: Item, clock: Clock) -> Answer:
         model = self.model
         encoding = model.encode(item.query.texts)
-        item.truncated = encoding.truncated
+        item.so_far.truncated = encoding.truncated
         clock.mark("tokenise")
         model.start(encoding)
         for number in range(model.n_segments):
@@ -183,7 +183,7 @@ class Deebert(System):
             if number + 1 == model.n_segments:
                 finite(logits, self.point["model"], item.query.id)
             elif not np.isfinite(logits).all():
-                item.failures += 1
+                item.so_far.failures += 1
                 continue
             elif entropy(logits) < self.point["entropy"]:
                 break

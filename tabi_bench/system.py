@@ -110,23 +110,23 @@ class Answer:
 
 
 class Item:
-    """A query on its way: the stage that it waits for, and what the stages before it read.
+    """A query on its way: the stage that it waits for, what the stages before it read, and its answer so far.
 
-    read: one entry per stage that answered, whatever the system keeps; the other fields are those of the Answer.
+    read: one entry per stage that gave an output, whatever the system keeps.
     """
 
-    __slots__ = ("failures", "query", "read", "stage", "stages_ns", "truncated", "words", "words_kept")
+    __slots__ = ("query", "read", "so_far", "stage")
 
     def __init__(self, query: Query) -> None:
         self.query, self.stage = query, 0
         self.read: list[Any] = []
-        self.words = self.words_kept = self.failures = 0
-        self.truncated = False
-        self.stages_ns: dict[str, int] = {}
+        self.so_far = Answer(float("nan"), -1)
 
     def answer(self, label: float, level: int) -> Answer:
         """The Answer that `level` returns."""
-        return Answer(label, level, self.words, self.words_kept, self.failures, self.truncated, self.stages_ns)
+        answer = self.so_far
+        answer.label, answer.level = label, level
+        return answer
 
 
 class Clock:
@@ -148,7 +148,8 @@ class Clock:
         """Books an equal part of the batch's time to each of its items."""
         for item in items:
             for part, ns in self.ns.items():
-                item.stages_ns[part] = item.stages_ns.get(part, 0) + ns // len(items)
+                stages = item.so_far.stages_ns
+                stages[part] = stages.get(part, 0) + ns // len(items)
 
 
 @dataclass

@@ -67,7 +67,7 @@ class Cascade(System):
         self.point = point
         self.levels = [Level(point, index, model) for index, model in enumerate(models)]
         self.stages = len(self.levels)
-        self._takes_verdict = point.by_largest or len(models) == 1  # the first level's own, if the device gives one
+        self._takes_verdict = point.by_largest  # the first level's own, where the device works it out
         self._reported: set[str] = set()
 
     # --- offline ---
@@ -115,7 +115,7 @@ class Cascade(System):
         if len(items) == 1:
             return [self._run_one(level, items[0])]
         clock = Clock()
-        encodings = [self._try(level, self._encode, level, item, clock) for item in items]
+        encodings = [self._try(level, self._encode, level, item) for item in items]
         clock.mark("tokenise")
         outputs = self._forward_batch(level, encodings)
         clock.mark(level.stage)
@@ -125,18 +125,21 @@ class Cascade(System):
         return results
 
     def _run_one(self, level: Level, item: Item) -> Answer | Item:
-        clock = Clock(item.stages_ns)
+        """`run` at batch one. Its own clock, as an early return may take no longer than its model needs."""
         encoding = output = None
+        start = encoded = perf_counter_ns()
         try:
-            encoding = self._encode(level, item, clock)
-            clock.mark("tokenise")
+            encoding = self._encode(level, item) if level.index else level.model.encode(item.query.texts)
+            encoded = perf_counter_ns()
             output = level.model.forward(encoding, level.wants_importance)
         except Exception as error:  # whatever an engine raises: fail expensive, never wrong
             self._report(level, error)
-        clock.mark(level.stage)
+        ran = perf_counter_ns()
+        ns = item.so_far.stages_ns
+        ns["tokenise"] = ns.get("tokenise", 0) + encoded - start
+        ns[level.stage] = ran - encoded
         result = self._decide(level, item, encoding, output)
-        ns = item.stages_ns
-        ns["decide"] = ns.get("decide", 0) + perf_counter_ns() - clock.last
+        ns["decide"] = ns.get("decide", 0) + perf_counter_ns() - ran
         return result
 
     def _forward_batch(self, level: Level, encodings: list[Encoding | None]) -> list[Output | None]:
@@ -157,7 +160,7 @@ class Cascade(System):
             self._report(level, error)
             return None
 
-    def _encode(self, level: Level, item: Item, clock: Clock) -> Encoding:
+    def _encode(self, level: Level, item: Item) -> Encoding:
         """What the level reads: the original text, pruned by the latest level that saw it whole.
 
         A text that an earlier level read as it is, with the same tokenizer, is not tokenised again.
@@ -166,29 +169,37 @@ class Cascade(System):
         if level.alpha > 0:
             source = next((reading for reading in item.read if reading.level == level.source), None)
             if source is not None:
-                encoding = self._pruned(level, item, source)
-                clock.mark("prune")
-                return encoding
+                return model.encode(self._pruned(level, item, source))
         for reading in item.read:
             if self.levels[reading.level].model.encode is model.encode and reading.encoding.texts == query.texts:
-                item.words_kept = item.words
+                item.so_far.words_kept = item.so_far.words
                 return reading.encoding
-        item.words_kept = item.words
+        if item.so_far.words:  # counted when an earlier level's text was pruned
+            item.so_far.words_kept = item.so_far.words
         return model.encode(query.texts)
 
-    def _pruned(self, level: Level, item: Item, source: Reading) -> Encoding:
-        """The query without the words that `source` found unimportant."""
+    def _pruned(self, level: Level, item: Item, source: Reading) -> tuple[str, ...]:
+        """The texts without the words that `source` found unimportant. Its time is a stage of its own."""
+        start = perf_counter_ns()
         point, query, words = self.point, item.query, source.encoding.words
         importance = source.output.importance
         keep = rules.kept_words(importance, words, level.alpha, point.pruning, point.seed, query.id)
-        item.words, item.words_kept = len(keep), int(keep.sum())
-        return level.model.encode(rules.pruned_texts(query.texts, words, keep))
+        item.so_far.words, item.so_far.words_kept = len(keep), int(keep.sum())
+        texts = rules.pruned_texts(query.texts, words, keep)
+        taken, ns = perf_counter_ns() - start, item.so_far.stages_ns
+        ns["prune"] = ns.get("prune", 0) + taken
+        ns["tokenise"] = ns.get("tokenise", 0) - taken  # which is booked whole after it
+        return texts
 
     def _decide(self, level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> Answer | Item:
         """The answer after this level, or the item on its way to the next one."""
         if output is None or not output.finite:
             return self._failed(level, item, output)
-        item.truncated |= encoding.truncated
+        if encoding.truncated:
+            item.so_far.truncated = True
+        if self.stages == 1:
+            label = rules.label_of(output.logits).item() if output.verdict is None else output.verdict[0]
+            return item.answer(label, 0)
         item.read.append(Reading(level.index, encoding, output))
         label, sure = self._verdict(level, item)
         if level.is_last or not rules.reroute(sure, level.tau):
@@ -200,7 +211,7 @@ class Cascade(System):
         """On to the next level; after the last, what the levels before it say."""
         if output is not None:
             self._report(level, "a non-finite output")
-        item.failures += 1
+        item.so_far.failures += 1
         if not level.is_last:
             item.stage += 1
             return item
@@ -216,11 +227,8 @@ class Cascade(System):
     def _verdict(self, level: Level, item: Item) -> tuple[float, float]:
         """(label or score, what is compared with tau) after the levels read; NaN in place of what nobody compares."""
         readings, output = item.read, item.read[-1].output
-        if len(readings) == 1:
-            if self._takes_verdict and output.verdict is not None:
-                return output.verdict
-            if self.stages == 1:
-                return rules.label_of(output.logits).item(), np.nan
+        if self._takes_verdict and output.verdict is not None and len(readings) == 1:
+            return output.verdict
         outputs = [self._output(reading) for reading in readings]
         combined = self.point.combine(outputs, [reading.level for reading in readings])
         sure = np.nan
