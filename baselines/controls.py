@@ -78,7 +78,7 @@ class Oracle(Cascade):
         """Tabi's own plan, until `tell`. Raises Unreachable, and PlanError for more than two levels."""
         if options.cascade.levels > 2:
             raise PlanError(
-                f"systems.{options.stands_on}.levels={options.cascade.levels}: the oracle routes between two models; set 2"
+                f"systems.{options.stands_on}.levels={options.cascade.levels}: the oracle routes between two; set 2"
             )
         return tabi_plan(profile, target, options)
 
