@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from tabi_bench.config import EagerConfig, EngineConfig
 from tabi_bench.device import resolve
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoders, Encoding
-from tabi_bench.engines.loaded import LoadedModel, words_from
+from tabi_bench.engines.loaded import LoadedModel, outputs_of_batch, padded, words_from
 from tabi_bench.engines.network import Network, build_network
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.loading import load_model
@@ -28,9 +29,13 @@ GRID = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 class EagerModel(LoadedModel):
     """A Network called as it is."""
 
-    def __init__(self, spec: ModelSpec, encoders: Encoders, network: Network, device: str):
+    def __init__(
+        self, spec: ModelSpec, encoders: Encoders, network: Network, device: str, padding: np.ndarray | None = None
+    ):
+        """padding: (2,) counts of tokens and of padding in batches, kept by the engine."""
         super().__init__(spec, encoders)
         self.network, self.device = network, device
+        self.padding = np.zeros(2, np.int64) if padding is None else padding
 
     def _row(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.int64).unsqueeze(0).to(self.device)
@@ -51,6 +56,24 @@ class EagerModel(LoadedModel):
             pooled=None if pooled is None else pooled.cpu().numpy(),
         )
 
+    @torch.inference_mode()
+    def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]:
+        """See `Model.forward_batch`: padded to the longest, and masked where anything is padded."""
+        if len(encodings) < 2 or (want_importance and self.network.probe is None):
+            return super().forward_batch(encodings, want_importance)
+        tokens = [encoding.n_tokens for encoding in encodings]
+        rows = padded(encodings, self.network.pad, len(encodings), max(tokens), want_importance)
+        self.padding += [sum(tokens), rows[0].size - sum(tokens)]
+        ids, types, keep, content = torch.from_numpy(rows).to(self.device)
+        outputs = self.network.batch(
+            ids,
+            types if self.network.typed else None,
+            None if min(tokens) == max(tokens) else keep,
+            content if want_importance else None,
+        )
+        arrays = [None if output is None else output.cpu().numpy() for output in outputs]
+        return outputs_of_batch(encodings, self.temperature, *arrays)
+
 
 class EagerEngine:
     """Loads each model once per (weights, importance, pooled); a second `load` shares its weights."""
@@ -68,6 +91,7 @@ class EagerEngine:
         self._networks: dict[tuple, Network] = {}
         self._hosted: dict[tuple[str, str], HostModel] = {}  # models without layers, by content and instance
         self.encoders = Encoders()
+        self.padding = np.zeros(2, np.int64)  # tokens, and padding beside them, in batches
 
     def network(self, spec: ModelSpec, importance: str | None, pooled: bool, instance: str = "") -> Network:
         """The model's Network on this engine's device, loaded at first use.
@@ -95,7 +119,7 @@ class EagerEngine:
 
     def load_network(self, spec: ModelSpec, network: Network) -> LoadedModel:
         """The model as this engine runs it."""
-        return EagerModel(spec, self.encoders, network, self.device)
+        return EagerModel(spec, self.encoders, network, self.device, self.padding)
 
     def on_host(self, spec: ModelSpec, instance: str = "") -> HostModel:
         """A handle with its own temperature on the weights of a model without layers."""
@@ -131,6 +155,7 @@ class EagerEngine:
             "dtype": self.dtype,
             "threads": torch.get_num_threads() if self.device == "cpu" else None,
             "fuse_qkv": self.config.fuse_qkv,
+            "batch_padding_share": float(self.padding[1] / self.padding.sum()) if self.padding.any() else None,
             "on_host": {model.spec.name: model.runs for model in self._hosted.values()},
             "fallbacks": [],
         }

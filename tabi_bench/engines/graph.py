@@ -18,6 +18,7 @@ import torch
 
 from tabi_bench.config import GraphConfig
 from tabi_bench.engines.base import Fallback, Output
+from tabi_bench.engines.batches import BatchStep
 from tabi_bench.engines.eager import EagerEngine, EagerModel
 from tabi_bench.engines.encoding import Encoding
 from tabi_bench.engines.loaded import LoadedModel, words_from
@@ -168,6 +169,7 @@ class Runner:
         self.pool, self.stream = pool, stream
         self.failed = False
         self._kinds: dict[bool, tuple[list[int], list[Step]]] = {}
+        self._batches: dict[tuple[int, int, bool], BatchStep | None] = {}
 
     def step(self, n_tokens: int, scored: bool) -> Step | None:
         """The step of the smallest bucket that holds `n_tokens`; None if the model runs under eager."""
@@ -206,6 +208,31 @@ class Runner:
         self.engine.stats["capture_s"] += perf_counter() - start
         return step
 
+    def batch_step(self, size: int, n_tokens: int, scored: bool) -> BatchStep | None:
+        """The step of the smallest power of two and the smallest bucket that hold a batch, captured at first use.
+
+        None if the model runs under eager, or where a tenth of the device's memory is not free.
+        """
+        lengths = self.engine.buckets_of(self.spec)
+        key = 1 << (size - 1).bit_length(), lengths[bisect_left(lengths, n_tokens)], scored
+        if key not in self._batches:
+            free, total = torch.cuda.mem_get_info()
+            self._batches[key] = None if self.failed or free < total / 10 else self._capture_batch(*key)
+        return self._batches[key]
+
+    def _capture_batch(self, size: int, length: int, scored: bool) -> BatchStep | None:
+        start = perf_counter()
+        self.network.remember_positions(length)
+        step = BatchStep(self.network, size, length, scored, self.engine.device)
+        try:
+            step.graph = self.engine.capture_plain(step, self.pool, self.stream)
+        except Exception as error:  # whatever stops a capture, the batch still runs under eager
+            torch.cuda.empty_cache()
+            log.warning("%s: batches of %d at %d tokens run under eager: %s", self.spec.name, size, length, error)
+            return None
+        self.engine.stats["capture_s"] += perf_counter() - start
+        return step
+
     def _give_up(self, reason: str) -> None:
         self.failed = True
         self._kinds.clear()
@@ -218,7 +245,7 @@ class GraphModel(LoadedModel):
     def __init__(self, spec: ModelSpec, runner: Runner, engine: GraphEngine):
         super().__init__(spec, engine.encoders)
         self.runner, self.engine, self.network = runner, engine, runner.network
-        self._eager = EagerModel(spec, engine.encoders, runner.network, engine.device)
+        self._eager = EagerModel(spec, engine.encoders, runner.network, engine.device, engine.padding)
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
         """Logits and probabilities; importance if the model was loaded with it (a ValueError if not)."""
@@ -232,6 +259,18 @@ class GraphModel(LoadedModel):
         self.launch(step, encoding)
         torch.cuda.current_stream().synchronize()
         return step.output(encoding)
+
+    def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]:
+        """See `Model.forward_batch`: one graph for each power of two and bucket of lengths."""
+        if len(encodings) < 2 or (want_importance and self.network.probe is None):
+            return super().forward_batch(encodings, want_importance)
+        tokens = [encoding.n_tokens for encoding in encodings]
+        step = self.runner.batch_step(len(encodings), max(tokens), want_importance)
+        if step is None:
+            self._eager.set_temperature(self.temperature)
+            return self._eager.forward_batch(encodings, want_importance)
+        self.engine.padding += [sum(tokens), step.size * step.length - sum(tokens)]
+        return step.run(encodings, self.temperature)
 
     def launch(self, step: Step, encoding: Encoding) -> None:
         """Fills the step's buffer and replays its graph on the current stream, without waiting."""
@@ -297,7 +336,11 @@ class GraphEngine(EagerEngine):
         return forward
 
     def record(self, step: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-        """Captures `step`; `stats` counts it."""
+        """Captures `step`, after what a subclass does to it first."""
+        return self.capture_plain(step, pool, stream)
+
+    def capture_plain(self, step: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+        """Captures `step` as it is; `stats` counts it."""
         graph = capture(step, pool, stream)
         self.stats["graphs"] += 1
         return graph
@@ -371,5 +414,6 @@ class GraphEngine(EagerEngine):
             return
         for runner in self._runners.values():
             runner._kinds.clear()
+            runner._batches.clear()
         self._runners.clear()
         super().close()

@@ -22,17 +22,17 @@ def attention_received(attention: np.ndarray, content: np.ndarray) -> np.ndarray
 
 
 def attention_received_torch(attention: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
-    """The same on a device, without a synchronisation: attention (1, heads, L, L), content (1, L) -> (L,) float32."""
-    weights = content[0].to(torch.float32)
-    mean_heads = attention[0].mean(dim=0, dtype=torch.float32)
-    total = weights @ mean_heads - weights * torch.diagonal(mean_heads)
-    return weights * total / (weights.sum() - 1).clamp(min=1)
+    """The same on a device, without a synchronisation: attention (B, heads, L, L), content (B, L) -> (B, L) float32."""
+    weights = content.to(torch.float32)
+    mean_heads = attention.mean(dim=1, dtype=torch.float32)
+    total = (weights[:, None] @ mean_heads)[:, 0] - weights * torch.diagonal(mean_heads, dim1=1, dim2=2)
+    return weights * total / (weights.sum(1, keepdim=True) - 1).clamp(min=1)
 
 
 class Probe:
     """Collects the attention that each piece receives in the last layer, or in all of them.
 
-    `begin` arms it with the mask of non-special tokens (1, L), or disarms it with None. Attention calls are counted, so
+    `begin` arms it with the mask of non-special tokens (B, L), or disarms it with None. Attention calls are counted, so
     that layers which share their weights (ALBERT) are told apart.
     """
 
@@ -53,11 +53,11 @@ class Probe:
         return self.content is not None and (self.option == "mean" or self.calls == self.layers)
 
     def add(self, probabilities: torch.Tensor) -> None:
-        """probabilities: (1, heads, L, L) of one layer."""
+        """probabilities: (B, heads, L, L) of one layer."""
         self.scores.append(attention_received_torch(probabilities, self.content))
 
     def result(self) -> torch.Tensor:
-        """(L,) float32 scores, averaged over the layers read. No attention seen is an AssertionError."""
+        """(B, L) float32 scores, averaged over the layers read. No attention seen is an AssertionError."""
         expected = 1 if self.option == "last" else self.layers
         assert len(self.scores) == expected, f"attention of {len(self.scores)} layers seen, {expected} expected"
         return self.scores[0] if expected == 1 else torch.stack(self.scores).mean(0)

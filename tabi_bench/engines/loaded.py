@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -38,3 +39,50 @@ def words_from(scores: np.ndarray | None, encoding: Encoding) -> Callable[[], np
     if scores is None:
         return None
     return lambda: word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
+
+
+def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, content: bool) -> np.ndarray:
+    """(4, size, length) int64: ids, type ids, keep and content of a batch. Rows beyond it keep one token of padding.
+
+    `content` is filled only where it is asked for.
+    """
+    rows = np.zeros((4, size, length), np.int64)
+    tokens = np.array([encoding.n_tokens for encoding in encodings])
+    inside = np.zeros((size, length), bool)
+    inside[: len(encodings)] = np.arange(length) < tokens[:, None]
+    rows[0] = pad
+    rows[0][inside] = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64)
+    rows[1][inside] = np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.int64)
+    rows[2] = inside
+    rows[2, len(encodings) :, 0] = 1
+    if content:
+        rows[3][inside] = np.concatenate([encoding.content for encoding in encodings])
+    return rows
+
+
+def outputs_of_batch(
+    encodings: Sequence[Encoding],
+    temperature: float,
+    logits: np.ndarray,
+    scores: np.ndarray | None,
+    pooled: np.ndarray | None,
+) -> list[Output]:
+    """The Outputs of a batch from logits (B, K), scores of pieces (B, L) and pooled vectors (B, H), rows in order."""
+    labels: list[int | None] = [None] * len(encodings)
+    largest = [0.0] * len(encodings)
+    probabilities = None
+    if logits.shape[1] > 1:
+        shifted = (logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature)
+        exponentials = np.exp(shifted)
+        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+        labels, largest = logits.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
+    return [
+        Output(
+            logits[k],
+            None if scores is None else words_from(scores[k], encoding),
+            None if pooled is None else pooled[k],
+            None if probabilities is None else probabilities[k],
+            None if labels[k] is None else (labels[k], largest[k]),
+        )
+        for k, encoding in enumerate(encodings)
+    ]

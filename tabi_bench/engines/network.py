@@ -17,7 +17,7 @@ from tabi_bench.zoo.loading import final_linear, load_model
 
 
 class Network(nn.Module):
-    """Wraps a *ForSequenceClassification at batch 1.
+    """Wraps a *ForSequenceClassification: `forward` runs one query, `batch` several.
 
     `importance`: None, "last" or "mean"; `pooled`: also return the input of the final linear layer.
     """
@@ -55,13 +55,24 @@ class Network(nn.Module):
         ids; type ids; `keep`: tokens that are not padding (None: all); `content`: non-special ones (None: no scores).
         Returns logits (K,) float32, scores (L,) float32 or None, pooled (H,) float32 or None.
         """
+        logits, scores, pooled = self.batch(ids, types, keep, content)
+        return logits[0], None if scores is None else scores[0], None if pooled is None else pooled[0]
+
+    def batch(
+        self,
+        ids: torch.Tensor,
+        types: torch.Tensor | None = None,
+        keep: torch.Tensor | None = None,
+        content: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """B queries: as `forward`, with inputs (B, L) and outputs (B, K), (B, L) and (B, H)."""
         if self.probe is not None:
             self.probe.begin(content)
         if keep is None and self.family.needs_mask:
             keep = torch.ones_like(ids)
-        logits = (self.stages or self._whole)(ids, types, keep)[0].float()
+        logits = (self.stages or self._whole)(ids, types, keep).float()
         scores = self.probe.result() if content is not None and self.probe is not None else None
-        return logits, scores, None if self.pooled is None else self.pooled[0].float()
+        return logits, scores, None if self.pooled is None else self.pooled.float()
 
     def _whole(self, ids: torch.Tensor, types: torch.Tensor | None, keep: torch.Tensor | None) -> torch.Tensor:
         kwargs = {"token_type_ids": types} if self.typed else {}

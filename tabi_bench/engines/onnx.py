@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU: models exported once and cached, float32 or with weights in dynamic int8.
 
-Needs the extra `onnx`. Sequence length is the only free dimension; nothing is padded. Importance is a second output.
+Needs the extra `onnx`. One query is never padded; batches are, under a
+mask, in a session of their own. Importance is a second output.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +23,7 @@ from tabi_bench.config import OnnxConfig
 from tabi_bench.engines.base import Fallback, Output
 from tabi_bench.engines.eager import EagerEngine, EagerModel
 from tabi_bench.engines.encoding import Encoding
-from tabi_bench.engines.loaded import LoadedModel, words_from
+from tabi_bench.engines.loaded import LoadedModel, outputs_of_batch, padded, words_from
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
 
@@ -33,23 +35,28 @@ EXAMPLE = 7  # tokens of the example that the export traces
 class Exported(torch.nn.Module):
     """A Network with positional inputs and only the outputs that it has, as the exporter wants it."""
 
-    def __init__(self, network: Network, scored: bool):
+    def __init__(self, network: Network, scored: bool, batched: bool):
         super().__init__()
-        self.network, self.scored = network, scored
-        self.inputs = ["ids"] + ["types"] * network.typed + ["content"] * scored
+        self.network = network
+        self.run = network.batch if batched else network
+        self.inputs = ["ids"] + ["types"] * network.typed + ["keep"] * batched + ["content"] * scored
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         given = dict(zip(self.inputs, inputs, strict=True))
-        outputs = self.network(given["ids"], given.get("types"), None, given.get("content"))
+        outputs = self.run(given["ids"], given.get("types"), given.get("keep"), given.get("content"))
         return tuple(output for output in outputs if output is not None)
 
 
-def export(network: Network, scored: bool, file: Path) -> None:
-    """Writes `network` as ONNX with a free length."""
-    module = Exported(network, scored)
+def export(network: Network, scored: bool, batched: bool, file: Path) -> None:
+    """Writes `network` as ONNX with a free length, for one query or for batches of any size."""
+    module = Exported(network, scored, batched)
     names = ["logits"] + ["scores"] * scored + ["pooled"] * network.keeps_pooled
-    example = tuple(torch.ones(1, EXAMPLE, dtype=torch.int64) for _ in module.inputs)
-    axes = {name: {1: "length"} for name in module.inputs} | ({"scores": {0: "length"}} if scored else {})
+    example = tuple(torch.ones(1 + batched, EXAMPLE, dtype=torch.int64) for _ in module.inputs)
+    if batched:
+        axes = {name: {0: "batch", 1: "length"} for name in [*module.inputs, *["scores"] * scored]}
+        axes |= {name: {0: "batch"} for name in names if name != "scores"}
+    else:
+        axes = {name: {1: "length"} for name in module.inputs} | ({"scores": {0: "length"}} if scored else {})
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer: about sizes that are indeed constant
         torch.onnx.export(
@@ -108,6 +115,25 @@ class OnnxModel(LoadedModel):
         scores = others.pop(0) if want_importance else None
         return Output(logits, words_from(scores, encoding), others[0] if others else None)
 
+    def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]:
+        """See `Model.forward_batch`: padded to the longest."""
+        if len(encodings) < 2 or (want_importance and self.network.probe is None):
+            return super().forward_batch(encodings, want_importance)
+        session = self.engine.session(self.spec, self.network, want_importance, batched=True)
+        if session is None:
+            return self._eager.forward_batch(encodings, want_importance)
+        tokens = [encoding.n_tokens for encoding in encodings]
+        rows = padded(encodings, self.network.pad, len(encodings), max(tokens), want_importance)
+        self.engine.padding += [sum(tokens), rows[0].size - sum(tokens)]
+        feeds = {"ids": rows[0], "keep": rows[2]}
+        if self.network.typed:
+            feeds["types"] = rows[1]
+        if want_importance:
+            feeds["content"] = rows[3]
+        logits, *others = session.run(None, feeds)
+        scores = others.pop(0) if want_importance else None
+        return outputs_of_batch(encodings, self.temperature, logits, scores, others[0] if others else None)
+
 
 class OnnxEngine(EagerEngine):
     """Runs on the CPU, whatever else the machine has."""
@@ -125,7 +151,7 @@ class OnnxEngine(EagerEngine):
         self.threads = config.threads or len(os.sched_getaffinity(0))
         self.export_s = 0.0
         self.fallbacks: list[Fallback] = []
-        self._sessions: dict[tuple[int, bool], Any] = {}
+        self._sessions: dict[tuple[int, bool, bool], Any] = {}
         if config.quantize:
             self.dtype = "int8"
 
@@ -141,13 +167,13 @@ class OnnxEngine(EagerEngine):
         """See EagerEngine."""
         return OnnxModel(spec, network, self)
 
-    def session(self, spec: ModelSpec, network: Network, scored: bool) -> Any | None:
+    def session(self, spec: ModelSpec, network: Network, scored: bool, batched: bool = False) -> Any | None:
         """The session of one kind of output; None if the model cannot be exported and runs under eager."""
-        key = (id(network), scored)
+        key = (id(network), scored, batched)
         if key not in self._sessions:
             start = perf_counter()
             try:
-                self._sessions[key] = self._open(self._exported(spec, network, scored))
+                self._sessions[key] = self._open(self._exported(spec, network, scored, batched))
             except Exception as error:  # whatever the exporter meets, the model still runs under eager
                 reason = f"export: {type(error).__name__}: {error}"
                 self.fallbacks.append(Fallback(spec.name, reason.splitlines()[0][:300]))
@@ -156,20 +182,21 @@ class OnnxEngine(EagerEngine):
             self.export_s += perf_counter() - start
         return self._sessions[key]
 
-    def _exported(self, spec: ModelSpec, network: Network, scored: bool) -> Path:
+    def _exported(self, spec: ModelSpec, network: Network, scored: bool, batched: bool) -> Path:
         option = network.probe.option if scored else None
         kinds = [
             option,
             network.keeps_pooled,
             self.config.fuse_qkv,
             self.config.quantize and ("int8", has_int8_products()),
+            *["batched"] * batched,
         ]
         versions = [torch.__version__, self._runtime.__version__, OPSET]
         key = content_key(spec.content_hash, spec.label_order, spec.scale, kinds, versions)
 
         def build(folder: Path) -> None:
             whole = folder / "model.onnx"
-            export(network, scored, whole)
+            export(network, scored, batched, whole)
             if self.config.quantize:
                 whole.rename(folder / "whole.onnx")
                 quantize(folder / "whole.onnx", whole)

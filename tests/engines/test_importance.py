@@ -46,7 +46,7 @@ def test_the_device_computes_the_same():
     attention = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     content = np.array([0, 1, 1, 1, 0, 1, 1, 0, 0])
     on_device = attention_received_torch(torch.tensor(attention)[None], torch.tensor(content)[None])
-    np.testing.assert_allclose(on_device.numpy(), attention_received(attention, content), rtol=1e-5)
+    np.testing.assert_allclose(on_device[0].numpy(), attention_received(attention, content), rtol=1e-5)
 
 
 def test_a_word_takes_the_maximum_of_its_pieces():

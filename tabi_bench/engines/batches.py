@@ -1,0 +1,55 @@
+"""What a CUDA graph of a batch records, at one size and length: copy in, forward pass, copy out, on static buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from tabi_bench.engines.base import Output
+from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.loaded import outputs_of_batch, padded
+from tabi_bench.engines.network import Network
+
+
+class BatchStep:
+    """Plain code until it is captured. size, length: of the static batch; smaller ones are padded to it."""
+
+    def __init__(self, network: Network, size: int, length: int, scored: bool, device: str):
+        self.network, self.size, self.length, self.scored = network, size, length, scored
+        pinned = device.startswith("cuda")
+        self.host = torch.zeros(4, size, length, dtype=torch.int64, pin_memory=pinned)
+        self.host[2, :, : max(1, length // 2)] = 1  # so that warming up runs with padding
+        self.device = torch.zeros_like(self.host, device=device)
+        self.outputs: list[torch.Tensor | None] = []
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        self.device.copy_(self.host, non_blocking=True)
+        ids, types, keep, content = self.device.unbind(0)
+        types = types if self.network.typed else None
+        results = self.network.batch(ids, types, keep, content if self.scored else None)
+        if not self.outputs:
+            self.outputs = [
+                None if result is None else torch.zeros(result.shape, dtype=torch.float32, pin_memory=result.is_cuda)
+                for result in results
+            ]
+        for buffer, result in zip(self.outputs, results, strict=True):
+            if buffer is not None:
+                buffer.copy_(result, non_blocking=True)
+
+    def run(self, encodings: Sequence[Encoding], temperature: float) -> list[Output]:
+        """Fills the buffers, replays the graph and waits for it."""
+        self.host.numpy()[:] = padded(encodings, self.network.pad, self.size, self.length, self.scored)
+        if self.graph is None:
+            self()
+        else:
+            self.graph.replay()
+            torch.cuda.current_stream().synchronize()
+        arrays: list[np.ndarray | None] = [
+            None if buffer is None else buffer.numpy()[: len(encodings)].copy() for buffer in self.outputs
+        ]
+        logits, scores, pooled = arrays
+        return outputs_of_batch(encodings, temperature, logits, scores, pooled)

@@ -1,0 +1,168 @@
+"""One thread that serves arriving queries in batches: the queues between stages, and which of them runs next.
+
+Queries that wait for the same stage of the same system (one operating point) form a batch. Those that it answers leave
+at once; those that it re-routes wait for the next stage, where they form batches with the re-routed of other batches.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tabi_bench.serving.clock import Clock
+from tabi_bench.system import Answer, Item, System
+from tabi_bench.tasks.base import Query
+
+
+@dataclass(slots=True)
+class Queue:
+    """What waits for one stage of one system. waiting: (place in the stream, item, nanoseconds of its entry)."""
+
+    system: System
+    stage: int
+    waiting: deque[tuple[int, Item, int]] = field(default_factory=deque)
+
+    @property
+    def first(self) -> int:
+        """The place of the query that arrived first among those at the head."""
+        return self.waiting[0][0]
+
+
+def large_first(queue: Queue) -> tuple[int, ...]:
+    """The latest stage first, so that a query that was begun is finished; then the query that arrived first."""
+    return -queue.stage, queue.first
+
+
+def small_first(queue: Queue) -> tuple[int, ...]:
+    """The earliest stage first, so that batches of later stages grow; then the query that arrived first."""
+    return queue.stage, queue.first
+
+
+def deadline(queue: Queue) -> tuple[int, ...]:
+    """The query that arrived first, whatever its stage: all have the same time to be answered in."""
+    return (queue.first,)
+
+
+def fullest(queue: Queue) -> tuple[int, ...]:
+    """The longest queue, whose batch uses the device best; then the query that arrived first."""
+    return -len(queue.waiting), queue.first
+
+
+POLICIES: dict[str, Callable[[Queue], tuple[int, ...]]] = {
+    rule.__name__: rule for rule in (large_first, small_first, deadline, fullest)
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """max_batch: queries; max_wait_ns: how long a batch waits to be filled; policy: of POLICIES.
+
+    most_waiting: with more queries waiting than this, serving is given up as overloaded.
+    """
+
+    max_batch: int
+    max_wait_ns: int = 0
+    policy: str = "large_first"
+    most_waiting: float = np.inf
+
+
+@dataclass
+class Stream:
+    """What became of N queries. finished_ns, busy_ns: (N,) when each was answered, and its share of its batches.
+
+    overloaded: the queue outgrew its limit; answers and times are then incomplete (None, -1).
+    """
+
+    answers: list[Answer | None]
+    started_ns: int
+    finished_ns: np.ndarray
+    busy_ns: np.ndarray
+    batches: int = 0
+    overloaded: bool = False
+
+
+class Server:
+    """Serves one stream: call (k) is the system and the query of place k, due at due_ns (k) after the start."""
+
+    def __init__(self, calls: Sequence[tuple[System, Query]], due_ns: np.ndarray, clock: Clock, limits: Limits):
+        n = len(calls)
+        self.calls, self.due, self.clock, self.limits = calls, due_ns.tolist(), clock, limits
+        self.rule = POLICIES[limits.policy]
+        self.queues: dict[tuple[int, int], Queue] = {}
+        self.arrived = self.waiting = 0
+        self.start = clock.now()
+        self.result = Stream([None] * n, self.start, np.full(n, -1, np.int64), np.zeros(n, np.int64))
+
+    def serve(self) -> Stream:
+        """Until every query is answered, or the queue has outgrown its limit."""
+        while self.arrived < len(self.calls) or self.waiting:
+            self._admit()
+            if self.waiting > self.limits.most_waiting:
+                self.result.overloaded = True
+                break
+            queue = self._next()
+            if queue is None:
+                self.clock.wait_until(self._wake_ns())
+            else:
+                self._run(queue)
+        return self.result
+
+    def _admit(self) -> None:
+        """Everything that is due by now."""
+        now, due = self.clock.now() - self.start, self.due
+        while self.arrived < len(due) and due[self.arrived] <= now:
+            system, query = self.calls[self.arrived]
+            self._enter(system, self.arrived, Item(query), self.start + due[self.arrived])
+            self.arrived += 1
+
+    def _enter(self, system: System, place: int, item: Item, now: int) -> None:
+        key = id(system), item.stage
+        queue = self.queues.get(key)
+        if queue is None:
+            queue = self.queues[key] = Queue(system, item.stage)
+        queue.waiting.append((place, item, now))
+        self.waiting += 1
+
+    def _ready(self, queue: Queue, now: int) -> bool:
+        """A batch that is full, has waited long enough, or that nothing can join any more."""
+        limits = self.limits
+        full = len(queue.waiting) >= limits.max_batch
+        return full or now - queue.waiting[0][2] >= limits.max_wait_ns or self._complete(queue)
+
+    def _complete(self, queue: Queue) -> bool:
+        """Whether no query is left that could still enter this queue."""
+        return self.arrived == len(self.calls) and len(queue.waiting) == self.waiting
+
+    def _next(self) -> Queue | None:
+        """The ready queue that comes first by the policy's rule."""
+        now = self.clock.now()
+        ready = [queue for queue in self.queues.values() if queue.waiting and self._ready(queue, now)]
+        return min(ready, key=self.rule) if ready else None
+
+    def _wake_ns(self) -> int:
+        """When the next query arrives, or the next batch has waited long enough."""
+        times = [queue.waiting[0][2] + self.limits.max_wait_ns for queue in self.queues.values() if queue.waiting]
+        if self.arrived < len(self.due):
+            times.append(self.start + self.due[self.arrived])
+        return min(times)
+
+    def _run(self, queue: Queue) -> None:
+        """One batch of a queue, through its stage."""
+        size = min(len(queue.waiting), self.limits.max_batch)
+        batch = [queue.waiting.popleft() for _ in range(size)]
+        self.waiting -= size
+        before = self.clock.now()
+        results = queue.system.run(queue.stage, [item for _, item, _ in batch])
+        now = self.clock.now()
+        share = (now - before) // size
+        result = self.result
+        result.batches += 1
+        for (place, _, _), answer in zip(batch, results, strict=True):
+            result.busy_ns[place] += share
+            if isinstance(answer, Item):
+                self._enter(queue.system, place, answer, now)
+            else:
+                result.answers[place], result.finished_ns[place] = answer, now

@@ -1,0 +1,148 @@
+"""Queues on a simulated clock: hand-made cases, and queueing delays that theory knows."""
+
+import numpy as np
+import pytest
+
+from tabi_bench.serving.arrivals import poisson, recorded
+from tabi_bench.serving.clock import SimulatedClock, WallClock
+from tabi_bench.serving.queues import POLICIES, Limits, Server
+from tabi_bench.system import Answer
+from tabi_bench.tasks.base import Query
+
+MS = 1_000_000
+
+
+class Timed:
+    """Stage s takes `costs_ms[s]` for a batch of any size; queries of `hard` are re-routed. `log`: (name, stage, ids)."""
+
+    def __init__(self, clock, costs_ms=(1.0,), hard=(), log=None, name="A"):
+        self.clock, self.costs, self.hard, self.name = clock, costs_ms, set(hard), name
+        self.log = [] if log is None else log
+        self.stages = len(costs_ms)
+
+    def run(self, stage, items):
+        self.log.append((self.name, stage, [item.query.id for item in items]))
+        self.clock.wait_until(self.clock.now() + round(self.costs[stage] * MS))
+        for item in items:
+            item.stage += item.query.id in self.hard
+        return [item if item.query.id in self.hard and stage == 0 else Answer(0, stage) for item in items]
+
+
+def stream(system, due_ms, clock, **limits):
+    calls = [(system, Query(k, ("x",))) for k in range(len(due_ms))]
+    due = (np.array(due_ms) * MS).astype(np.int64)
+    server = Server(calls, due, clock, Limits(**{"max_batch": 4, **limits}))
+    result = server.serve()
+    return result, ((result.finished_ns - result.started_ns - due) / MS).tolist()
+
+
+def test_a_batch_is_what_waits_when_the_thread_is_free():
+    clock = SimulatedClock()
+    system = Timed(clock, [10.0])
+    _, latency = stream(system, [0, 1, 2, 3, 4, 5, 30], clock)
+    assert [ids for _, _, ids in system.log] == [[0], [1, 2, 3, 4], [5], [6]], "at most four at once"
+    assert latency == [10, 19, 18, 17, 16, 25, 10], "from the scheduled arrival, however late the thread was"
+
+
+def test_a_batch_waits_to_be_filled_and_not_longer():
+    clock = SimulatedClock()
+    system = Timed(clock, [1.0])
+    _, latency = stream(system, [0, 2, 4, 6, 20, 40], clock, max_wait_ns=5 * MS)
+    assert [ids for _, _, ids in system.log] == [[0, 1, 2], [3], [4], [5]]
+    assert latency[:4] == [6, 4, 2, 6] and latency[4] == 6
+    assert latency[5] == 1, "nothing can join the last query of a run: it does not wait"
+
+
+def test_early_returns_leave_and_the_rerouted_of_several_batches_form_new_ones():
+    clock = SimulatedClock()
+    system = Timed(clock, [2.0, 20.0], hard=[1, 2, 3])
+    result, latency = stream(system, [0, 0, 1, 1], clock, max_batch=2, policy="small_first")
+    assert [call[1:] for call in system.log] == [(0, [0, 1]), (0, [2, 3]), (1, [1, 2]), (1, [3])]
+    assert latency[0] == 2, "an early return does not wait for the others of its batch"
+    assert latency[1:] == [24, 23, 43]
+    assert [answer.level for answer in result.answers] == [0, 1, 1, 1]
+    assert result.busy_ns.sum() == result.finished_ns.max() - result.started_ns, "the thread was never idle"
+
+
+@pytest.mark.parametrize(
+    "policy, order",
+    [("large_first", [0, 1, 0]), ("small_first", [0, 0, 1]), ("deadline", [0, 1, 0]), ("fullest", [0, 0, 1])],
+)
+def test_which_queue_runs_next(policy, order):
+    """After the first batch one query waits for stage 1, and three newer ones for stage 0."""
+    clock = SimulatedClock()
+    system = Timed(clock, [2.0, 2.0], hard=[0])
+    stream(system, [0, 1, 1, 1], clock, policy=policy)
+    assert [stage for _, stage, _ in system.log] == order and policy in POLICIES
+
+
+def test_deadline_prefers_an_older_query_of_an_earlier_stage():
+    clock = SimulatedClock()
+    log = []
+    first, second = Timed(clock, [2.0, 2.0], log=log), Timed(clock, [5.0, 2.0], [1], log, "B")
+    calls = [(first, Query(0, ("x",))), (second, Query(1, ("x",))), (first, Query(2, ("x",)))]
+    Server(calls, np.array([0, 0, 0]), clock, Limits(1, policy="deadline")).serve()
+    assert [(name, stage) for name, stage, _ in log] == [("A", 0), ("B", 0), ("B", 1), ("A", 0)]
+
+
+def test_systems_and_operating_points_never_share_a_batch():
+    clock = SimulatedClock()
+    log = []
+    systems = [Timed(clock, [1.0], log=log, name=name) for name in "AB"]
+    calls = [(systems[k % 2], Query(k, ("x",))) for k in range(4)]
+    Server(calls, np.zeros(4, np.int64), clock, Limits(8)).serve()
+    assert log == [("A", 0, [0, 2]), ("B", 0, [1, 3])]
+
+
+def test_a_queue_that_outgrows_its_limit_ends_the_run():
+    clock = SimulatedClock()
+    result, _ = stream(Timed(clock, [10.0]), np.arange(500), clock, max_batch=2, most_waiting=40)
+    assert result.overloaded and result.answers[-1] is None
+    result, _ = stream(Timed(clock, [10.0]), np.arange(500), clock, max_batch=16, most_waiting=40)
+    assert not result.overloaded and None not in result.answers
+
+
+def one_at_a_time(load, count, seed, clock, ms):
+    """Mean wait in units of the service time, beside the service itself."""
+    due = poisson(count, seed) / (load / ms) * MS
+    query = Query(0, ("x",))
+    result = Server([(Timed(clock, [ms]), query)] * count, due.astype(np.int64), clock, Limits(1)).serve()
+    return ((result.finished_ns - result.started_ns - due) / MS / ms).mean() - 1
+
+
+@pytest.mark.parametrize("load", [0.3, 0.5])
+def test_waiting_in_an_m_d_1_queue(load):
+    """Pollaczek and Khinchine: load / (2 (1 - load)) service times."""
+    wait = one_at_a_time(load, 1_000_000, 1, SimulatedClock(), 1.0)
+    assert wait == pytest.approx(load / (2 * (1 - load)), rel=0.01)
+
+
+@pytest.mark.slow
+def test_waiting_in_an_m_d_1_queue_on_the_real_clock():
+    wait = one_at_a_time(0.5, 50_000, 1, WallClock(), 0.5)
+    assert wait == pytest.approx(0.5, rel=0.05)
+
+
+def test_arrivals_are_scaled_not_redrawn():
+    assert (poisson(10, 3) == poisson(10, 3)).all() and (poisson(10, 3) != poisson(10, 4)).all()
+    gaps = np.diff(poisson(100_000, 0))
+    assert gaps.mean() == pytest.approx(1, rel=0.02) and gaps.std() == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("1\n3\n2\n", "line 3 goes backwards, from 3 to 2 s"),
+        ("1\nlate\n", "one column"),
+        ("1 2\n3 4\n", "one a line"),
+        ("5\n5\n", "all 2 queries arrive at once"),
+        ("1\nnan\n", "finite"),
+    ],
+)
+def test_recorded_times_are_read_or_refused(tmp_path, text, reason):
+    file = tmp_path / "times.txt"
+    file.write_text("10\n10.5\n12\n")
+    assert recorded(file).tolist() == [0, 0.5, 2]
+    file.write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        recorded(file)
