@@ -70,7 +70,8 @@ class Exits:
         model, times = profile.models[name], profile.segments[name]
         layers = (*sorted(model.ramps), model.layers)
         logits = [*(model.ramps[layer] for layer in layers[:-1]), model.logits]
-        trunk_ms = model.latency(model.tokens) * times.share[np.array(layers) - 1][:, None]
+        alone = model.at_batch(1)  # queries leave one by one: segments run no batches
+        trunk_ms = alone.latency(model.tokens) * times.share[np.array(layers) - 1][:, None]
         entropies = np.stack([entropy(z) for z in logits[:-1]])
         answers, ties = (np.stack([of(z) for z in logits]) for of in (label_of, between_labels))
         return cls(name, layers, entropies, answers, ties, trunk_ms, times.ramp_ms)
@@ -257,5 +258,5 @@ def _fold_plan(profile: Profile, target: Target, exits: Exits, threshold: float)
     fold = fold_plan(profile, target, point, labels, float(latency_ms.mean()))
     fold.predicted["shares"] = shares_of(taken, len(layers))
     fold.predicted["layers_saved"] = float(1 - layers[taken].mean() / layers[-1])
-    fold.predicted["full_ms"] = model.mean_ms
+    fold.predicted["full_ms"] = model.at_batch(1).mean_ms
     return fold

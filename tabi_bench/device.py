@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -74,7 +75,7 @@ def describe(device: str) -> dict[str, Any]:
 def joules(device: str) -> float | None:
     """The device's energy counter in joules since the driver loaded, or None where there is none."""
     if device == "cpu":
-        return None
+        return rapl_joules()
     import pynvml
 
     try:
@@ -82,6 +83,29 @@ def joules(device: str) -> float | None:
         return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000 if handle is not None else None
     except pynvml.NVMLError:
         return None
+
+
+def rapl_joules(root: Path = Path("/sys/class/powercap")) -> float | None:
+    """Joules of all processor packages by Intel's RAPL counters; None where there are none that may be read."""
+    try:
+        packages = [path for path in root.glob("intel-rapl:*") if path.name.count(":") == 1]
+        return sum(int((path / "energy_uj").read_text()) for path in packages) / 1e6 if packages else None
+    except (OSError, ValueError):
+        return None
+
+
+def difference(before: float | None, after: float | None) -> float:
+    """Joules between two readings; NaN without a counter, or where it began anew."""
+    return float("nan") if before is None or after is None or after < before else after - before
+
+
+def idle_watts(device: str, seconds: float = 0.5) -> float | None:
+    """Mean power while nothing is asked of the device; None without a counter."""
+    before = joules(device)
+    if before is None:
+        return None
+    time.sleep(seconds)
+    return difference(before, joules(device)) / seconds
 
 
 @contextmanager

@@ -11,8 +11,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from tabi_bench import device
 from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.config import Config
@@ -22,14 +20,15 @@ from tabi_bench.planning.overhead import with_overheads
 from tabi_bench.planning.plans import Plans, make_plans
 from tabi_bench.planning.plausible import implausible
 from tabi_bench.profiling.lab import Lab, engine_key
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.profiling.store import save_profile
 from tabi_bench.records.describe import Measured, fill
 from tabi_bench.records.ledger import Ledger
 from tabi_bench.records.provenance import config_hash
 from tabi_bench.records.record import Record, age
 from tabi_bench.records.store import check_writable, write_run
-from tabi_bench.registry import system_classes
-from tabi_bench.serving.single_stream import serve
+from tabi_bench.registry import load, system_classes
+from tabi_bench.serving.scenario import Expected, Serving
 from tabi_bench.system import Plan, System
 from tabi_bench.tasks import load_task
 from tabi_bench.zoo import load_zoo
@@ -85,7 +84,7 @@ def _open(config: Config) -> Session:
     systems = system_classes(config.systems)
     for method, system in systems.items():
         system.check(config.systems[method], zoo.names)
-    lab = Lab(task, zoo, engine, cache_dir, config.seed, config.scenario.profile_rounds)
+    lab = Lab(task, zoo, engine, cache_dir, config.seed, config.scenario.profile_rounds, config.scenario.batches)
     facts = device.describe(engine.device)
     contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine), facts["name"])
     ledger = Ledger(config, config_hash(config, list(systems), *contents), facts, engine.dtype)
@@ -120,24 +119,32 @@ def _measure(session: Session) -> list[Record]:
     offline_s = {"train": lab.zoo.train_s, "profile": time.perf_counter() - start}
     made_for = plan_file.fingerprint(lab.task, lab.zoo, lab.engine)
     plans = make_plans(config, session.systems, profile, made_for, session.given)
-    traces = _serve(session, plans)
+    served = _serve(session, plans, profile)
     lab.pruned.save()
     warnings = implausible(profile)
     measured = Measured(
-        config, lab.task, profile, plans, traces, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
+        config, lab.task, profile, plans, served, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
     )
     return _record(session, measured)
 
 
-def _serve(session: Session, plans: Plans) -> dict[str, pd.DataFrame]:
-    """Traces by method."""
+def _serve(session: Session, plans: Plans, profile: Profile) -> Serving:
+    """What the scenario measured. A method that it could not serve has no result, and says why."""
     config, lab = session.config, session.lab
     served_by = folds.deploy(session.systems, plans.made, lab, config.systems)
     lab.engine.forget_words()
     queries = lab.task.queries
-    log.info("serving %d queries to %s", max(len(queries), config.scenario.min_queries), ", ".join(served_by))
+    reference = next(iter(served_by))
+    alone, in_batches = (
+        float(folds.replay(session.systems[reference], plans.made[reference], known).latency_ms.mean())
+        for known in (profile.at_batch(1), profile)
+    )
+    scenario = load(config.scenario.code)(config.scenario, config.seed, lab.engine.device)
+    log.info("serving %d queries to %s (%s)", len(queries), ", ".join(served_by), config.scenario.name)
     with lab.exclusive():
-        return serve(served_by, queries, config.scenario, config.seed, lab.engine.device)
+        served = scenario.serve(served_by, queries, Expected(alone, in_batches))
+    plans.infeasible |= served.refused
+    return served
 
 
 def _record(session: Session, measured: Measured) -> list[Record]:
@@ -155,6 +162,6 @@ def _record(session: Session, measured: Measured) -> list[Record]:
         session.systems[method].conclude(record, served)
     save_profile(measured.profile, session.ledger.root / "profiles", next(iter(records.values())))
     for method, record in records.items():
-        plan, trace = measured.plans.made.get(method), measured.traces.get(method)
+        plan, trace = measured.plans.made.get(method), measured.served.traces.get(method)
         write_run(session.ledger.folder(method), record, plan, trace)
     return list(records.values())

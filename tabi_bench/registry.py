@@ -54,7 +54,11 @@ TABLE: dict[str, dict[str, Row]] = {
         "onnx": Row("tabi_bench.config.engine:OnnxConfig", "tabi_bench.engines.onnx:OnnxEngine"),
     },
     "scenario": {
-        "single_stream": Row("tabi_bench.config.scenario:SingleStreamConfig", "tabi_bench.serving.single_stream:serve"),
+        "single_stream": Row(
+            "tabi_bench.config.scenario:SingleStreamConfig", "tabi_bench.serving.single_stream:SingleStream"
+        ),
+        "offline": Row("tabi_bench.config.scenario:OfflineConfig", "tabi_bench.serving.offline:Offline"),
+        "server": Row("tabi_bench.config.scenario:ServerConfig", "tabi_bench.serving.server:OpenLoop"),
     },
 }
 BASES = {  # of the schemas that a user's own choices name

@@ -20,7 +20,7 @@ from tabi_bench.config.method import (
     RampConfig,
     SingleConfig,
 )
-from tabi_bench.config.scenario import ScenarioConfig, SingleStreamConfig
+from tabi_bench.config.scenario import OfflineConfig, ScenarioConfig, ServerConfig, SingleStreamConfig
 from tabi_bench.config.session import CertifyConfig, Config, CostConfig, SearchConfig, TargetConfig
 from tabi_bench.config.source import GeneratedConfig, HubSourceConfig, LocalConfig, SourceConfig
 from tabi_bench.config.task import FilesConfig, HubConfig, TaskConfig
@@ -39,7 +39,7 @@ __all__ = [
     "ControlConfig", "CostConfig", "CustomZooConfig", "DeebertConfig", "EagerConfig", "EngineConfig", "FilesConfig",
     "FineTuneConfig", "FusedConfig", "GeneratedConfig", "GraphConfig", "HubConfig", "HubSourceConfig", "InfaasConfig",
     "LocalConfig", "MethodConfig", "MinilmZooConfig", "OnnxConfig", "PaperZooConfig", "RampConfig", "ScenarioConfig",
-    "SearchConfig", "SingleConfig", "SingleStreamConfig", "SourceConfig", "TargetConfig", "TaskConfig",
+    "OfflineConfig", "SearchConfig", "ServerConfig", "SingleConfig", "SingleStreamConfig", "SourceConfig", "TargetConfig", "TaskConfig",
     "TinyZooConfig", "TrainConfig", "ZooConfig", "compose_config", "conf_dir", "from_dict_config", "read_file",
     "register",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tabi_bench.config.fields import number
+from tabi_bench.config.fields import among, number
 
 if TYPE_CHECKING:
     from tabi_bench.config.session import Config
@@ -19,6 +19,11 @@ class ScenarioConfig:
     code: str
     profile_rounds: int = number(least=1, most=1000)  # times that every model is profiled at every length
 
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes at which models are timed; plans minimise the time per query at the last."""
+        return (1,)
+
     def unread(self, config: Config) -> dict[str, str]:
         """Settings that this choice does not read, and why."""
         return {}
@@ -31,3 +36,39 @@ class SingleStreamConfig(ScenarioConfig):
     min_queries: int = number(least=1, most=10_000_000)
     block: int = number(least=1)  # queries that one system serves before the next system's turn
     warmup: int = number(least=0, most=1_000_000)  # queries per system before the clock counts
+
+
+@dataclass
+class BatchedConfig(ScenarioConfig):
+    """Queries are served in batches: plans minimise the device's time per query at the largest."""
+
+    max_batch: int = number(least=1, most=4096)
+    timed_batches: list[int] = number(least=1, most=4096)  # timed beside 1 and max_batch, for the profile
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """See ScenarioConfig."""
+        smaller = {size for size in self.timed_batches if size < self.max_batch}
+        return (*sorted({1} | smaller - {self.max_batch}), self.max_batch) if self.max_batch > 1 else (1,)
+
+
+@dataclass
+class OfflineConfig(BatchedConfig):
+    """All queries are there at once."""
+
+    passes: int = number(least=5, most=10_000)  # over all queries; a block is one pass
+
+
+@dataclass
+class ServerConfig(BatchedConfig):
+    """Queries arrive by themselves, whether or not those before them are answered."""
+
+    rate: float | None = number(above=0)  # queries a second; None: 70 % of the reference's predicted saturation
+    times: str | None  # a file of arrival times in seconds, one a line, in place of Poisson's
+    max_wait_ms: float = number(least=0, most=60_000)
+    policy: str = among("large_first", "small_first", "deadline", "fullest")  # serving.queues
+    slo_ms: float | None = number(above=0)  # bound of p99 for goodput; None: 5 times the reference alone at batch 1
+    seconds: float = number(above=0, most=3600)  # of arrivals in one run
+    arrival_seeds: int = number(least=3, most=100)  # runs at the rate, each with arrivals of its own
+    goodput: bool  # also bisect the highest rate that keeps slo_ms
+    curve: list[float] = number(above=0, most=10)  # also serve at these multiples of the reference's saturation

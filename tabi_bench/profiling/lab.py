@@ -21,6 +21,7 @@ from tabi_bench import device
 from tabi_bench.cache import cached, content_key
 from tabi_bench.engines import rounding
 from tabi_bench.engines.base import Engine, Model, SegmentedModel
+from tabi_bench.profiling.batches import batch_curves
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Pruned, PruneKey, Ragged, T
 from tabi_bench.profiling.pruned import PrunedRunner, PruneRule
 from tabi_bench.tasks.base import Query, Task
@@ -83,6 +84,7 @@ class Lab:
     cache_dir: Path
     seed: int
     rounds: int  # over all models and lengths, when they are timed
+    batches: tuple[int, ...] = (1,)  # sizes at which models are timed; plans minimise the time per query at the last
     instance: str = ""
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -130,12 +132,12 @@ class Lab:
         task, zoo = self.task, self.zoo
         loaded, outputs = self.outputs(importance)
         curves = _latency_curves(self, loaded, outputs)
-        models = {
-            spec.name: ModelProfile(
-                spec.name, spec.params, spec.layers, latency=curves[spec.name], **outputs[spec.name]
-            )
-            for spec in zoo.models
-        }
+        in_batches = batch_curves(self, loaded, outputs, curves) if self.batches[-1] > 1 else {}
+        models = {}
+        for spec in zoo.models:
+            model = ModelProfile(spec.name, spec.params, spec.layers, latency=curves[spec.name], **outputs[spec.name])
+            model = replace(model, in_batches=in_batches.get(spec.name, {}))
+            models[spec.name] = model.at_batch(self.batches[-1])
         hashes = [spec.content_hash for spec in zoo.models]
         key = content_key(task.content_hash, hashes, engine_key(self.engine), self.seed)
         self.memo["pruned"] = PrunedRunner(

@@ -64,7 +64,8 @@ class ModelProfile:
     """One model's outputs on N rows (full text).
 
     logits: (N, K) float32, task label order; tokens: (N,) pieces; importance: per word, by option ("last", "mean");
-    pooled: (N, H), regression only; ramps: {layer: (N, K)} logits of DeeBERT's off-ramps, where trained (`ramps_hash`).
+    latency: what plans minimise, at the batch size that the scenario serves by; in_batches: {batch size: milliseconds per
+    query}, measured where the scenario serves batches; pooled: (N, H), regression only; ramps: {layer: (N, K)} logits of DeeBERT's off-ramps, where trained (`ramps_hash`).
     """
 
     name: str
@@ -78,6 +79,7 @@ class ModelProfile:
     pooled: np.ndarray | None = None
     ramps: dict[int, np.ndarray] = field(default_factory=dict)
     ramps_hash: str = ""
+    in_batches: dict[int, LatencyCurve] = field(default_factory=dict)
 
     def take(self, rows: np.ndarray) -> ModelProfile:
         return replace(
@@ -89,6 +91,10 @@ class ModelProfile:
             pooled=None if self.pooled is None else self.pooled[rows],
             ramps={layer: logits[rows] for layer, logits in self.ramps.items()},
         )
+
+    def at_batch(self, size: int) -> ModelProfile:
+        """The same model with its latency at this batch size, where that was measured."""
+        return replace(self, latency=self.in_batches.get(size, self.latency))
 
     @property
     def mean_ms(self) -> float:
@@ -166,6 +172,10 @@ class Profile:
             labels=self.labels[positions],
             models={name: model.take(positions) for name, model in self.models.items()},
         )
+
+    def at_batch(self, size: int) -> Self:
+        """The profile with milliseconds per query at this batch size, where that was measured."""
+        return replace(self, models={name: model.at_batch(size) for name, model in self.models.items()})
 
     def level_ms(self, pruned: bool) -> float:
         """What a level beyond the first costs beside its model, on full or on pruned text."""

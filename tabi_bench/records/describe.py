@@ -15,6 +15,7 @@ from tabi_bench.evaluation.metrics import predictions_from
 from tabi_bench.planning.plans import Plans
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.records.record import Agreement, Cost, Details, Latency, ModelFacts, Record, Reference
+from tabi_bench.serving.scenario import Serving
 from tabi_bench.system import Outcomes, Plan, System
 from tabi_bench.tasks.base import Task
 
@@ -23,13 +24,13 @@ PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Measured:
-    """A session once it was served: what its records are made from. traces: by method, the reference's first."""
+    """A session once it was served: what its records are made from. served: by method, the reference's first."""
 
     config: Config
     task: Task
     profile: Profile
     plans: Plans
-    traces: dict[str, pd.DataFrame]
+    served: Serving
     offline_s: dict[str, float]  # train, profile
     zoo_notes: dict[str, Any]
     engine: dict[str, Any]
@@ -39,7 +40,7 @@ class Measured:
 def fill(record: Record, measured: Measured, system: type[System], replayed: Outcomes) -> None:
     """Fills a blank record with what its method served. replayed: the same rows, from the profile."""
     config, profile, name = measured.config, measured.profile, record.method
-    plan, trace = measured.plans.made[name], measured.traces[name]
+    plan, trace = measured.plans.made[name], measured.served.traces[name]
     answers = first_pass(trace)
     reached = statistics.score_interval(profile.metric, profile.labels, answers, seed=plan.split_seed)
     sizes = [len(profile.rows) if fold.serves is None else len(fold.serves) for fold in plan.folds]
@@ -54,11 +55,12 @@ def fill(record: Record, measured: Measured, system: type[System], replayed: Out
     record.words_pruned_share = words_pruned(trace)
     record.reference = against(measured, name)
     record.cost = cost(trace, config.cost.usd_per_hour)
-    record.throughput_qps = 1e3 / record.latency_ms["mean"]
+    record.throughput_qps = 1 / (record.cost["device_seconds_per_1k"] / 1e3)
     record.offline_s = {**measured.offline_s, "search": measured.plans.seconds.get(name, 0.0)}
     record.details = _details(measured, plan, trace, answers)
     record.details["replay"] = agreement(trace, replayed)
     record.details["system"] = system.describe(plan, trace)
+    record.details["load"] = measured.served.facts.get(name)
     record.details["plain_rule"] = measured.plans.plain.get(name)
 
 
@@ -107,7 +109,7 @@ def breakdown(trace: pd.DataFrame) -> dict[str, float]:
 def harness_us(trace: pd.DataFrame) -> float | None:
     """Median microseconds beside tokenising and forward passes, on queries that returned at the first level."""
     early = trace[(trace.level == 0) & (trace.failures == 0)]
-    inside = [c for c in trace if c.startswith("stage_level") or c == "stage_tokenise_ms"]
+    inside = [c for c in trace if c.startswith("stage_level") or c in ("stage_tokenise_ms", "stage_wait_ms")]
     return float(1e3 * (early.latency_ms - early[inside].sum(axis=1)).median()) if len(early) else None
 
 
@@ -125,8 +127,9 @@ def words_pruned(trace: pd.DataFrame) -> float:
 
 def against(measured: Measured, method: str) -> Reference:
     """Score and latency of a method beside the reference's, on the same queries."""
-    reference = next(iter(measured.traces))
-    trace, other, plans = measured.traces[method], measured.traces[reference], measured.plans.made
+    reference = next(iter(measured.served.traces))
+    traces, plans = measured.served.traces, measured.plans.made
+    trace, other = traces[method], traces[reference]
     metric, labels, seed = measured.profile.metric, measured.profile.labels, plans[method].split_seed
     ours, theirs = first_pass(trace), first_pass(other)
     reduction = statistics.latency_reduction(
@@ -147,7 +150,8 @@ def against(measured: Measured, method: str) -> Reference:
 
 def cost(trace: pd.DataFrame, usd_per_hour: float) -> Cost:
     """Device seconds and dollars per 1,000 queries; joules per query where the device counts them."""
-    seconds = float(trace.latency_ms.mean())  # ms per query is s per 1,000 queries
+    waited = trace.stage_wait_ms.mean() if "stage_wait_ms" in trace else 0.0  # in a queue, where there was one
+    seconds = float(trace.latency_ms.mean() - waited)  # ms per query is s per 1,000 queries
     joules = float(trace.joules.mean())
     return {
         "device_seconds_per_1k": seconds,

@@ -106,6 +106,7 @@ class Details(TypedDict, total=False):
     harness_us: float | None  # median beside tokenising and forward passes, of early returns
     small_level: dict[str, Any] | None
     plain_rule: dict[str, Any] | None
+    load: dict[str, Any] | None  # what serving.offline or serving.server says of its runs
     traceback: str
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from tabi_bench import device
 from tabi_bench.config import ScenarioConfig
+from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, by_length, distinct
 from tabi_bench.serving.trace import Served, trace_of
 from tabi_bench.system import Answer, System
 from tabi_bench.tasks.base import Query
@@ -50,13 +51,21 @@ def serve(
     return {name: trace_of(served[name], len(queries)) for name in names}
 
 
+class SingleStream(Scenario):
+    """One query at a time, the next when the last is answered."""
+
+    def serve(self, systems: Systems, queries: list[Query], expected: Expected) -> Serving:
+        """See Scenario."""
+        return Serving(serve(systems, queries, self.config, self.seed, self.on))
+
+
 def _warm_up(systems: Mapping[str, Sequence[System]], queries: list[Query], count: int) -> None:
     """Every length comes up before the clock counts: queries spread evenly over the range of text lengths."""
-    by_length = sorted(queries, key=lambda query: sum(map(len, query.texts)))
-    picks = np.linspace(0, len(by_length) - 1, min(count, len(by_length))).astype(int)
-    for system in {id(system): system for by_row in systems.values() for system in by_row}.values():
+    ordered = by_length(queries)
+    picks = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).astype(int)
+    for system in distinct(systems):
         for pick in picks:
-            system.answer(by_length[pick])
+            system.answer(ordered[pick])
 
 
 def _serve_block(calls: list[tuple], on: str) -> tuple[list[tuple[int, Answer]], float]:
@@ -68,5 +77,4 @@ def _serve_block(calls: list[tuple], on: str) -> tuple[list[tuple[int, Answer]],
             start = perf_counter_ns()
             result = answer(query)
             timed.append((perf_counter_ns() - start, result))
-    after = device.joules(on)
-    return timed, float("nan") if before is None or after is None else after - before
+    return timed, device.difference(before, device.joules(on))

@@ -1,0 +1,62 @@
+"""Milliseconds per query by batch size and length, measured as in serving: tokenising included, device synchronised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabi_bench import device
+from tabi_bench.profiling.profile import LatencyCurve
+
+if TYPE_CHECKING:
+    from tabi_bench.engines.base import Model
+    from tabi_bench.profiling.lab import Lab
+
+
+def batch_curves(
+    lab: Lab, loaded: dict[str, dict[str | None, Model]], outputs: dict[str, dict[str, Any]], alone: dict
+) -> dict[str, dict[int, LatencyCurve]]:
+    """By model and batch size (1: the curve `alone`), on real queries of about each length, all models interleaved."""
+    cells, grids = [], {}
+    for name, variants in loaded.items():
+        tokens, model = outputs[name]["tokens"], next(iter(variants.values()))
+        grids[name] = np.unique(np.clip(lab.engine.lengths(int(tokens.max())), None, int(tokens.max())))
+        kinds = (False, True) if outputs[name]["importance"] else (False,)
+        for size in lab.batches:
+            samples = [_nearest(tokens, length, size) for length in grids[name]]
+            texts = [[lab.task.queries[row].texts for row in rows] for rows in samples]
+            cells += [(name, size, kind, i, model, t) for kind in kinds for i, t in enumerate(texts) if size > 1]
+    with lab.exclusive():
+        times = _time(cells, lab.rounds)
+    curves: dict[str, dict[int, LatencyCurve]] = {}
+    for name, grid in grids.items():
+        curves[name] = {1: alone[name]}
+        for size in (size for size in lab.batches if size > 1):
+            plain = np.array([times[name, size, False, i] for i in range(len(grid))])
+            scored = np.array([times.get((name, size, True, i), plain[i]) for i in range(len(grid))])
+            curves[name][size] = LatencyCurve(grid, plain, scored, lab.engine.pads)
+    return curves
+
+
+def _nearest(tokens: np.ndarray, length: int, size: int) -> np.ndarray:
+    """(size,) rows whose token counts (N,) are at most `length` and nearest to it, over again where there are few."""
+    inside = np.flatnonzero(tokens <= length)
+    pool = inside if len(inside) else np.arange(len(tokens))
+    order = pool[np.argsort(np.abs(tokens[pool] - length), kind="stable")]
+    return np.resize(order[:size], size)
+
+
+def _time(cells: Sequence[tuple], rounds: int) -> dict[tuple, float]:
+    """Median milliseconds per query of each cell; the first round warms up (and captures graphs)."""
+    taken: dict[tuple, list[float]] = {}
+    with device.quiet_collector():
+        for number in range(rounds + 1):
+            for name, size, kind, index, model, texts in cells:
+                start = perf_counter()
+                model.forward_batch([model.encode(text) for text in texts], want_importance=kind)
+                if number:
+                    taken.setdefault((name, size, kind, index), []).append(1e3 * (perf_counter() - start) / size)
+    return {key: float(np.median(values)) for key, values in taken.items()}

@@ -1,0 +1,71 @@
+"""What every scenario is to a session: it serves the queries, and says what became of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from tabi_bench.config import ScenarioConfig
+from tabi_bench.system import Item, System
+from tabi_bench.tasks.base import Query
+
+Systems = Mapping[str, Sequence[System]]  # by method, the system that answers each row
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the profile predicts for the session's reference: mean milliseconds of a query alone, and of the device's
+    time per query as the scenario serves."""
+
+    alone_ms: float
+    device_ms: float
+
+
+@dataclass
+class Serving:
+    """traces: by method, a row per served query; refused: why a method has none; facts: by method, for the record."""
+
+    traces: dict[str, pd.DataFrame]
+    refused: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class Scenario(ABC):
+    """How queries arrive. on: the device whose energy is counted."""
+
+    def __init__(self, config: ScenarioConfig, seed: int, on: str) -> None:
+        self.config: Any = config
+        self.seed, self.on = seed, on
+
+    @abstractmethod
+    def serve(self, systems: Systems, queries: list[Query], expected: Expected) -> Serving:
+        """Serves `queries` to every method. Raises ValueError for settings that the models rule out."""
+
+
+def by_length(queries: Sequence[Query]) -> list[Query]:
+    """Shortest text first."""
+    return sorted(queries, key=lambda query: sum(map(len, query.texts)))
+
+
+def distinct(systems: Systems) -> list[System]:
+    """Each system once: rows of a fold share one."""
+    return list({id(system): system for by_row in systems.values() for system in by_row}.values())
+
+
+def warm_up(systems: Systems, queries: list[Query], max_batch: int, windows: int = 12) -> None:
+    """Every stage at every power of two up to `max_batch`, on queries spread over the range of lengths."""
+    ordered = by_length(queries)
+    sizes = sorted({min(1 << k, max_batch) for k in range(max_batch.bit_length() + 1)})
+    for system in distinct(systems):
+        for size in sizes:
+            last = max(0, len(ordered) - size)
+            for start in sorted({round(last * k / (windows - 1)) for k in range(windows)}):
+                for stage in range(system.stages):
+                    items = [Item(query) for query in ordered[start : start + size]]
+                    for item in items:
+                        item.stage = stage
+                    system.run(stage, items)

@@ -1,0 +1,181 @@
+"""Queries arrive by themselves: open loop, latency from the scheduled arrival, batches formed as queries wait.
+
+A block is one run: its queue is drained at its end, its start discarded. Systems take turns, with the same arrivals.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from tabi_bench import device
+from tabi_bench.serving.arrivals import poisson, recorded
+from tabi_bench.serving.clock import WallClock
+from tabi_bench.serving.load import Run, busy_shares, goodput
+from tabi_bench.serving.queues import Limits, Server, Stream
+from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, warm_up
+from tabi_bench.serving.single_stream import served_order
+from tabi_bench.serving.trace import Served, trace_of
+from tabi_bench.system import System
+from tabi_bench.tasks.base import Query
+
+log = logging.getLogger(__name__)
+START = 0.1  # of a run's queries come before those that count
+SATURATED = 0.7  # of the reference's saturation: the default rate
+SLO = 5  # times the reference alone: the default bound
+PATIENCE = 20  # bounds' worth of arrivals that may wait before a run is given up as overloaded
+
+
+class OpenLoop(Scenario):
+    """MLPerf's Server, and beyond it the highest rate within a bound."""
+
+    def serve(self, systems: Systems, queries: list[Query], expected: Expected) -> Serving:
+        """See Scenario. Raises ValueError for a bound below the floor, or a rate that no system survives."""
+        config = self.config
+        self.systems, self.queries, self.saturation = systems, queries, 1e3 / expected.device_ms
+        self.slo_ms = self._bound(expected.alone_ms)
+        self.gaps = None if config.times is None else recorded(Path(config.times))
+        self.rate = config.rate or self._default_rate()
+        warm_up(systems, queries, config.max_batch)
+        idle = device.idle_watts(self.on)
+        with device.old_objects_frozen():
+            serving = self._at_the_rate()
+            for name in serving.traces:
+                facts = {"rate": self.rate, "slo_ms": self.slo_ms, "saturation_qps": self.saturation, "idle_w": idle}
+                serving.facts[name] = {**facts, "policy": config.policy, **serving.facts[name]}
+            self._curve(serving)
+            if config.goodput:
+                self._goodput(serving)
+        return serving
+
+    def _bound(self, alone_ms: float) -> float:
+        slo_ms = self.config.slo_ms
+        if slo_ms is not None and slo_ms < alone_ms:
+            raise ValueError(
+                f"scenario.slo_ms={slo_ms:g} is below the floor: the reference alone takes {alone_ms:.3f} ms a query; "
+                "leave it null for five times that"
+            )
+        return slo_ms or SLO * alone_ms
+
+    def _default_rate(self) -> float:
+        if self.gaps is not None:
+            return (len(self.gaps) - 1) / float(self.gaps[-1])
+        return SATURATED * self.saturation
+
+    # --- one run ---
+
+    def _due(self, count: int, seed: int, rate: float) -> np.ndarray:
+        """(count,) nanoseconds after the start; recorded times are repeated as often as it takes."""
+        if self.gaps is None:
+            return (poisson(count, seed) / rate * 1e9).astype(np.int64)
+        gaps = np.diff(self.gaps)
+        times = np.concatenate([[0.0], np.cumsum(np.resize(gaps, count - 1))])
+        return (times * len(gaps) / float(self.gaps[-1]) / rate * 1e9).astype(np.int64)
+
+    def _run(self, systems: Sequence[System], rows: np.ndarray, seed: int, rate: float) -> tuple[Run, Stream, int]:
+        """Serves some rows and, before them, a tenth as many that do not count: their number is the third."""
+        before = rows[-math.ceil(START * len(rows)) :]
+        calls = [(systems[row], self.queries[row]) for row in np.concatenate([before, rows]).tolist()]
+        due = self._due(len(calls), seed, rate)
+        config = self.config
+        most = max(rate * PATIENCE * self.slo_ms / 1e3, 8 * config.max_batch, 100)
+        limits = Limits(config.max_batch, round(config.max_wait_ms * 1e6), config.policy, most)
+        with device.quiet_collector():
+            stream = Server(calls, due, WallClock(), limits).serve()
+        if not stream.overloaded:
+            for answer, ns, busy in zip(
+                stream.answers, stream.finished_ns - stream.started_ns - due, stream.busy_ns, strict=True
+            ):
+                answer.stages_ns["wait"] = int(ns - busy)
+        return Run.of(rate, stream, due, len(before)), stream, len(before)
+
+    def _at_the_rate(self) -> Serving:
+        """The runs that the records are made of: together they serve every query."""
+        config, n, names = self.config, len(self.queries), list(self.systems)
+        count = math.ceil(max(self.rate * config.seconds, n / config.arrival_seeds))
+        order = served_order(n, count * config.arrival_seeds, self.seed)
+        served: dict[str, list[Served]] = {name: [] for name in names}
+        runs: dict[str, list[dict]] = {name: [] for name in names}
+        refused: dict[str, str] = {}
+        for number in range(config.arrival_seeds):
+            turn, rows = number % len(names), order[number * count : (number + 1) * count]
+            for name in names[turn:] + names[:turn]:
+                if name in refused:
+                    continue
+                joules = device.joules(self.on)
+                run, stream, skipped = self._run(self.systems[name], rows, self.seed + number, self.rate)
+                if run.overloaded:
+                    refused[name] = self._overload(self.rate)
+                    log.warning("%s: %s", name, refused[name])
+                    continue
+                energy = device.difference(joules, device.joules(self.on)) / (len(rows) + skipped)
+                wall = int(stream.finished_ns.max() - stream.started_ns)
+                runs[name].append({**run.facts(), **busy_shares(stream, wall)})
+                answers = stream.answers[skipped:]
+                times = zip(rows.tolist(), run.latency_ms * 1e6, answers, strict=True)
+                served[name] += [Served(number, row, ns, energy, answer) for row, ns, answer in times]
+        kept = [name for name in names if name not in refused]
+        if not kept:
+            raise ValueError(f"no system survives scenario.rate: {self._overload(self.rate)}")
+        traces = {name: trace_of(served[name], n) for name in kept}
+        return Serving(traces, refused, {name: {"runs": runs[name], **_over_runs(runs[name])} for name in kept})
+
+    def _overload(self, rate: float) -> str:
+        return (
+            f"overloaded at {rate:.0f} queries a second: its queue grows without bound; the reference is predicted to "
+            f"saturate at {self.saturation:.0f}, set a lower scenario.rate"
+        )
+
+    # --- many rates ---
+
+    def _rows(self, rate: float, seed: int) -> np.ndarray:
+        count = max(math.ceil(rate * self.config.seconds), 100)
+        return served_order(len(self.queries), count, seed)[:count]
+
+    def _curve(self, serving: Serving) -> None:
+        """One run of every system at every rate, with the same arrivals. After an overload, higher rates are not tried."""
+        for share in sorted(self.config.curve):
+            rate = share * self.saturation
+            for name in serving.traces:
+                points = serving.facts[name].setdefault("curve", [])
+                if points and points[-1]["overloaded"]:
+                    continue
+                run, _, _ = self._run(self.systems[name], self._rows(rate, self.seed), self.seed, rate)
+                points.append(run.facts())
+
+    def _goodput(self, serving: Serving) -> None:
+        """The median over arrival seeds of each system's highest rate within the bound."""
+        for name in serving.traces:
+            results = []
+            for seed in range(self.seed, self.seed + self.config.arrival_seeds):
+                rows_of = self.systems[name]
+                start = results[-1]["passed"] if results and results[-1]["passed"] else self.saturation
+                results.append(
+                    goodput(lambda r: self._run(rows_of, self._rows(r, seed), seed, r)[0], self.slo_ms, start)  # noqa: B023
+                )
+            passed = sorted(result["passed"] or 0.0 for result in results)
+            median = passed[len(passed) // 2]
+            serving.facts[name]["goodput"] = {"qps": median, "seeds": results, "seconds": self.config.seconds}
+            log.info("%s: %.0f queries a second within %.2f ms", name, median, self.slo_ms)
+
+
+def _over_runs(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean over runs of p50, p99 and the busy shares; percentiles with a t interval over runs."""
+    facts: dict[str, Any] = {
+        key: float(np.mean([run[key] for run in runs])) for key in ("busy_share", "forward_share", "mean_batch")
+    }
+    for key in ("p50", "p99"):
+        values = np.array([run[key] for run in runs])
+        half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+        facts[key] = {
+            "value": float(values.mean()),
+            "low": float(values.mean() - half),
+            "high": float(values.mean() + half),
+        }
+    return facts
