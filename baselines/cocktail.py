@@ -6,7 +6,7 @@ After Gunasekaran et al., NSDI 2022. Members run on machines of their own there:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,8 @@ class Cocktail(System):
         ranked = sorted((n for n in sound if mean_ms[n] <= slo), key=lambda n: -scores[n])
         weights = {n: _weights(profile, answers[n], scores[n], options.smoothed) for n in ranked}
         subsets = [s for size in range(2, len(ranked) + 1) for s in combinations(ranked, size)]
-        in_parallel = {s: float(np.max([taken[n] for n in s], axis=0).mean()) for s in subsets}
+        together = np.sum if profile.in_batches else np.max  # a device full of batches runs members one after another
+        in_parallel = {s: float(together([taken[n] for n in s], axis=0).mean()) for s in subsets}
         for members in sorted(subsets, key=lambda s: (in_parallel[s], len(s))):
             labels = combine(np.stack([answers[n] for n in members]), np.stack([weights[n] for n in members]))
             if target.meets(labels):
@@ -121,7 +122,23 @@ class Cocktail(System):
 
     def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
         """All members on each item. In series stages level1, level2, ... are each member's time."""
+        if len(items) > 1:
+            return self._run_batch(items)
         return [self._vote(item, Clock(item.so_far.stages_ns)) for item in items]
+
+    def _run_batch(self, items: list[Item]) -> list[Answer | Item]:
+        """The members one after the other, each on the whole batch."""
+        clock = Clock()
+        encodings = [self._encodings(item.query) for item in items]
+        clock.mark("tokenise")
+        outputs = []
+        for number, name in enumerate(self.members):
+            outputs.append(self.models[name].forward_batch([of_item[number] for of_item in encodings]))
+            clock.mark(f"level{number + 1}")
+        answers = [self._decide(*parts) for parts in zip(items, encodings, zip(*outputs, strict=True), strict=True)]
+        clock.mark("decide")
+        clock.share(items)
+        return answers
 
     def _vote(self, item: Item, clock: Clock) -> Answer:
         """A member without a finite output has no vote."""
@@ -132,6 +149,11 @@ class Cocktail(System):
         else:
             outputs = self.together.forward(encodings)
             clock.mark("members")
+        answer = self._decide(item, encodings, outputs)
+        clock.mark("decide")
+        return answer
+
+    def _decide(self, item: Item, encodings: list[Encoding], outputs: Sequence[Output]) -> Answer:
         item.so_far.truncated = any(encoding.truncated for encoding in encodings)
         votes = [k for k, output in enumerate(outputs) if output.finite]
         if not votes:
@@ -139,7 +161,6 @@ class Cocktail(System):
         answers = np.array([label_of(outputs[k].logits) for k in votes])[:, None]
         label = combine(answers, self.weights[votes])[0].item()
         item.so_far.failures = len(outputs) - len(votes)
-        clock.mark("decide")
         return item.answer(label, 0)
 
     def _encodings(self, query: Query) -> list[Encoding]:
@@ -165,7 +186,9 @@ class Cocktail(System):
         at, models = profile.at(rows), [profile.models[name] for name in point["members"]]
         answers = np.stack([label_of(model.logits[at]) for model in models])
         labels = combine(answers, np.array([point["weights"][name] for name in point["members"]]))
-        latency_ms = np.max([model.latency(model.tokens[at]) for model in models], axis=0)
+        latency_ms = (np.sum if profile.in_batches else np.max)(
+            [model.latency(model.tokens[at]) for model in models], axis=0
+        )
         unsure = [between_labels(model.logits[at]) | ~np.isfinite(model.logits[at]).all(axis=1) for model in models]
         return Outcomes.of_full_text(rows, labels, latency_ms, borderline=np.any(unsure, axis=0))
 

@@ -84,7 +84,8 @@ def _open(config: Config) -> Session:
     systems = system_classes(config.systems)
     for method, system in systems.items():
         system.check(config.systems[method], zoo.names)
-    lab = Lab(task, zoo, engine, cache_dir, config.seed, config.scenario.profile_rounds, config.scenario.batches)
+    scenario = config.scenario
+    lab = Lab(task, zoo, engine, cache_dir, config.seed, scenario.profile_rounds, scenario.batches, scenario.mixed)
     facts = device.describe(engine.device)
     contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine), facts["name"])
     ledger = Ledger(config, config_hash(config, list(systems), *contents), facts, engine.dtype)
@@ -154,6 +155,7 @@ def _record(session: Session, measured: Measured) -> list[Record]:
         record.warnings = measured.warnings
         if method in measured.plans.infeasible:
             record.status, record.error = "infeasible", measured.plans.infeasible[method]
+            record.details["load"] = measured.served.facts.get(method)
         else:
             system = session.systems[method]
             fill(record, measured, system, folds.replay(system, measured.plans.made[method], measured.profile))

@@ -24,6 +24,11 @@ class ScenarioConfig:
         """Batch sizes at which models are timed; plans minimise the time per query at the last."""
         return (1,)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether a batch holds queries of any length, padded to its longest."""
+        return False
+
     def unread(self, config: Config) -> dict[str, str]:
         """Settings that this choice does not read, and why."""
         return {}
@@ -72,3 +77,8 @@ class ServerConfig(BatchedConfig):
     arrival_seeds: int = number(least=3, most=100)  # runs at the rate, each with arrivals of its own
     goodput: bool  # also bisect the highest rate that keeps slo_ms
     curve: list[float] = number(above=0, most=10)  # also serve at these multiples of the reference's saturation
+
+    @property
+    def mixed(self) -> bool:
+        """See ScenarioConfig."""
+        return True

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tabi_bench.profiling.lab import Lab
 
 
+MIXED = -1  # in place of a length: a batch of all lengths
+
+
 def batch_curves(
     lab: Lab, loaded: dict[str, dict[str | None, Model]], outputs: dict[str, dict[str, Any]], alone: dict
 ) -> dict[str, dict[int, LatencyCurve]]:
@@ -29,6 +32,10 @@ def batch_curves(
             samples = [_nearest(tokens, length, size) for length in grids[name]]
             texts = [[lab.task.queries[row].texts for row in rows] for rows in samples]
             cells += [(name, size, kind, i, model, t) for kind in kinds for i, t in enumerate(texts) if size > 1]
+            if lab.mixed and size > 1:
+                cells += [
+                    (name, size, False, MIXED, model, [lab.task.queries[row].texts for row in _any(tokens, size)])
+                ]
     with lab.exclusive():
         times = _time(cells, lab.rounds)
     curves: dict[str, dict[int, LatencyCurve]] = {}
@@ -37,8 +44,18 @@ def batch_curves(
         for size in (size for size in lab.batches if size > 1):
             plain = np.array([times[name, size, False, i] for i in range(len(grid))])
             scored = np.array([times.get((name, size, True, i), plain[i]) for i in range(len(grid))])
-            curves[name][size] = LatencyCurve(grid, plain, scored, lab.engine.pads)
+            curve = LatencyCurve(grid, plain, scored, lab.engine.pads)
+            if (name, size, False, MIXED) in times:  # what batches of one length take, times what mixing them adds
+                tokens = outputs[name]["tokens"]
+                more = times[name, size, False, MIXED] / curve(tokens[_any(tokens, size)]).mean()
+                curve = LatencyCurve(grid, more * plain, more * scored, lab.engine.pads)
+            curves[name][size] = curve
     return curves
+
+
+def _any(tokens: np.ndarray, size: int) -> np.ndarray:
+    """(size,) rows spread evenly over the token counts (N,): the lengths that a batch of arrivals holds."""
+    return np.argsort(tokens, kind="stable")[np.linspace(0, len(tokens) - 1, size).astype(int)]
 
 
 def _nearest(tokens: np.ndarray, length: int, size: int) -> np.ndarray:

@@ -85,6 +85,7 @@ class Lab:
     seed: int
     rounds: int  # over all models and lengths, when they are timed
     batches: tuple[int, ...] = (1,)  # sizes at which models are timed; plans minimise the time per query at the last
+    mixed: bool = False  # whether batches hold queries of any length: their padding is in the time
     instance: str = ""
     memo: dict[Hashable, Any] = field(default_factory=dict)
 

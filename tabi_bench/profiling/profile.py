@@ -64,8 +64,9 @@ class ModelProfile:
     """One model's outputs on N rows (full text).
 
     logits: (N, K) float32, task label order; tokens: (N,) pieces; importance: per word, by option ("last", "mean");
-    latency: what plans minimise, at the batch size that the scenario serves by; in_batches: {batch size: milliseconds per
-    query}, measured where the scenario serves batches; pooled: (N, H), regression only; ramps: {layer: (N, K)} logits of DeeBERT's off-ramps, where trained (`ramps_hash`).
+    latency: what plans minimise, at the batch size that the scenario serves by; in_batches: {batch size: milliseconds
+    per query}, where the scenario serves batches; pooled: (N, H), regression only; ramps: {layer: (N, K)} logits of
+    DeeBERT's off-ramps, where trained (`ramps_hash`).
     """
 
     name: str
@@ -158,6 +159,11 @@ class Profile:
     def is_regression(self) -> bool:
         """Whether answers are scores: models have one output."""
         return self.n_outputs == 1
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether latencies are milliseconds per query of batches."""
+        return any(model.in_batches for model in self.models.values())
 
     @property
     def names(self) -> list[str]:

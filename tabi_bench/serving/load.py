@@ -1,4 +1,4 @@
-"""One run under load, and what it says: percentiles, busy shares, whether the queue grew, the highest rate that passes."""
+"""One run under load, and what it says: percentiles, busy shares, a growing queue, the highest rate that passes."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ class Run:
 
 
 def grew(latency_ms: np.ndarray) -> bool:
-    """Whether latencies (N,), in order of arrival, rose all along the run as under a queue without bound: each quarter's
-    median is above the one before, the last above three times the first and by more than its own middle spread."""
+    """Whether latencies (N,), in order of arrival, rose all along the run, as in a queue without bound.
+
+    Each quarter's median is above the one before, the last above three times the first and by more than its spread.
+    """
     if len(latency_ms) < 40:
         return False
     parts = np.array_split(latency_ms, 4)
@@ -66,8 +68,10 @@ def busy_shares(stream: Stream, wall_ns: int) -> dict[str, float]:
     }
 
 
-def goodput(run: Callable[[float], Run], slo_ms: float, start: float) -> dict[str, Any]:
+def goodput(run: Callable[[float], Run], slo_ms: float, start: float, factor: float = 1.5) -> dict[str, Any]:
     """The highest rate that keeps the bound and the lowest that does not, within 5 %, from the rate `start` on.
+
+    factor: between the rates that are tried until one passes and one fails.
 
     {"passed": None} where even a thousandth of `start` does not keep it.
     """
@@ -75,10 +79,10 @@ def goodput(run: Callable[[float], Run], slo_ms: float, start: float) -> dict[st
     for _ in range(TRIES):
         if run(rate).keeps(slo_ms):
             passed = rate
-            rate = rate * 1.5 if failed is None else float(np.sqrt(rate * failed))
+            rate = rate * factor if failed is None else float(np.sqrt(rate * failed))
         else:
             failed = rate
-            rate = rate / 1.5 if passed is None else float(np.sqrt(rate * passed))
+            rate = rate / factor if passed is None else float(np.sqrt(rate * passed))
         if passed and failed and failed / passed <= 1 + STEP:
             break
         if failed and failed < start / 1000:

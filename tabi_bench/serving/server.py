@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ class OpenLoop(Scenario):
         idle = device.idle_watts(self.on)
         with device.old_objects_frozen():
             serving = self._at_the_rate()
-            for name in serving.traces:
+            for name in self.systems:
                 facts = {"rate": self.rate, "slo_ms": self.slo_ms, "saturation_qps": self.saturation, "idle_w": idle}
-                serving.facts[name] = {**facts, "policy": config.policy, **serving.facts[name]}
+                serving.facts[name] = {**facts, "policy": config.policy, **serving.facts.get(name, {})}
             self._curve(serving)
             if config.goodput:
                 self._goodput(serving)
@@ -138,27 +139,28 @@ class OpenLoop(Scenario):
         count = max(math.ceil(rate * self.config.seconds), 100)
         return served_order(len(self.queries), count, seed)[:count]
 
+    def _one(self, systems: Sequence[System], seed: int, rate: float) -> Run:
+        return self._run(systems, self._rows(rate, seed), seed, rate)[0]
+
     def _curve(self, serving: Serving) -> None:
-        """One run of every system at every rate, with the same arrivals. After an overload, higher rates are not tried."""
+        """One run of every system at every rate, with the same arrivals. Above an overload, no rate is tried."""
         for share in sorted(self.config.curve):
             rate = share * self.saturation
-            for name in serving.traces:
+            for name in self.systems:
                 points = serving.facts[name].setdefault("curve", [])
                 if points and points[-1]["overloaded"]:
                     continue
-                run, _, _ = self._run(self.systems[name], self._rows(rate, self.seed), self.seed, rate)
-                points.append(run.facts())
+                points.append(self._one(self.systems[name], self.seed, rate).facts())
 
     def _goodput(self, serving: Serving) -> None:
         """The median over arrival seeds of each system's highest rate within the bound."""
-        for name in serving.traces:
-            results = []
+        for name in self.systems:
+            results: list[dict[str, Any]] = []
             for seed in range(self.seed, self.seed + self.config.arrival_seeds):
                 rows_of = self.systems[name]
-                start = results[-1]["passed"] if results and results[-1]["passed"] else self.saturation
-                results.append(
-                    goodput(lambda r: self._run(rows_of, self._rows(r, seed), seed, r)[0], self.slo_ms, start)  # noqa: B023
-                )
+                start, factor = (results[-1]["passed"] or self.rate, 1.1) if results else (self.rate, 1.5)
+                run = partial(self._one, rows_of, seed)
+                results.append(goodput(run, self.slo_ms, start, factor))
             passed = sorted(result["passed"] or 0.0 for result in results)
             median = passed[len(passed) // 2]
             serving.facts[name]["goodput"] = {"qps": median, "seeds": results, "seconds": self.config.seconds}

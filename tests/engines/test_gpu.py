@@ -220,3 +220,21 @@ def test_fewer_weights_stay_behind_after_closing(tmp_path, make):
     engine.close()
     torch.cuda.synchronize()
     assert torch.cuda.memory_allocated() - before < held
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_graphs_of_batches_equal_single_queries(specs, make, family):
+    """Sizes that are no power of two, mixed lengths, twice on the same buffers; padding is counted."""
+    engine = make("graph", dtype="float32")
+    model = engine.load(specs[family], importance="last")
+    texts = [("a good film",), ("not bad , the movie is very very good",), ("bad",), ("the play", "is a movie"), ("a",)]
+    encodings = [model.encode(text) for text in texts]
+    for scored in (True, False, True):
+        outputs = model.forward_batch(encodings, scored)
+        for ours, encoding in zip(outputs, encodings, strict=True):
+            alone = model.forward(encoding, scored)
+            np.testing.assert_allclose(ours.logits, alone.logits, atol=2e-3, rtol=2e-3)
+            if scored:
+                np.testing.assert_allclose(ours.importance, alone.importance, atol=2e-3)
+    assert not engine.describe()["fallbacks"] and 0 < engine.describe()["batch_padding_share"] < 1
+    assert len([step for step in model.runner._batches.values() if step is not None]) == 2

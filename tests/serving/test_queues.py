@@ -13,7 +13,7 @@ MS = 1_000_000
 
 
 class Timed:
-    """Stage s takes `costs_ms[s]` for a batch of any size; queries of `hard` are re-routed. `log`: (name, stage, ids)."""
+    """Stage s takes `costs_ms[s]` for a batch of any size; `hard` ones are re-routed. log: (name, stage, ids)."""
 
     def __init__(self, clock, costs_ms=(1.0,), hard=(), log=None, name="A"):
         self.clock, self.costs, self.hard, self.name = clock, costs_ms, set(hard), name
