@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.common import best, between_labels, fold_plan, predictions
-from tabi_bench.cascade.rules import label_of
+from tabi_bench.cascade.rules import BAND, label_of
 from tabi_bench.config import CocktailConfig
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.system import Answer, Clock, FoldPlan, Infeasible, Item, NoAnswer, Outcomes, Plan, PlanError, System
@@ -189,7 +189,10 @@ class Cocktail(System):
         latency_ms = (np.sum if profile.in_batches else np.max)(
             [model.latency(model.tokens[at]) for model in models], axis=0
         )
-        unsure = [between_labels(model.logits[at]) | ~np.isfinite(model.logits[at]).all(axis=1) for model in models]
+        band = profile.band(BAND, at)
+        unsure = [
+            between_labels(model.logits[at], band) | ~np.isfinite(model.logits[at]).all(axis=1) for model in models
+        ]
         return Outcomes.of_full_text(rows, labels, latency_ms, borderline=np.any(unsure, axis=0))
 
     @classmethod

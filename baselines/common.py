@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tabi_bench.cascade.rules import softmax, tied
+from tabi_bench.cascade.rules import BAND, softmax, tied
 from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.system import FoldPlan, NoAnswer
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from tabi_bench.profiling.profile import Profile
 
 
-def between_labels(logits: np.ndarray) -> np.ndarray:
+def between_labels(logits: np.ndarray, band: float = BAND) -> np.ndarray:
     """(N,) bool: logits (N, K) whose two likeliest labels are so near that another run may give the other."""
-    return tied(softmax(logits))
+    return tied(softmax(logits), band)
 
 
 def finite(logits: np.ndarray, model: str, query: int) -> np.ndarray:

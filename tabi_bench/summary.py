@@ -17,6 +17,7 @@ COLUMNS = (
     "p50",
     "p99",
     "$ / 1M",
+    "J / query",
     "reduction [95 %]",
 )
 
@@ -54,6 +55,7 @@ def _row(r: Record) -> list[str]:
         f"{ms['p50']:.3f}",
         f"{ms['p99']:.3f}" if ms["p99"] is not None else "too few",
         f"{1e3 * r.cost['usd_per_1k']:.2f}",
+        "" if r.cost["joules_per_query"] is None else f"{r.cost['joules_per_query']:.3g}",
         _reduction(r),
     ]
 
@@ -74,8 +76,39 @@ def where(found: list[Record], config: Config) -> str:
         versus = ok.reference["method"]
         lines.append(f"levels: share of queries answered at level 1 / 2; reduction: of mean latency against {versus}.")
         price = ok.config["cost"]["usd_per_hour"]  # that of the record, which may be an earlier run's
-        lines.append(f"$ / 1M: a million queries, one after the other, at cost.usd_per_hour={price:g}.")
+        lines += _under_load(ok)
+        lines.append(f"$ / 1M: the device's time for a million queries, at cost.usd_per_hour={price:g}.")
+    lines += [f"{r.method}: {remark}" for r in found for remark in _load_remarks(r)]
     lines += [f"{r.method}: {remark}" for r in found for remark in r.details.get("system", {}).get("remarks", ())]
     folder = Path(config.results_dir) / config.label
     lines += [f"Record: {folder / r.run_id}" for r in found]
     return "\n".join(lines)
+
+
+def _under_load(record: Record) -> list[str]:
+    """What the columns mean where queries do not come one after the other."""
+    load, size = record.details.get("load") or {}, record.config["scenario"].get("max_batch")
+    if record.scenario == "offline":
+        return [f"mean ms: time of a pass over its queries, in batches of {size}; p50 and p99 are over passes."]
+    if not load:
+        return []
+    low = f"{load['rate']:.0f} queries a second in batches of at most {size}"
+    return [
+        f"Latencies are from the scheduled arrival, at {low}; the reference saturates at {load['saturation_qps']:.0f}."
+    ]
+
+
+def _load_remarks(record: Record) -> list[str]:
+    """Busy shares, goodput and idle power of a system under load, as far as they were measured."""
+    load, remarks = record.details.get("load") or {}, []
+    if "busy_share" in load:
+        shares = f"{load['busy_share']:.0%} of the time, {load['forward_share']:.0%} in forward passes"
+        remarks.append(f"busy {shares}, {load['mean_batch']:.1f} queries a batch")
+    if "goodput" in load:
+        seconds, bound = load["goodput"]["seconds"], load["slo_ms"]
+        remarks.append(
+            f"goodput {load['goodput']['qps']:.0f} a second: p99 within {bound:.2f} ms in runs of {seconds:g} s"
+        )
+    if load.get("idle_w") is not None:
+        remarks.append(f"the idle device draws {load['idle_w']:.0f} W, which is in J / query")
+    return remarks

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def replay_point(point: Point, profile: Profile, positions: np.ndarray) -> Outcomes:
     """What a cascade at `point` answers on rows (N,) of `profile`, and its predicted latency."""
-    n = len(positions)
+    n, band = len(positions), profile.band(rules.BAND, positions)
     outputs = np.full((len(point.models), n, profile.n_outputs), np.nan)  # of levels that a row passed
     combined, levels = np.full((n, profile.n_outputs), np.nan), np.zeros(n, np.int64)
     latency_ms, kept, borderline = np.zeros(n), np.ones(n), np.zeros(n, bool)
@@ -40,9 +40,9 @@ def replay_point(point: Point, profile: Profile, positions: np.ndarray) -> Outco
             ids = profile.rows[positions[alive[answered]]]
             sure[answered] = point.confidence_of(level, combined[alive[answered]], pooled, ids)
             tau = point.taus[level]
-            borderline[alive] |= (np.abs(sure - tau) < rules.BAND) & (tau != rules.NEVER)
+            borderline[alive] |= (np.abs(sure - tau) < band) & (tau != rules.NEVER)
             alive = alive[rules.reroute(sure, tau)]
-    borderline |= rules.tied(combined)
+    borderline |= rules.tied(combined, band)
     return Outcomes(profile.rows[positions], rules.label_of(combined), levels, latency_ms, kept, borderline)
 
 

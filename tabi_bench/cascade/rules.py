@@ -190,15 +190,15 @@ def combine(
     return total / sum(factors)
 
 
-def tied(output: np.ndarray) -> np.ndarray:
-    """(N,) bool: the two largest probabilities of (N, K) are within BAND, so that another run may give the other label.
+def tied(output: np.ndarray, band: float = BAND) -> np.ndarray:
+    """(N,) bool: the two largest probabilities of (N, K) are within `band`: another run may give the other label.
 
     Half precision moves logits in the third decimal between a graph with importance (profiled) and one without. Scores
     (K = 1) have no ties.
     """
     if output.shape[-1] == 1:
         return np.zeros(len(output), bool)
-    return confidence(output, "margin") < BAND
+    return confidence(output, "margin") < band
 
 
 def label_of(output: np.ndarray) -> np.ndarray:

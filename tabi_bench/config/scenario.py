@@ -68,7 +68,7 @@ class OfflineConfig(BatchedConfig):
 class ServerConfig(BatchedConfig):
     """Queries arrive by themselves, whether or not those before them are answered."""
 
-    rate: float | None = number(above=0)  # queries a second; None: 70 % of the reference's predicted saturation
+    rate: float | None = number(above=0)  # queries a second; None: 70 % of the rate at which the reference saturates
     times: str | None  # a file of arrival times in seconds, one a line, in place of Poisson's
     max_wait_ms: float = number(least=0, most=60_000)
     policy: str = among("large_first", "small_first", "deadline", "fullest")  # serving.queues

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import softmax
 
 from tabi_bench import device
 from tabi_bench.profiling.profile import LatencyCurve
@@ -77,3 +78,21 @@ def _time(cells: Sequence[tuple], rounds: int) -> dict[tuple, float]:
                 if number:
                     taken.setdefault((name, size, kind, index), []).append(1e3 * (perf_counter() - start) / size)
     return {key: float(np.median(values)) for key, values in taken.items()}
+
+
+def drift(lab: Lab, model: Model, logits: np.ndarray) -> np.ndarray:
+    """(N,) how far batches of the size served move the largest probability from that of logits (N, K) at batch one;
+    infinite where they change the label. A score (K = 1) moves by itself."""
+    size, moved = lab.batches[-1], np.zeros(len(logits))
+    order = np.argsort([sum(map(len, query.texts)) for query in lab.task.queries], kind="stable")
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        outputs = model.forward_batch([model.encode(lab.task.queries[row].texts) for row in rows])
+        together, alone = np.stack([output.logits for output in outputs]).astype(np.float64), logits[rows]
+        if logits.shape[1] == 1:
+            moved[rows] = np.abs(together - alone)[:, 0]
+            continue
+        largest = [softmax(z.astype(np.float64), axis=1).max(axis=1) for z in (together, alone)]
+        same = together.argmax(axis=1) == alone.argmax(axis=1)
+        moved[rows] = np.where(same, np.abs(largest[0] - largest[1]), np.inf)
+    return moved

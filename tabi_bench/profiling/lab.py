@@ -21,7 +21,7 @@ from tabi_bench import device
 from tabi_bench.cache import cached, content_key
 from tabi_bench.engines import rounding
 from tabi_bench.engines.base import Engine, Model, SegmentedModel
-from tabi_bench.profiling.batches import batch_curves
+from tabi_bench.profiling.batches import batch_curves, drift
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Pruned, PruneKey, Ragged, T
 from tabi_bench.profiling.pruned import PrunedRunner, PruneRule
 from tabi_bench.tasks.base import Query, Task
@@ -137,7 +137,9 @@ class Lab:
         models = {}
         for spec in zoo.models:
             model = ModelProfile(spec.name, spec.params, spec.layers, latency=curves[spec.name], **outputs[spec.name])
-            model = replace(model, in_batches=in_batches.get(spec.name, {}))
+            if in_batches:
+                moved = drift(self, next(iter(loaded[spec.name].values())), model.logits)
+                model = replace(model, in_batches=in_batches[spec.name], drift=moved)
             models[spec.name] = model.at_batch(self.batches[-1])
         hashes = [spec.content_hash for spec in zoo.models]
         key = content_key(task.content_hash, hashes, engine_key(self.engine), self.seed)

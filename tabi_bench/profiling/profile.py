@@ -66,7 +66,8 @@ class ModelProfile:
     logits: (N, K) float32, task label order; tokens: (N,) pieces; importance: per word, by option ("last", "mean");
     latency: what plans minimise, at the batch size that the scenario serves by; in_batches: {batch size: milliseconds
     per query}, where the scenario serves batches; pooled: (N, H), regression only; ramps: {layer: (N, K)} logits of
-    DeeBERT's off-ramps, where trained (`ramps_hash`).
+    DeeBERT's off-ramps, where trained (`ramps_hash`); drift: (N,) how far a batch of the size served moves the largest
+    probability, infinite where it changes the label, where batches are served.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ModelProfile:
     ramps: dict[int, np.ndarray] = field(default_factory=dict)
     ramps_hash: str = ""
     in_batches: dict[int, LatencyCurve] = field(default_factory=dict)
+    drift: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> ModelProfile:
         return replace(
@@ -90,6 +92,7 @@ class ModelProfile:
             truncated=self.truncated[rows],
             importance={key: ragged.take(rows) for key, ragged in self.importance.items()},
             pooled=None if self.pooled is None else self.pooled[rows],
+            drift=None if self.drift is None else self.drift[rows],
             ramps={layer: logits[rows] for layer, logits in self.ramps.items()},
         )
 
@@ -182,6 +185,19 @@ class Profile:
     def at_batch(self, size: int) -> Self:
         """The profile with milliseconds per query at this batch size, where that was measured."""
         return replace(self, models={name: model.at_batch(size) for name, model in self.models.items()})
+
+    def band(self, least: float, positions: np.ndarray) -> float:
+        """How near a threshold rows at `positions` may be decided otherwise in a batch than alone.
+
+        The largest drift of the other rows, which the plan was tuned on (of all, where there are no others).
+        """
+        drifts = [model.drift for model in self.models.values() if model.drift is not None]
+        if not drifts:
+            return least
+        tuned_on = np.ones(len(self.rows), bool)
+        tuned_on[positions] = False
+        drift = np.stack(drifts)[:, tuned_on if tuned_on.any() else ~tuned_on]
+        return max(least, float(drift[np.isfinite(drift)].max(initial=0.0)))
 
     def level_ms(self, pruned: bool) -> float:
         """What a level beyond the first costs beside its model, on full or on pruned text."""

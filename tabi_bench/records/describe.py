@@ -179,7 +179,12 @@ def agreement(trace: pd.DataFrame, replayed: Outcomes) -> Agreement:
 def _model(profile: Profile, name: str) -> ModelFacts:
     model = profile.models[name]
     value = metrics.score(profile.metric, profile.labels, predictions_from(model.logits))
-    return {"name": name, "params": model.params, "layers": model.layers, "score": value, "mean_ms": model.mean_ms}
+    facts: ModelFacts = {"name": name, "params": model.params, "layers": model.layers, "score": value}
+    facts |= {"mean_ms": model.mean_ms}
+    if model.drift is not None:
+        facts["in_batches"] = {size: float(curve(model.tokens).mean()) for size, curve in model.in_batches.items()}
+        facts["labels_kept"] = float(np.isfinite(model.drift).mean())
+    return facts
 
 
 def small_level(task: Task, profile: Profile) -> dict[str, Any] | None:

@@ -71,14 +71,19 @@ class Cost(TypedDict, total=False):
     joules_per_query: float | None
 
 
-class ModelFacts(TypedDict):
-    """A model of the zoo: its score on all rows, its profiled mean latency."""
+class ModelFacts(TypedDict, total=False):
+    """A model of the zoo: its score on all rows, its profiled mean milliseconds per query as the scenario serves.
+
+    Where that is in batches: the same by batch size, and the share of rows whose label a batch keeps.
+    """
 
     name: str
     params: int
     layers: int
     score: float
     mean_ms: float
+    in_batches: dict[int, float]
+    labels_kept: float
 
 
 class Agreement(TypedDict):

@@ -64,7 +64,7 @@ def busy_shares(stream: Stream, wall_ns: int) -> dict[str, float]:
     return {
         "busy_share": float(stream.busy_ns.sum() / wall_ns),
         "forward_share": float(forward / wall_ns),
-        "mean_batch": float(len(answers) / max(stream.batches, 1)),
+        "mean_batch": float(stream.items / max(stream.batches, 1)),
     }
 
 

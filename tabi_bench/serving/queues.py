@@ -81,6 +81,7 @@ class Stream:
     finished_ns: np.ndarray
     busy_ns: np.ndarray
     batches: int = 0
+    items: int = 0  # in all batches: a query once per stage
     overloaded: bool = False
 
 
@@ -160,6 +161,7 @@ class Server:
         share = (now - before) // size
         result = self.result
         result.batches += 1
+        result.items += size
         for (place, _, _), answer in zip(batch, results, strict=True):
             result.busy_ns[place] += share
             if isinstance(answer, Item):

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 START = 0.1  # of a run's queries come before those that count
 SATURATED = 0.7  # of the reference's saturation: the default rate
 SLO = 5  # times the reference alone: the default bound
-PATIENCE = 20  # bounds' worth of arrivals that may wait before a run is given up as overloaded
+PATIENCE = 20  # bounds' worth of arrivals may wait before a run is given up as overloaded,
+LEAST_S = 0.25  # and as many seconds' worth at least: a machine may stall
 
 
 class OpenLoop(Scenario):
@@ -39,16 +40,18 @@ class OpenLoop(Scenario):
     def serve(self, systems: Systems, queries: list[Query], expected: Expected) -> Serving:
         """See Scenario. Raises ValueError for a bound below the floor, or a rate that no system survives."""
         config = self.config
-        self.systems, self.queries, self.saturation = systems, queries, 1e3 / expected.device_ms
+        self.systems, self.queries = systems, queries
         self.slo_ms = self._bound(expected.alone_ms)
         self.gaps = None if config.times is None else recorded(Path(config.times))
-        self.rate = config.rate or self._default_rate()
         warm_up(systems, queries, config.max_batch)
+        self.saturation = self._saturation(next(iter(systems.values())))
+        self.rate = config.rate or self._default_rate()
         idle = device.idle_watts(self.on)
         with device.old_objects_frozen():
             serving = self._at_the_rate()
             for name in self.systems:
                 facts = {"rate": self.rate, "slo_ms": self.slo_ms, "saturation_qps": self.saturation, "idle_w": idle}
+                facts["predicted_qps"] = 1e3 / expected.device_ms
                 serving.facts[name] = {**facts, "policy": config.policy, **serving.facts.get(name, {})}
             self._curve(serving)
             if config.goodput:
@@ -63,6 +66,18 @@ class OpenLoop(Scenario):
                 "leave it null for five times that"
             )
         return slo_ms or SLO * alone_ms
+
+    def _saturation(self, reference: Sequence[System]) -> float:
+        """Queries a second of the reference where all are there at once, as they come.
+
+        Measured: the profile's prediction lacks what the thread does beside the models.
+        """
+        order = served_order(len(self.queries), 1, self.seed)
+        calls = [(reference[row], self.queries[row]) for row in order.tolist()]
+        limits = Limits(self.config.max_batch, policy=self.config.policy)
+        with device.quiet_collector():
+            stream = Server(calls, np.zeros(len(calls), np.int64), WallClock(), limits).serve()
+        return len(calls) / (int(stream.finished_ns.max() - stream.started_ns) / 1e9)
 
     def _default_rate(self) -> float:
         if self.gaps is not None:
@@ -85,7 +100,7 @@ class OpenLoop(Scenario):
         calls = [(systems[row], self.queries[row]) for row in np.concatenate([before, rows]).tolist()]
         due = self._due(len(calls), seed, rate)
         config = self.config
-        most = max(rate * PATIENCE * self.slo_ms / 1e3, 8 * config.max_batch, 100)
+        most = rate * max(PATIENCE * self.slo_ms / 1e3, LEAST_S) + 2 * config.max_batch
         limits = Limits(config.max_batch, round(config.max_wait_ms * 1e6), config.policy, most)
         with device.quiet_collector():
             stream = Server(calls, due, WallClock(), limits).serve()
@@ -129,8 +144,8 @@ class OpenLoop(Scenario):
 
     def _overload(self, rate: float) -> str:
         return (
-            f"overloaded at {rate:.0f} queries a second: its queue grows without bound; the reference is predicted to "
-            f"saturate at {self.saturation:.0f}, set a lower scenario.rate"
+            f"overloaded at {rate:.0f} queries a second: its queue grows without bound; the reference "
+            f"saturates at {self.saturation:.0f}; set a lower scenario.rate"
         )
 
     # --- many rates ---

@@ -119,8 +119,16 @@ def test_waiting_in_an_m_d_1_queue(load):
 
 @pytest.mark.slow
 def test_waiting_in_an_m_d_1_queue_on_the_real_clock():
-    wait = one_at_a_time(0.5, 50_000, 1, WallClock(), 0.5)
-    assert wait == pytest.approx(0.5, rel=0.05)
+    """At half load, unless other processes kept taking the processor away."""
+    clock, count, ms = WallClock(), 50_000, 0.5
+    due = (poisson(count, 1) * 2 * ms * MS).astype(np.int64)
+    result = Server([(Timed(clock, [ms]), Query(0, ("x",)))] * count, due, clock, Limits(1)).serve()
+    finished = result.finished_ns - result.started_ns
+    began = np.maximum(due, np.concatenate([[0], finished[:-1]]))  # when the thread should have begun
+    lost = np.maximum((finished - began) / MS - 2 * ms, 0).sum() / (count * ms)
+    if lost > 1e-3:
+        pytest.skip(f"this machine is not quiet: stalls took {lost:.2%} of the time of service")
+    assert ((finished - due) / MS / ms).mean() - 1 == pytest.approx(0.5, rel=0.05)
 
 
 def test_arrivals_are_scaled_not_redrawn():

@@ -1,0 +1,183 @@
+"""Scenarios offline and server on systems that only take time, and the settings that they refuse."""
+
+import time
+
+import numpy as np
+import pytest
+
+from tabi_bench import device
+from tabi_bench.config import ConfigError, read_file
+from tabi_bench.serving.load import Run, goodput, grew
+from tabi_bench.serving.offline import Offline
+from tabi_bench.serving.scenario import Expected
+from tabi_bench.serving.server import OpenLoop
+from tabi_bench.tasks.base import Query
+
+QUERIES = [Query(row, ("word " * (1 + row % 7),)) for row in range(60)]
+
+
+class Spinner:
+    """A stage takes `fixed_ms` and `each_ms` per query; every fourth query is re-routed. sizes: (stage, batch size)."""
+
+    stages = 2
+
+    def __init__(self, fixed_ms=0.2, each_ms=0.02):
+        self.fixed, self.each, self.sizes, self.lengths = fixed_ms, each_ms, [], []
+
+    def run(self, stage, items):
+        end = time.perf_counter() + (self.fixed + self.each * len(items)) / 1e3
+        self.sizes.append((stage, len(items)))
+        self.lengths.append([len(item.query.texts[0]) for item in items])
+        while time.perf_counter() < end:
+            pass
+        results = []
+        for item in items:
+            item.so_far.stages_ns["level1"] = 1000
+            hard = stage == 0 and item.query.id % 4 == 0
+            item.stage += hard
+            results.append(item if hard else item.answer(item.query.id % 2, stage))
+        return results
+
+
+def systems(**kinds):
+    return {name: [system] * len(QUERIES) for name, system in kinds.items()}
+
+
+EXPECTED = Expected(alone_ms=1.0, device_ms=0.05)
+
+
+def server(kinds, expected=EXPECTED, **options):
+    config = read_file("scenario", "server", **{"seconds": 0.05, "max_batch": 8, **options})
+    return OpenLoop(config, 0, "cpu").serve(systems(**kinds), QUERIES, expected)
+
+
+def test_offline_serves_every_query_once_a_pass_sorted_by_length_and_stage_by_stage():
+    system = Spinner()
+    config = read_file("scenario", "offline", max_batch=16)
+    serving = Offline(config, 0, "cpu").serve(systems(a=system, b=Spinner()), QUERIES, Expected(1.0, 1.0))
+    trace = serving.traces["a"]
+    assert trace.groupby("block").row.nunique().tolist() == [60] * 5 and trace.first_pass.sum() == 60
+    last = system.sizes[-5:]
+    assert last == [(0, 16), (0, 16), (0, 16), (0, 12), (1, 15)], "re-routed queries of all batches are one batch"
+    assert np.diff(np.concatenate(system.lengths[-5:-1])).min() >= 0
+    assert trace.groupby("block").latency_ms.nunique().tolist() == [1] * 5
+    assert trace.latency_ms.min() * 60 >= 5 * 0.2 + 75 * 0.02, "a pass's time, spread over its queries"
+    assert serving.facts["a"]["mean_batch"] == 15 and serving.facts["a"]["busy_share"] <= 1
+
+
+def test_server_serves_all_systems_the_same_arrivals_and_every_query():
+    serving = server({"a": Spinner(), "b": Spinner(0.1)}, rate=1000.0)
+    a, b = serving.traces["a"], serving.traces["b"]
+    assert (a.row == b.row).all() and (a.block == b.block).all() and set(a.block) == {0, 1, 2}
+    assert set(a.row[a.first_pass]) == set(range(60)), "the accuracy is of all queries"
+    assert (a.latency_ms >= 0.2).all() and (a.stage_wait_ms >= -1e-6).all()
+    facts = serving.facts["a"]
+    assert facts["rate"] == 1000 and facts["slo_ms"] == 5 and facts["predicted_qps"] == 20_000
+    assert facts["saturation_qps"] <= 1e3 / (75 / 60 * 0.02), "more than its queries cost alone"
+    assert facts["p99"]["low"] <= facts["p99"]["value"] <= facts["p99"]["high"] and len(facts["runs"]) == 3
+
+
+def test_the_default_rate_is_70_percent_of_the_references_saturation():
+    facts = server({"a": Spinner(2.0, 0.0), "b": Spinner(0.1)}).facts
+    assert facts["a"]["rate"] == facts["b"]["rate"] == pytest.approx(0.7 * facts["a"]["saturation_qps"])
+    assert 200 < facts["a"]["saturation_qps"] <= 60 / 10 / 2e-3, (
+        "ten batches of 2 ms: eight at stage one, two at stage two"
+    )
+
+
+def test_a_system_that_is_overloaded_has_no_latency_but_says_so():
+    serving = server({"a": Spinner(), "slow": Spinner(30.0)}, rate=2000.0, seconds=0.5)
+    assert list(serving.traces) == ["a"]
+    assert "overloaded at 2000 queries a second: its queue grows without bound" in serving.refused["slow"]
+
+
+def test_a_rate_that_no_system_survives_is_refused():
+    with pytest.raises(
+        ValueError, match=r"no system survives scenario.rate: overloaded at 20000 .* the reference saturates at"
+    ):
+        server({"a": Spinner(5.0)}, rate=20_000.0, seconds=0.4)
+
+
+def test_a_bound_below_the_floor_is_refused():
+    with pytest.raises(ValueError, match=r"scenario.slo_ms=0.5 is below the floor: the reference alone takes 1.000 ms"):
+        server({"a": Spinner()}, slo_ms=0.5)
+
+
+@pytest.mark.parametrize("key, value", [("rate", 0.0), ("max_batch", 0), ("arrival_seeds", 2), ("policy", "luck")])
+def test_settings_out_of_bounds_are_refused_by_name(composed, key, value):
+    with pytest.raises(ConfigError, match=f"scenario.{key}="):
+        composed("scenario=server", f"scenario.{key}={value}")
+
+
+def test_recorded_times_give_their_own_rate_and_are_repeated(tmp_path):
+    file = tmp_path / "times.txt"
+    file.write_text("".join(f"{t}\n" for t in (0, 0.001, 0.004, 0.005)))
+    serving = server({"a": Spinner(0.05, 0.001)}, times=str(file))
+    assert serving.facts["a"]["rate"] == pytest.approx(600)
+    loop = OpenLoop(read_file("scenario", "server"), 0, "cpu")
+    loop.gaps = np.array([0, 0.001, 0.004, 0.005])
+    assert (loop._due(6, 0, 600.0) / 1e6).tolist() == pytest.approx([0, 1, 4, 5, 6, 9])
+    assert (loop._due(3, 0, 1200.0) / 1e6).tolist() == pytest.approx([0, 0.5, 2])
+
+
+def test_curve_and_goodput_of_a_system():
+    serving = server({"a": Spinner()}, rate=1000.0, curve=[0.05, 0.1], goodput=True, slo_ms=20.0)
+    facts = serving.facts["a"]
+    assert [point["rate"] / facts["saturation_qps"] for point in facts["curve"]] == pytest.approx([0.05, 0.1])
+    assert facts["goodput"]["qps"] > 0 and len(facts["goodput"]["seeds"]) == 3
+
+
+def at(knee):
+    """A run whose p99 passes 10 ms up to the rate `knee`."""
+    return lambda rate: Run(rate, np.full(100, 5.0 if rate <= knee else 50.0), False)
+
+
+@pytest.mark.parametrize("knee, start", [(1000, 100), (1000, 999), (1000, 50_000), (3, 2000)])
+def test_bisection_ends_within_five_percent_of_the_knee(knee, start):
+    result = goodput(at(knee), 10.0, start)
+    assert result["passed"] <= knee < result["failed"] <= 1.05 * result["passed"] + 1e-9
+
+
+def test_no_rate_passes_where_the_bound_is_out_of_reach():
+    assert goodput(at(0), 10.0, 100.0)["passed"] is None
+
+
+def test_the_last_quarter_must_keep_the_bound_too():
+    latency = np.full(1000, 1.0)
+    latency[-6:] = 20.0
+    assert np.quantile(latency, 0.99) <= 10 and not Run(1.0, latency, False).keeps(10.0)
+    latency[-6:] = 1.0
+    latency[:6] = 20.0
+    assert Run(1.0, latency, False).keeps(10.0) and not Run(1.0, latency, True).keeps(10.0)
+
+
+def test_a_growing_queue_is_not_a_noisy_one():
+    random = np.random.default_rng(0)
+    noisy = random.exponential(5.0, 400)
+    assert not grew(noisy) and grew(np.linspace(1, 200, 400) + noisy)
+
+
+def packages(root, *microjoules):
+    for number, value in enumerate(microjoules):
+        (root / f"intel-rapl:{number}" / f"intel-rapl:{number}:0").mkdir(parents=True, exist_ok=True)
+        (root / f"intel-rapl:{number}" / "energy_uj").write_text(f"{value}\n")
+        (root / f"intel-rapl:{number}:0").mkdir(exist_ok=True)  # a part of the package, which counts it already
+        (root / f"intel-rapl:{number}:0" / "energy_uj").write_text("7000000\n")
+
+
+def test_rapl_sums_packages_and_not_their_parts(tmp_path):
+    assert device.rapl_joules(tmp_path) is None
+    packages(tmp_path, 2_500_000, 1_000_000)
+    assert device.rapl_joules(tmp_path) == 3.5
+    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    assert device.rapl_joules(tmp_path) is None, "unreadable, as on most machines"
+
+
+def test_energy_between_two_readings():
+    assert device.difference(1.0, 3.0) == 2.0
+    assert np.isnan(device.difference(None, 3.0)) and np.isnan(device.difference(3.0, 1.0)), "a counter that wrapped"
+
+
+def test_an_answer_keeps_the_stages_that_its_system_booked():
+    serving = server({"a": Spinner()}, rate=500.0)
+    assert np.allclose(serving.traces["a"].stage_level1_ms, 1e-3)
