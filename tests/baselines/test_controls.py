@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tabi_bench.evaluation.targets import Target
 
 from baselines.controls import Oracle, RandomRouting, least_rerouting, onward_shares
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.config import ControlConfig, read_file
 from tabi_bench.evaluation.metrics import score
+from tabi_bench.planning.targets import Target
 from tabi_bench.system import PlanError
 from tests.cascade.ladder import as_plan, build
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tabi_bench.cascade.plans import Point
-from tabi_bench.cascade.search import search
-from tabi_bench.evaluation.targets import Target
 
+from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.system import Cascade, NoAnswer, Reading
 from tabi_bench.config import read_file
 from tabi_bench.engines.base import Output
+from tabi_bench.planning.search import search
+from tabi_bench.planning.targets import Target
 from tabi_bench.system import FoldPlan, PlanError
 from tests.cascade.ladder import as_plan, build
 
