@@ -1,38 +1,11 @@
-"""What is fitted on tune: temperature, vote weight, and a score's chance of agreement."""
+"""The chance that a score agrees with the largest model's: fitted on tune, by hand and on made-up doubts."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tabi_bench.cascade.calibration import fit_temperature, nll, vote_weight
 from tabi_bench.cascade.regression import Agreement, fit_agreement
-
-
-def test_nll_by_hand():
-    logits, labels = np.log([[3.0, 1.0], [1.0, 1.0]]), np.array([0, 1])
-    assert nll(logits, labels) == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2)
-    assert nll(2 * logits, labels, 2.0) == pytest.approx(nll(logits, labels))
-
-
-@given(st.integers(0, 1000), st.floats(0.2, 5.0))
-@settings(deadline=None, max_examples=30)
-def test_the_fitted_temperature_never_raises_the_nll_and_scales_with_the_logits(seed, scale):
-    random = np.random.default_rng(seed)
-    logits, labels = random.normal(size=(60, 3)), random.integers(0, 3, 60)
-    logits[np.arange(60), labels] += 1.5
-    fitted = fit_temperature(logits, labels)
-    assert nll(logits, labels, fitted) <= nll(logits, labels)
-    assert nll(scale * logits, labels, scale * fitted) == pytest.approx(nll(logits, labels, fitted))
-
-
-def test_a_score_votes_by_its_correlation_at_least_a_hundredth():
-    labels = np.array([1.0, 2.0, 3.0])
-    assert vote_weight(np.array([[2.0], [4.0], [6.0]]), labels) == pytest.approx(1.0)
-    assert vote_weight(np.array([[3.0], [2.0], [1.0]]), labels) == 0.01
-    assert vote_weight(np.ones((3, 1)), labels) == 0.01
 
 
 def test_agreement_by_hand():
