@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -64,7 +64,7 @@ def run_session(config: Config) -> list[Record]:
             log.info("already measured %s ago at commit %s; overwrite=true measures again", age(done[0]), commit)
             return done
         if config.prepare:
-            session.lab.outputs(_importance(config))
+            session.lab.outputs(_importance(session.config))
             log.info("prepared: models trained, their outputs cached; nothing was measured")
             return []
         with device.old_objects_frozen():
@@ -88,21 +88,13 @@ def _open(config: Config) -> Session:
     lab = Lab(task, zoo, engine, cache_dir, config.seed, config.scenario.profile_rounds)
     facts = device.describe(engine.device)
     contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine), facts["name"])
+    given = {}
+    if config.plan is not None:  # its options are those that it was made with
+        name = config.method.name
+        given[name], options = plan_file.given_plan(Path(config.plan), lab, systems[name], config.method)
+        config = replace(config, method=options, systems=config.systems | {name: options})
     ledger = Ledger(config, config_hash(config, list(systems), *contents), facts, engine.dtype)
-    return Session(config, systems, lab, ledger, _given_plan(config, systems, lab))
-
-
-def _given_plan(config: Config, systems: dict[str, type[System]], lab: Lab) -> dict[str, Plan]:
-    """The plan that `plan=path` names, by its method, refused before any work if it was made for something else."""
-    if config.plan is None:
-        return {}
-    path, method = Path(config.plan), config.method.name
-    plan = plan_file.load_plan(path)
-    current = plan_file.fingerprint(lab.task, lab.zoo, lab.engine) | {"method": method, "task": lab.task.name}
-    plan_file.check_plan(plan, path, current, len(lab.task.queries))
-    for fold in plan.folds:
-        systems[method].check_point(fold.point, lab.zoo.names)
-    return {method: plan}
+    return Session(config, systems, lab, ledger, given)
 
 
 def _importance(config: Config) -> list[str]:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from tabi_bench import registry
-from tabi_bench.config.fields import ConfigError, check_bounds
+from tabi_bench.config.fields import ConfigError, check_bounds, settings
 from tabi_bench.config.method import CascadeConfig, ControlConfig, MethodConfig
 from tabi_bench.config.session import Config
 from tabi_bench.config.task import TaskConfig
@@ -334,6 +334,8 @@ def _unread(config: Config) -> dict[str, str]:
         )
     if config.target.kind != "paper":
         found["task.paper_target"] = f"target.kind={config.target.kind}"
-    if config.plan is not None and isinstance(config.method, CascadeConfig):
-        found |= {f"method.{f.name}": "the plan holds it" for f in fields(CascadeConfig) if f.name not in NOT_SETTINGS}
+    if config.plan is not None:
+        free = (*NOT_SETTINGS, *config.method.read_when_served)
+        held = [name for name, _, _ in settings(config.method) if name.split(".")[0] not in free]
+        found |= {f"method.{name}": "the plan holds it" for name in held}
     return found
