@@ -123,6 +123,8 @@ def read(root: Path | str) -> Results:
     root = Path(root).expanduser()
     results = Results(root, [])
     for path in sorted(root.rglob("record.json")):
+        if path.parent.name.startswith("."):  # a killed process was still writing it
+            continue
         try:
             results.runs.append(Run(Record.load(path), path.parent))
         except (OSError, ValueError, TypeError) as error:
