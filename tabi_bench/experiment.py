@@ -114,7 +114,7 @@ def _measure(session: Session) -> list[Record]:
     plans = make_plans(config, session.systems, profile, made_for, session.given)
     traces = _serve(session, plans)
     lab.pruned.save()
-    warnings = implausible(profile)
+    warnings = [*lab.task.warnings, *implausible(profile)]
     measured = Measured(
         config, lab.task, profile, plans, traces, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
     )

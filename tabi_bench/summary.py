@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 def heading(found: list[Record]) -> str:
-    """Task, source, zoo, engine, device, target."""
+    """Task, source, zoo, engine, device, target; what speaks against the numbers below."""
     first = next((r for r in found if r.status == "ok"), found[0])
     lines = [f"{first.task} from source {first.source}, zoo {first.zoo}, engine {first.engine} on {first.device}"]
     if first.source == "generated":
@@ -32,7 +32,19 @@ def heading(found: list[Record]) -> str:
             first.target["kind"], "absolute"
         )
         lines.append(f"Target: {first.accuracy['metric']} {first.target['value']:.4f} ({kind}), same for all systems.")
-    return "\n".join(lines)
+    lines += dict.fromkeys(f"Warning: {warning}" for record in found for warning in record.warnings)
+    return "\n".join([*lines, *_contradictions(found)])
+
+
+def _contradictions(found: list[Record]) -> list[str]:
+    """Live answers that are not those of the profile, though they lie at no threshold and between no two labels."""
+    counts = {r.method: r.details["replay"] for r in found if "replay" in r.details}
+    return [
+        f"Warning: {method}: {count['unexplained']} of {count['compared']} live answers contradict the profile behind "
+        "its plan. Something changed in between, or a cache is damaged: move cache_dir away and measure again."
+        for method, count in counts.items()
+        if count["unexplained"]
+    ]
 
 
 def rows(found: list[Record]) -> list[list[str]]:
