@@ -181,6 +181,10 @@ def test_the_controls_of_a_session_search_once(planned, monkeypatch):
     assert len(searched) == 1
     Oracle.plan(profile, Target.of(profile, "relative", None, 0.1, 0.0), _control("oracle"))
     assert len(searched) == 2, "another target is another search"
+    part = profile.view(np.arange(40))
+    for kind in (Oracle, RandomRouting):
+        kind.plan(part, replace(target.view(np.arange(40)), value=target.value), _control(kind.name))
+    assert len(searched) == 3, "other rows are another search"
 
 
 def test_the_reference_again_is_the_references_code_on_models_of_its_own():

@@ -14,6 +14,7 @@ import pytest
 from tabi_bench.planning.plan_file import save_plan
 from tabi_bench.records import store
 from tabi_bench.records.store import check_writable, finished, write_run
+from tabi_bench.report.reading import read as results_below
 from tests.processes import start
 from tests.records.samples import KEY, SESSION, plan, record, trace
 
@@ -94,6 +95,12 @@ def test_killed_at_any_step_nothing_is_lost(folder, before):
     assert outcomes[0] == before and outcomes[-1] == 2.0
     switch = outcomes.index(2.0)
     assert outcomes == [before] * switch + [2.0] * (len(outcomes) - switch), "first the old run, then the new one"
+
+
+def test_what_a_killed_writer_left_is_no_result_of_its_own(folder):
+    write(folder)
+    shutil.copytree(folder, folder.with_name(f".{folder.name}.new"))
+    assert [run.record.run_id for run in results_below(folder.parent).runs] == [folder.name]
 
 
 @pytest.mark.parametrize("broken", ["save_plan", "to_parquet", "save", "rename"])
