@@ -51,11 +51,11 @@ def test_curves_start_and_end_where_the_models_stand(run):
 def test_break_even(run):
     _, profile = run
     table = derived.break_even(profile)
-    assert (table.infaas_ms.iloc[0], table.infaas.iloc[0]) == (10.0, "large")
+    assert (table.single_ms.iloc[0], table.single.iloc[0]) == (10.0, "large")
     assert table.target.diff().iloc[1:].lt(0).all()
-    for column in ("infaas_ms", "cascade_ms"):
+    for column in ("single_ms", "cascade_ms"):
         assert table[column].dropna().diff().iloc[1:].le(1e-12).all(), "a lower target never costs more"
-    assert np.isfinite(table.cascade_ms.iloc[-1]) and table.cascade_ms.iloc[-1] < table.infaas_ms.iloc[0]
+    assert np.isfinite(table.cascade_ms.iloc[-1]) and table.cascade_ms.iloc[-1] < table.single_ms.iloc[0]
 
 
 def test_calibration_of_the_sample(run):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from report_samples import record, write
 
-from tabi_bench.report.reading import Run, Setting, frame, newest, read, reduction, sessions
+from tabi_bench.report.fields import frame
+from tabi_bench.report.reading import Problems, Run, Setting, newest, read, reduction, sessions
 
 
 def test_round_trip(results):
@@ -68,4 +69,4 @@ def test_a_slug_fit_for_file_names(results):
     assert read(results).settings()[0].slug == "generated-tiny-eager-float32-some"
     gpu = Setting("local", "minilm", "graph", "float16", "NVIDIA H100 80GB HBM3")
     assert gpu.slug == "local-minilm-graph-float16-h100-80gb"
-    assert isinstance(Run(record("tabi"), results).setting, Setting)
+    assert isinstance(Run(record("tabi"), results, Problems(results)).setting, Setting)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from report_samples import record, write
 
-from tabi_bench.report import tables
+from tabi_bench.report.from_records import headline
 from tabi_bench.report.reading import by_seed, newest, read, sessions
 from tabi_bench.report.slim import slim
+from tabi_bench.report.tables import Tables
 
 LATER = {"dtype": "float32", "commit": "def4567890", "time": "2026-02-01T00:00:00+00:00"}
 
@@ -37,7 +38,7 @@ def folder(tmp_path):
 def built(root):
     results = read(root)
     (setting,) = results.settings()
-    return tables.build(results, setting)
+    return Tables(results, setting).build()
 
 
 def ids(found):
@@ -78,7 +79,7 @@ def test_the_spread_by_hand(folder):
         "task": "sst2",
         "engine": "eager",
         "margin SE": "0.5",
-        "systems": "tabi vs infaas",
+        "systems": "Tabi vs INFaaS",
         "seed 0: less %": "40.0 [39.0, 41.0]",
         "seed 0: early %": "60",
         "seed 0: score, points": "-1.0",
@@ -94,7 +95,7 @@ def test_the_spread_by_hand(folder):
 
 
 def test_the_headline_is_of_the_lowest_seed_with_the_spread_beside_it(folder):
-    table = tables.headline(read(folder))
+    table = headline(read(folder))
     text = table.text().set_index("task")
     assert text.loc["sst2", "eager: less than INFaaS %"].startswith("40.0")
     assert text["eager: spread over seeds"].loc[["sst2", "rte"]].tolist() == ["6.0", "–"]
@@ -103,7 +104,7 @@ def test_the_headline_is_of_the_lowest_seed_with_the_spread_beside_it(folder):
 
 def test_one_seed_has_no_spread(results):
     assert "seeds" not in built(results)
-    assert not [c.header for c in tables.headline(read(results)).columns if "seeds" in c.header]
+    assert not [c.header for c in headline(read(results)).columns if "seeds" in c.header]
 
 
 def test_the_slim_copy_keeps_every_seed(folder, tmp_path_factory):
