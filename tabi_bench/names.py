@@ -5,7 +5,7 @@ A method that is not here (a plug-in) is printed by its own name, after the othe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 TASKS = ("sst2", "mnli", "rte", "qqp", "mrpc", "cola", "qnli", "stsb", "massive", "clinc")  # the paper's order
 INFAAS, COCKTAIL, DEEBERT, TABI, TABI3 = "infaas", "cocktail", "deebert", "tabi", "tabi3"
@@ -29,7 +29,7 @@ def printed(method: str) -> str:
     return SYSTEMS.get(method, method)
 
 
-def place(order: Sequence[str], name: str) -> tuple[int, str]:
+def place(order: Iterable[str], name: str) -> tuple[int, str]:
     """A key to sort by: names in their order, unknown ones after them by the alphabet."""
-    order = list(order)
-    return (order.index(name) if name in order else len(order), name)
+    known = list(order)
+    return (known.index(name) if name in known else len(known), name)

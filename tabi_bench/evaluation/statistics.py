@@ -64,8 +64,9 @@ def resampled(
     """
     rng, known = np.random.default_rng(seed), metric_of(metric)
     rows = np.stack([np.asarray(labels), *map(np.asarray, predictions)], axis=1)
+    cells, sizes = rows, np.ones(len(rows), np.int64)
     if known.regression:
-        cells, sizes = rows, np.ones(len(rows))
+        pass  # each row stands for itself
     elif metric == "accuracy":  # fewer cells: only which systems are right counts
         right = (rows == rows[:, :1]).astype(np.int64)
         cells, sizes = np.unique(right, axis=0, return_counts=True)
@@ -123,7 +124,7 @@ def outcome(measured: Interval, target: float) -> str:
     """met (the point reaches the target) | within noise (its interval contains it) | missed."""
     if measured.value >= target - 1e-12:  # a score may equal its target up to rounding
         return "met"
-    return "within noise" if measured.high >= target else "missed"
+    return "within noise" if measured.high is not None and measured.high >= target else "missed"
 
 
 # --- latencies --------------------------------------------------------------------------------------------------------
@@ -162,7 +163,8 @@ def latency_reduction(ours: np.ndarray, reference: np.ndarray, blocks: np.ndarra
 
     ours, reference: (N,) ms of the same queries in served order; blocks: (N,) number of the interleaved block.
     """
-    ratio, half = ratio_of_totals(*_block_totals(blocks, ours, reference), level)
+    above, below = _block_totals(blocks, ours, reference)
+    ratio, half = ratio_of_totals(above, below, level)
     return _interval(100 * (1 - ratio), 100 * half, len(ours))
 
 

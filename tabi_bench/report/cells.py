@@ -119,12 +119,14 @@ def word(key: str, header: str, measured: bool = False) -> Column:
     return Column(header, lambda line: NONE if absent(line.get(key)) else str(line[key]), measured)
 
 
-def number(key: str, header: str, digits: int = 2, factor: float = 1.0, measured: bool = True, sign: bool = False):
+def number(
+    key: str, header: str, digits: int = 2, factor: float = 1.0, measured: bool = True, sign: bool = False
+) -> Column:
     """A number, with its interval [key_low, key_high] where the row has one."""
     form = f"{'+' if sign else ''}.{digits}f"
 
     def render(line: Row) -> str:
-        value, low, high = (line.get(key + end) for end in ("", "_low", "_high"))
+        value, low, high = (line.get(key + end, np.nan) for end in ("", "_low", "_high"))
         if absent(value):
             return NONE
         text = format(factor * value, form)

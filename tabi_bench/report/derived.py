@@ -84,8 +84,19 @@ def oracle_share(profile: Profile, tabi: Plan, reference: Plan) -> float | None:
     first_ms, later_ms = queries.small_ms.mean(), queries.large_ms.to_numpy()
     ours = first_ms + (on * later_ms).mean()
     best = first_ms + later_ms[order[:count]].sum() / len(queries)
-    alone = routed(profile, reference).small_ms.mean()
-    return float((alone - ours) / (alone - best)) if best < alone * (1 - 1e-9) else None
+    _, reference_ms = alone(profile, reference)
+    saved = reference_ms - best
+    return float((reference_ms - ours) / saved) if saved > 1e-9 * reference_ms else None
+
+
+def alone(profile: Profile, plan: Plan) -> tuple[float, float]:
+    """Score and mean latency (ms) of each fold's first model on the rows that the fold serves, replayed."""
+    folds, n = plan.fold_of(profile.rows), len(profile.rows)
+    predictions, ms = np.empty(n), np.empty(n)
+    for k, fold in enumerate(plan.folds):
+        model, at = profile.models[fold.point["models"][0]], folds == k
+        predictions[at], ms[at] = predictions_from(model.logits[at]), model.latency(model.tokens[at])
+    return score(profile.metric, profile.labels, predictions), float(ms.mean())
 
 
 def threshold_curve(metric: str, queries: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +104,7 @@ def threshold_curve(metric: str, queries: pd.DataFrame) -> pd.DataFrame:
     taus = np.unique(np.nanquantile(queries.confidence, np.linspace(0, 1, GRID)))
     points = []
     for tau in [*taus, np.nextafter(taus[-1], 2.0)]:
-        on = rules.reroute(queries.confidence.to_numpy(), tau)
+        on = np.asarray(rules.reroute(queries.confidence.to_numpy(), tau))
         answers = np.where(on, queries.both, queries.small)
         mean_ms = float((queries.small_ms + on * queries.large_ms).mean())
         points.append({"tau": tau, "share": on.mean(), "score": score(metric, queries.label, answers)})

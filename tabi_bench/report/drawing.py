@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 import seaborn
@@ -21,30 +21,7 @@ from tabi_bench import names
 
 ONE_COLUMN, TWO_COLUMNS = 3.35, 7.0  # inches
 COLUMNS = 5  # panels beside each other at most
-STYLE = {
-    **seaborn.axes_style("ticks"),
-    "font.size": 7,
-    "axes.labelsize": 7,
-    "axes.titlesize": 7.5,
-    "xtick.labelsize": 6,
-    "ytick.labelsize": 6,
-    "legend.fontsize": 6.5,
-    "font.family": "DejaVu Sans",
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.5,
-    "axes.grid": True,
-    "grid.color": "0.92",
-    "grid.linewidth": 0.5,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-    "text.parse_math": False,  # a name may hold a dollar
-    "svg.fonttype": "none",
-    "svg.hashsalt": "tabi-bench",  # the same file every time
-    "path.simplify_threshold": 0.5,
-}
+STYLE = str(Path(__file__).with_name("paper.mplstyle"))
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}}
 _BLIND = seaborn.color_palette("colorblind").as_hex()
 # Told apart by marker and line as well as by colour, so that a print in grey can be read.
@@ -99,7 +76,7 @@ class Drawing:
         logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for every glyph table otherwise
         logging.getLogger("matplotlib").setLevel(logging.WARNING)
         picture = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.style.context(STYLE):
             figure = self.draw()
             width = int(27 * figure.get_figwidth())
             source = "\n".join(line for part in (self.note, self.provenance) for line in textwrap.wrap(part, width))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from tabi_bench.names import LEVELS
-from tabi_bench.report.reading import Run
+
+if TYPE_CHECKING:
+    from tabi_bench.report.reading import Run
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
-Field = tuple[str, Callable[[Run], Any]]
+Field = tuple[str, "Callable[[Run], Any]"]
 
 
 def text(meaning: str, key: str) -> Field:

@@ -95,7 +95,7 @@ def _forest(tables: Tables, name: str, row: str = "task", hue: str = "system") -
     """Reduction against INFaaS, and score minus target, with intervals; the paper's reductions as open diamonds."""
     table = tables.get(name)
     data = _ok(table)
-    if data.empty or data.reduction_pct.isna().all():
+    if table is None or data.empty or data.reduction_pct.isna().all():
         return None
     drawn = data.assign(row=data[row], hue=data[hue])
     for end in ("", "_low", "_high"):
@@ -104,12 +104,8 @@ def _forest(tables: Tables, name: str, row: str = "task", hue: str = "system") -
     rows = list(dict.fromkeys(drawn.row))
     hues = _systems(drawn.hue) if hue == "system" else list(dict.fromkeys(drawn.hue))
     printed = "paper_reduction_vs_infaas_pct"
-    columns = [
-        "row",
-        "hue",
-        *(f"{k}{end}" for k in ("reduction_pct", "margin") for end in ("", "_low", "_high")),
-        printed,
-    ]
+    columns = ["row", "hue", *(f"{k}{end}" for k in ("reduction_pct", "margin") for end in ("", "_low", "_high"))]
+    columns += [printed]
 
     def draw() -> Figure:
         figure = Figure(figsize=(TWO_COLUMNS, 0.9 + 0.1 * len(rows) * max(len(hues), 2)), layout="constrained")
@@ -153,7 +149,7 @@ def all_systems(tables: Tables) -> Drawing | None:
     """Score against mean latency of every system, with intervals; the target as a line."""
     table = tables.get("all_systems")
     data = _ok(table)
-    if data.empty:
+    if table is None or data.empty:
         return None
     keys = [f"{key}{end}" for key in ("mean_ms", "score") for end in ("", "_low", "_high")]
     drawn = data[["task", "system", "target", *keys]]
@@ -175,14 +171,15 @@ STAGES = ("tokenise", "level1", "decide", "prune", "level2", "level3", "members"
 
 def latency(tables: Tables) -> Drawing | None:
     """Mean latency of INFaaS, Cocktail and Tabi, stacked from its stages, with its interval."""
-    data = _ok(tables.get("main"))
+    table = tables.get("main")
+    data = _ok(table)
     runs = {run.record.run_id: run.record for run in tables.results.pick(tables.setting, "main_table", "adhoc")}
     keys = ["task", "system", "mean_ms", "mean_ms_low", "mean_ms_high"]
     stages = [
         {key: cells[key] for key in keys} | runs[cells["run_id"]].breakdown_ms for cells in data.to_dict("records")
     ]
     drawn = pd.DataFrame(stages)
-    if set(drawn) <= set(keys):
+    if table is None or set(drawn) <= set(keys):
         return None
     others = [c for c in drawn if c not in (*keys, *STAGES)]
     order = [c for c in (*STAGES[:-1], *others, STAGES[-1]) if c in drawn]
@@ -195,8 +192,7 @@ def latency(tables: Tables) -> Drawing | None:
         labels = systems if tasks.index(task) % COLUMNS == 0 else [""] * len(systems)
         axes[0].set_yticks(range(len(systems)), labels)
 
-    note = _missing(tables, tasks, "not in this preset", tables.get("main"))
-    kept = {"provenance": tables.get("main").provenance, "note": note}
+    kept = {"provenance": table.provenance, "note": _missing(tables, tasks, "not in this preset", table)}
     return _by_task("latency", "Mean latency by stage", drawn, plot, ("mean ms", ""), height=1.3, **kept)
 
 
@@ -243,10 +239,11 @@ def models(tables: Tables) -> Drawing | None:
 
 def pruning(tables: Tables) -> Drawing | None:
     """alpha against words pruned; words pruned against score and the large model's time, with the controls."""
-    data = _ok(tables.get("pruning"))
+    table = tables.get("pruning")
+    data = _ok(table)
     if "rerouted" in data:
         data = data[data.rerouted != 0]  # where nothing is re-routed, nothing was pruned
-    if data.empty:
+    if table is None or data.empty:
         return None
     keys = ["task", "control", "alpha", "words_pruned_share", "score", "score_low", "score_high", "large_ms", "mean_ms"]
     drawn = data.reindex(columns=keys)
@@ -274,28 +271,21 @@ def pruning(tables: Tables) -> Drawing | None:
         return figure
 
     note = _missing(tables, drawn.task, "nothing was re-routed, or not in this preset")
-    return Drawing("pruning", "Word pruning", drawn, draw, tables.get("pruning").provenance, note)
+    return Drawing("pruning", "Word pruning", drawn, draw, table.provenance, note)
 
 
 def tail(tables: Tables) -> Drawing | None:
     """Share of queries slower than x, per task and system."""
     candidates = newest(sessions(tables.results.pick(tables.setting, "main_table", "all_systems", "adhoc")))
     strict = [session for session in candidates if first(session).margin_se != 0]
-    runs = [run for session in strict for run in session.values() if run.trace is not None]
+    slower, parts, runs = np.maximum(1 - QUANTILES, 5e-4), [], []
+    for run in (run for session in strict for run in session.values()):
+        if (trace := run.whole) is not None:
+            runs.append(run)
+            cells = {"task": run.record.task, "system": names.printed(run.record.method), "slower": slower}
+            parts.append(pd.DataFrame(cells | {"ms": np.quantile(trace.latency_ms, QUANTILES)}))
     if not runs:
         return None
-    slower = np.maximum(1 - QUANTILES, 5e-4)
-    parts = [
-        pd.DataFrame(
-            {
-                "task": run.record.task,
-                "system": names.printed(run.record.method),
-                "slower": slower,
-                "ms": np.quantile(run.trace.latency_ms, QUANTILES),
-            }
-        )
-        for run in runs
-    ]
     drawn = pd.concat(parts, ignore_index=True)
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
@@ -329,9 +319,12 @@ def _ticks(span: float) -> tuple[float, ...]:
 
 def _routed(tables: Tables, several: bool = False) -> list[tuple[Session, Profile, pd.DataFrame]]:
     """Sessions whose Tabi has a confidence on profiled outputs (and several levels in both folds), a row per query."""
-    candidates = [(s, p, routed(tables.results, s, p)) for s, p in profiled(tables.results, tables.setting)]
-    known = [part for part in candidates if part[2] is not None]
-    return [part for part in known if not several or (part[2].levels > 1).all()]
+    parts = []
+    for session, profile in profiled(tables.results, tables.setting):
+        queries = routed(tables.results, session, profile)
+        if queries is not None and (not several or (queries.levels > 1).all()):
+            parts.append((session, profile, queries))
+    return parts
 
 
 def _kept(tables: Tables, parts: list[tuple], why: str) -> Row:
@@ -352,7 +345,7 @@ def threshold(tables: Tables) -> Drawing | None:
     chosen = {p.task: queries.groupby("fold").tau.first().tolist() for _, p, queries in parts}
     drawn["chosen"] = [" / ".join(f"{tau:.4f}" for tau in chosen[task]) for task in drawn.task]
     targets = {p.task: s[names.TABI].record.target["value"] for s, p, _ in parts}
-    alone = {p.task: _alone(tables, s, p) for s, p, _ in parts}
+    alone = {p.task: _alone(s, p) for s, p, _ in parts}
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
         for one, key, factor in zip(axes, ("score", "mean_ms", "share"), (100, 1, 100), strict=True):
@@ -372,13 +365,13 @@ def threshold(tables: Tables) -> Drawing | None:
     )
 
 
-def _alone(tables: Tables, session: Session, profile: Profile) -> list[float]:
+def _alone(session: Session, profile: Profile) -> list[float]:
     """INFaaS's score (%) and mean latency (ms), replayed; empty without its plan."""
     infaas = session.get(names.INFAAS)
     if infaas is None or infaas.plan is None:
         return []
-    queries = derived.routed(profile, infaas.plan)
-    return [100 * derived.score(profile.metric, queries.label, queries.small), queries.small_ms.mean()]
+    score, ms = derived.alone(profile, infaas.plan)
+    return [100 * score, ms]
 
 
 def break_even(tables: Tables) -> Drawing | None:

@@ -58,18 +58,10 @@ def models(results: Results, setting: Setting) -> Table | None:
             cells["front"] = "yes" if cells["score"] > best else None
             best = max(best, cells["score"])
         lines += of_task
-    columns = [
-        TASK,
-        word("model", "model"),
-        number("params_millions", "params M", 1),
-        number("layers", "layers", 0),
-        number("mean_ms", "mean ms"),
-        SCORE,
-        word("front", "on the front"),
-        number("paper_params_millions", "paper: params M", 0),
-        number("paper_latency_ms", "paper: ms", 0),
-        number("paper_accuracy_pct", "paper: score %", 1),
-    ]
+    columns = [TASK, word("model", "model"), number("params_millions", "params M", 1), number("layers", "layers", 0)]
+    columns += [number("mean_ms", "mean ms"), SCORE, word("front", "on the front")]
+    columns += [number("paper_params_millions", "paper: params M", 0), number("paper_latency_ms", "paper: ms", 0)]
+    columns += [number("paper_accuracy_pct", "paper: score %", 1)]
     note = (
         "Profiled, not served: full text, one query at a time, mean over the validation split. On the front: no other "
         "model is as fast and scores as high."
@@ -98,16 +90,9 @@ def break_even(results: Results, setting: Setting) -> Table | None:
     if data.empty:
         return None
     data["reduction_pct"] = 100 * (1 - data.cascade_ms / data.single_ms)
-    columns = [
-        TASK,
-        percent("slack", "below the best model, points", 2),
-        percent("target", "target %"),
-        number("single_ms", "one model ms"),
-        word("single", "which"),
-        number("cascade_ms", "two levels ms"),
-        word("cascade", "their models"),
-        number("reduction_pct", "two levels vs one %", 1),
-    ]
+    columns = [TASK, percent("slack", "below the best model, points", 2), percent("target", "target %")]
+    columns += [number("single_ms", "one model ms"), word("single", "which"), number("cascade_ms", "two levels ms")]
+    columns += [word("cascade", "their models"), number("reduction_pct", "two levels vs one %", 1)]
     notes = [IN_SAMPLE, *(_pays(task, of_task) for task, of_task in data.groupby("task", sort=False))]
     return make_table("break_even", "Break-even", data.to_dict("records"), columns, read_by(chosen), notes)
 
@@ -115,14 +100,8 @@ def break_even(results: Results, setting: Setting) -> Table | None:
 def break_even_pairs(results: Results, setting: Setting) -> Table | None:
     """The re-route share above which each pair loses to its large model, and the targets at which it wins."""
     chosen = profiled(results, setting)
-    columns = [
-        TASK,
-        word("small", "small"),
-        word("large", "large"),
-        percent("share", "loses above, % re-routed"),
-        percent("above", "wins above target %", 2),
-        percent("upto", "up to target %", 2),
-    ]
+    columns = [TASK, word("small", "small"), word("large", "large"), percent("share", "loses above, % re-routed")]
+    columns += [percent("above", "wins above target %", 2), percent("upto", "up to target %", 2)]
     notes = [IN_SAMPLE, "No target: another model is always faster."]
     lines = _by_task(chosen, by_pair).to_dict("records")
     return make_table("break_even_pairs", "Break-even by pair", lines, columns, read_by(chosen), notes)
@@ -154,15 +133,9 @@ def calibration(results: Results, setting: Setting) -> Table | None:
             cells = {"task": profile.task, "session_id": first(session).record.session_id}
             cells["model"] = ", ".join(dict.fromkeys(point["models"][0] for point in points))
             lines.append(cells | _calibration(points, routed(results, session, profile)))
-    columns = [
-        TASK,
-        word("model", "level 1"),
-        word("temperature", "T by fold"),
-        percent("ece_before", "ECE before %", 2),
-        percent("ece_after", "ECE after %", 2),
-        number("auroc", "AUROC", 3),
-        number("n", "queries", 0),
-    ]
+    columns = [TASK, word("model", "level 1"), word("temperature", "T by fold")]
+    columns += [percent("ece_before", "ECE before %", 2), percent("ece_after", "ECE after %", 2)]
+    columns += [number("auroc", "AUROC", 3), number("n", "queries", 0)]
     note = (
         "15 bins of equal width. AUROC: how well confidence ranks right above wrong answers; for scores, agreement "
         "with the large model on tune (below 0.6, routing is near random)."

@@ -46,7 +46,7 @@ def main(results: Results, setting: Setting) -> Table | None:
     lines = side_by_side(chosen)
     shares = {run.record.run_id: replayed_share(results, s) for s in chosen if (run := s.get(names.TABI))}
     for cells in lines:
-        cells["oracle_share"] = shares.get(cells.get("run_id"))
+        cells["oracle_share"] = shares.get(cells.get("run_id", ""))
     columns = [
         percent("oracle_share", "of the oracle's %, replayed", 0, measured=False)
         if column.header == "of the oracle's %"
@@ -71,13 +71,10 @@ def aa(results: Results, setting: Setting) -> Table | None:
     labels = dict.fromkeys(cells["label"] for cells in every)
     lines = [{"label": label, **summary_of_again(again(results, setting, label))} for label in labels]
     lines += [{"label": "all", **summary_of_again(every)}] if len(lines) > 1 else []
-    columns = [
-        word("label", "preset"),
-        number("sessions", "sessions", 0),
-        number("zero", "intervals that contain zero", 0),
-        number("mean_pct", "mean reduction %", 2, sign=True),
-        number("median_width", "median width, points", 1),
-    ]
+    columns = [word("label", "preset"), number("sessions", "sessions", 0)]
+    columns += [number("zero", "intervals that contain zero", 0)]
+    columns += [number("mean_pct", "mean reduction %", 2, sign=True)]
+    columns += [number("median_width", "median width, points", 1)]
     note = (
         "The session's reference served a second time, by models of its own: any reduction is noise. About 95 % of the "
         "intervals contain zero if they hold."
@@ -90,24 +87,15 @@ def seeds(results: Results, setting: Setting) -> Table | None:
     """What other seeds of the same sessions gave, and how far apart they lie."""
     candidates = sessions(results.pick(setting, "main_table", "adhoc"))
     lines = seed_lines(candidates)
-    columns = [
-        TASK,
-        word("engine", "engine"),
-        number("margin_se", "margin SE", 1, measured=False),
-        word("pair", "systems"),
-    ]
+    columns = [TASK, word("engine", "engine"), number("margin_se", "margin SE", 1, measured=False)]
+    columns += [word("pair", "systems")]
     for seed in by_seed(candidates):
-        columns += [
-            number(f"{seed} reduction_pct", f"seed {seed}: less %", 1),
-            percent(f"{seed} returned_early", f"seed {seed}: early %", 0),
-            percent(f"{seed} difference", f"seed {seed}: score, points"),
-            word(f"{seed} outcome", f"seed {seed}: target"),
-        ]
-    columns += [
-        number("reduction_pct_spread", "less %: spread", 1),
-        percent("returned_early_spread", "early %: spread", 0),
-        percent("difference_spread", "score: spread"),
-    ]
+        columns += [number(f"{seed} reduction_pct", f"seed {seed}: less %", 1)]
+        columns += [percent(f"{seed} returned_early", f"seed {seed}: early %", 0)]
+        columns += [percent(f"{seed} difference", f"seed {seed}: score, points")]
+        columns += [word(f"{seed} outcome", f"seed {seed}: target")]
+    columns += [number("reduction_pct_spread", "less %: spread", 1)]
+    columns += [percent("returned_early_spread", "early %: spread", 0), percent("difference_spread", "score: spread")]
     note = (
         "Less: reduction of mean latency against the reference of the same session; score: beside the reference's. "
         "Spread: highest minus lowest over the seeds. A seed draws the training, the two folds and the order of the "
@@ -175,9 +163,9 @@ def _predicted(run: Run) -> float | None:
 
 def _changes(run: Run, tabi: Run) -> Row:
     """Change in percent of mean, median and p99 against Tabi of the same session."""
-    ours, theirs = run.record.latency_ms, tabi.record.latency_ms
-    keys = {"mean_ms": "mean", "p50": "p50", "p99": "p99"}
-    return {f"{k}_change": 100 * (ours[v] / theirs[v] - 1) for k, v in keys.items() if ours.get(v) and theirs.get(v)}
+    ours, theirs = row(run), row(tabi)
+    known = [key for key in ("mean_ms", "p50", "p99") if ours[key] and theirs[key]]
+    return {f"{key}_change": 100 * (ours[key] / theirs[key] - 1) for key in known}
 
 
 def ablation(results: Results, setting: Setting) -> Table | None:

@@ -29,9 +29,10 @@ def tail(results: Results, setting: Setting) -> Table | None:
 
 
 def _percentiles(run: Run) -> Row:
-    if not run.whole:
+    trace = run.whole
+    if trace is None:
         return {}
-    ms, rows, blocks = (run.trace[column].to_numpy() for column in ("latency_ms", "row", "block"))
+    ms, rows, blocks = (trace[column].to_numpy() for column in ("latency_ms", "row", "block"))
     cells: Row = {"queries": len(ms), "distinct": len(np.unique(rows)), "blocks": len(np.unique(blocks))}
     for key, q in QUANTILES.items():
         p = percentile(ms, q, blocks, rows)
@@ -50,20 +51,11 @@ def pruning(results: Results, setting: Setting) -> Table | None:
         cells = {**line(run, session), "control": run.option.get("pruning"), "alpha": scale}
         lines.append(cells | _large(run, session.get(names.INFAAS)))
     lines.sort(key=lambda cells: (cells["task"], names.place(["importance"], str(cells["control"])), cells["alpha"]))
-    columns = [
-        TASK,
-        word("control", "words dropped by"),
-        number("alpha", "alpha", 2, measured=False),
-        number("rerouted", "queries re-routed", 0),
-        percent("words_pruned_share", "words pruned %"),
-        SCORE,
-        OUTCOME,
-        MEAN,
-        AGAINST,
-        number("large_ms", "large model ms, re-routed"),
-        number("large_full_ms", "same queries, full text ms"),
-        number("large_faster_pct", "large model faster %", 1),
-    ]
+    columns = [TASK, word("control", "words dropped by"), number("alpha", "alpha", 2, measured=False)]
+    columns += [number("rerouted", "queries re-routed", 0), percent("words_pruned_share", "words pruned %"), SCORE]
+    columns += [OUTCOME, MEAN, AGAINST, number("large_ms", "large model ms, re-routed")]
+    columns += [number("large_full_ms", "same queries, full text ms")]
+    columns += [number("large_faster_pct", "large model faster %", 1)]
     notes = [
         f"Large model: only where at least {FEW} queries were re-routed; beside full text: where INFaaS of the same "
         "session runs the same large model."

@@ -22,6 +22,7 @@ from tabi_bench.names import AGAIN, SYSTEMS, TASKS, place
 from tabi_bench.planning.plan_file import load_plan
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
 from tabi_bench.records.record import Record
+from tabi_bench.report.fields import row
 from tabi_bench.system import Plan
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,11 @@ class Run:
         return self.record.config.get("method", {})
 
     @property
+    def details(self) -> dict[str, Any]:
+        """The record's, of any schema."""
+        return dict(self.record.details)
+
+    @property
     def time(self) -> str:
         return self.record.provenance.get("time", "")
 
@@ -130,10 +136,11 @@ class Run:
         return self.problems.read(self.folder / "plan.json", load_plan)
 
     @property
-    def whole(self) -> bool:
-        """Whether the trace holds every query, by block; slim copies keep some sessions' in part."""
+    def whole(self) -> pd.DataFrame | None:
+        """The trace if it holds every query, by block; slim copies keep some sessions' in part."""
         trace, served = self.trace, self.record.latency_ms.get("n")
-        return trace is not None and {"block", "row", "latency_ms"} <= set(trace) and len(trace) == served
+        known = trace is not None and {"block", "row", "latency_ms"} <= set(trace) and len(trace) == served
+        return trace if known else None
 
 
 Session = dict[str, Run]  # the runs of one session by method, the reference's second serving left out
@@ -170,8 +177,6 @@ class Results:
 
 def read(root: Path | str) -> Results:
     """Reads every record below `root`. Raises FileNotFoundError where there is none; damaged ones become problems."""
-    from tabi_bench.report.fields import row
-
     root = Path(root).expanduser()
     problems = Problems(root)
     runs = []
@@ -195,7 +200,8 @@ def _intervals_over_blocks(session: Session) -> None:
         if run.record.schema_version > 1 or not run.ok:
             continue
         latency, reference = run.record.latency_ms, run.record.reference
-        mean = mean_latency(run.trace.latency_ms, run.trace.block) if run.whole else None
+        trace = run.whole
+        mean = None if trace is None else mean_latency(trace.latency_ms, trace.block)
         latency["mean_low"], latency["mean_high"] = (mean.low, mean.high) if mean else (None, None)
         other = session.get(reference.get("method", ""))
         anew = reduction(run, other) if other else None
@@ -219,7 +225,8 @@ def load_profile(path: Path) -> Profile:
     models = {}
     for name, params, layers in zip(meta["models"], meta["params"], meta["layers"], strict=True):
         keys = ("latency_lengths", "latency_ms", "latency_ms_importance")
-        curve = LatencyCurve(*(arrays[f"{name}/{key}"] for key in keys), step=bool(arrays[f"{name}/step"]))
+        lengths, ms, ms_importance = (arrays[f"{name}/{key}"] for key in keys)
+        curve = LatencyCurve(lengths, ms, ms_importance, step=bool(arrays[f"{name}/step"]))
         logits, tokens = arrays[f"{name}/logits"].astype(np.float32), arrays[f"{name}/tokens"].astype(np.int64)
         if logits.shape[:1] != (n,) or tokens.shape != (n,):
             raise ValueError(f"{name} has outputs of {len(logits)} rows, the labels are {n}")
@@ -251,7 +258,7 @@ def newest(candidates: list[Session], variant: Callable[[Session], Hashable] = l
 
     Of a task's seeds only the lowest of which a session did not fail is read: nothing mixes seeds within a task.
     """
-    best: dict[Hashable, tuple] = {}
+    best: dict[tuple, tuple] = {}
     for session in _of_lowest_seed(candidates):
         run = first(session)
         cell = (run.record.task, tuple(session), run.margin_se, variant(session))
@@ -292,7 +299,8 @@ def reduction(ours: Run, other: Run) -> Interval | None:
     """
     if ours.record.session_id != other.record.session_id:
         raise ValueError(f"{ours.folder.name} and {other.folder.name} are of different sessions: no ratio of the two")
-    if not (ours.whole and other.whole and len(ours.trace) == len(other.trace)):
+    a, b = ours.whole, other.whole
+    if a is None or b is None or len(a) != len(b):
         return None
-    a, b = ours.trace.sort_values("position"), other.trace.sort_values("position")
+    a, b = a.sort_values("position"), b.sort_values("position")
     return latency_reduction(a.latency_ms.to_numpy(), b.latency_ms.to_numpy(), a.block.to_numpy())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from tabi_bench.report.cells import NONE, Column, Row, absent, number, percent, 
 from tabi_bench.report.fields import row
 from tabi_bench.report.reading import Results, Run, Session, Setting, by_seed, first, reduction
 
+T = TypeVar("T")
 TASK = word("task", "task")
 SYSTEM = word("system", "system")
 MARGIN = number("margin_se", "margin SE", 1, measured=False)
@@ -25,40 +27,24 @@ EARLY = percent("returned_early", "returned early %")
 def _against(line: Row) -> str:
     """The reduction against the session's reference, which is named where it is not INFaaS."""
     reference = line.get("reference")
-    if absent(reference):
+    if reference is None or absent(reference):
         return NONE
     other = "" if reference in (names.INFAAS, line["method"]) else f" vs {names.printed(reference)}"
     return number("reduction_pct", "", 1).render(line) + other
 
 
 AGAINST = Column("vs INFaaS %", _against)
-PAPER = [
-    number("paper_accuracy_pct", "paper: score %", 1, measured=False),
-    number("paper_latency_ms", "paper: ms", 1, measured=False),
-    number("paper_reduction_vs_infaas_pct", "paper: vs INFaaS %", 0, measured=False),
-    number("paper_reduction_vs_cocktail_pct", "paper: vs Cocktail %", 0, measured=False),
-]
-SIDE_BY_SIDE = [
-    TASK,
-    MARGIN,
-    SYSTEM,
-    SCORE,
-    TARGET,
-    OUTCOME,
-    percent("difference", "score vs INFaaS", measured=False),
-    MEAN,
-    number("p99", "p99 ms"),
-    AGAINST,
-    number("cocktail_pct", "vs Cocktail %", 1),
-    word("same_plan", "plan"),
-    EARLY,
-    percent("oracle_share", "of the oracle's %", measured=False),
-    percent("plain_score", "plain rule: score %", measured=False),
-    number("plain_reduction_pct", "plain rule: vs INFaaS %", 1, measured=False),
-    number("usd_per_1k", "$ / 1M", 2, factor=1e3),
-    number("throughput_qps", "queries / s", 1),
-    *PAPER,
-]
+PAPER = [number("paper_accuracy_pct", "paper: score %", 1, measured=False)]
+PAPER += [number("paper_latency_ms", "paper: ms", 1, measured=False)]
+PAPER += [number("paper_reduction_vs_infaas_pct", "paper: vs INFaaS %", 0, measured=False)]
+PAPER += [number("paper_reduction_vs_cocktail_pct", "paper: vs Cocktail %", 0, measured=False)]
+SIDE_BY_SIDE = [TASK, MARGIN, SYSTEM, SCORE, TARGET, OUTCOME]
+SIDE_BY_SIDE += [percent("difference", "score vs INFaaS", measured=False), MEAN, number("p99", "p99 ms"), AGAINST]
+SIDE_BY_SIDE += [number("cocktail_pct", "vs Cocktail %", 1), word("same_plan", "plan"), EARLY]
+SIDE_BY_SIDE += [percent("oracle_share", "of the oracle's %", measured=False)]
+SIDE_BY_SIDE += [percent("plain_score", "plain rule: score %", measured=False)]
+SIDE_BY_SIDE += [number("plain_reduction_pct", "plain rule: vs INFaaS %", 1, measured=False)]
+SIDE_BY_SIDE += [number("usd_per_1k", "$ / 1M", 2, factor=1e3), number("throughput_qps", "queries / s", 1), *PAPER]
 RULES = (
     "Score: accuracy, for cola Matthews and for stsb Pearson correlation, with 95 % intervals. Reductions are of mean "
     "latency, within one session, with intervals over its blocks. Margin SE: standard errors by which the target had "
@@ -84,13 +70,13 @@ def line(run: Run, session: Session) -> Row:
     if method == names.TABI:
         cells["oracle_share"] = _oracle_share(run, session.get(names.ORACLE))
     printed = paper.main_cell(run.record.task, method)
-    keys = ("accuracy_pct", "latency_ms", "printed_reduction_vs_infaas_pct", "printed_reduction_vs_cocktail_pct")
-    return cells | {f"paper_{key.removeprefix('printed_')}": printed.get(key) for key in keys}
+    shown = ("accuracy_pct", "latency_ms", "printed_reduction_vs_infaas_pct", "printed_reduction_vs_cocktail_pct")
+    return cells | {f"paper_{key.removeprefix('printed_')}": printed.get(key) for key in shown}
 
 
 def _name(run: Run) -> str:
     """The system, and for ensembles how its latency came about."""
-    measured = (run.record.details.get("system") or {}).get("measured")
+    measured = (run.details.get("system") or {}).get("measured")
     return names.printed(run.record.method) + (f" ({measured})" if measured else "")
 
 
@@ -117,20 +103,22 @@ def _deciding(run: Run) -> list[Row]:
 
 def _oracle_share(tabi: Run, oracle: Run | None) -> float | None:
     """As the oracle's record says, or (schema 1) as Tabi's does."""
-    of_oracle = (oracle.record.details.get("system") if oracle else None) or {}
-    return of_oracle.get("share", (tabi.record.details.get("oracle") or {}).get("share"))
+    of_oracle = (oracle.details.get("system") if oracle else None) or {}
+    return of_oracle.get("share", (tabi.details.get("oracle") or {}).get("share"))
 
 
 def replayed_share(results: Results, session: Session) -> float | None:
     """Tabi's share of the oracle's reduction, replayed on the session's profile."""
-    tabi, infaas = session.get(names.TABI), session.get(names.INFAAS)
-    profile = results.profile(tabi) if tabi else None
-    if profile is None or infaas is None or tabi.plan is None or infaas.plan is None:
+    if not {names.TABI, names.INFAAS} <= set(session):
+        return None
+    tabi, infaas = session[names.TABI], session[names.INFAAS]
+    profile = results.profile(tabi)
+    if profile is None or tabi.plan is None or infaas.plan is None:
         return None
     return derivable(results, tabi, derived.oracle_share, profile, tabi.plan, infaas.plan)
 
 
-def derivable(results: Results, run: Run, derive, *arguments):
+def derivable(results: Results, run: Run, derive: Callable[..., T], *arguments: Any) -> T | None:
     """What `derive` makes of a run's plan and its session's profile; None where the two do not fit, which is noted."""
     try:
         return derive(*arguments)

@@ -68,7 +68,7 @@ def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[st
         return written
     main, last = _over_settings(results)
     for entry in (*main.entries, *last.entries):
-        written += [] if entry.behind else entry.table.save(out)
+        written += entry.table.save(out) if entry.table and not entry.behind else []
     written += fields.write(results.runs, out)
     groups = [*([main] if main.entries else []), *sorted(groups, key=lambda group: -len(group.entries)), last]
     words = from_records.in_words(results)
@@ -105,7 +105,7 @@ def settings(results: Results, out: Path, written: list[Path], only: Collection[
 
 def _with_picture(entry: Entry, out: Path, path: str) -> Entry:
     svg = (out / path).read_bytes()
-    points = float(re.search(rb'width="([\d.]+)pt"', svg)[1])
+    points = float(re.findall(rb'width="([\d.]+)pt"', svg)[0])
     picture = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     return replace(entry, path=path, picture=picture, width=int(1.25 * points))
 
