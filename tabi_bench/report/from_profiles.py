@@ -59,7 +59,7 @@ def models(results: Results, setting: Setting) -> Table | None:
             best = max(best, cells["score"])
         lines += of_task
     columns = [TASK, word("model", "model"), number("params_millions", "params M", 1), number("layers", "layers", 0)]
-    columns += [number("mean_ms", "mean ms"), SCORE, word("front", "on the front")]
+    columns += [number("mean_ms", "mean ms", 3), SCORE, word("front", "on the front")]
     columns += [number("paper_params_millions", "paper: params M", 0), number("paper_latency_ms", "paper: ms", 0)]
     columns += [number("paper_accuracy_pct", "paper: score %", 1)]
     note = (
@@ -91,7 +91,7 @@ def break_even(results: Results, setting: Setting) -> Table | None:
         return None
     data["reduction_pct"] = 100 * (1 - data.cascade_ms / data.single_ms)
     columns = [TASK, percent("slack", "below the best model, points", 2), percent("target", "target %")]
-    columns += [number("single_ms", "one model ms"), word("single", "which"), number("cascade_ms", "two levels ms")]
+    columns += [number("single_ms", "one model ms", 3), word("single", "which"), number("cascade_ms", "two levels ms", 3)]
     columns += [word("cascade", "their models"), number("reduction_pct", "two levels vs one %", 1)]
     notes = [IN_SAMPLE, *(_pays(task, of_task) for task, of_task in data.groupby("task", sort=False))]
     return make_table("break_even", "Break-even", data.to_dict("records"), columns, read_by(chosen), notes)

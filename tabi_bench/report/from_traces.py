@@ -19,7 +19,7 @@ def tail(results: Results, setting: Setting) -> Table | None:
     """Percentiles, from the traces."""
     chosen = newest(sessions(results.pick(setting, "main_table", "all_systems", "adhoc")))
     lines = [{**line(run, session), **_percentiles(run)} for session in chosen for run in session.values()]
-    columns = [TASK, MARGIN, SYSTEM, MEAN, *(number(p, f"{p} ms") for p in QUANTILES)]
+    columns = [TASK, MARGIN, SYSTEM, MEAN, *(number(p, f"{p} ms", 3) for p in QUANTILES)]
     columns += [number("queries", "queries", 0), number("distinct", "distinct", 0), number("blocks", "blocks", 0)]
     note = (
         f"95 % intervals by a bootstrap of whole blocks, from {BLOCKS} blocks on; no p99 below {P99_QUERIES} queries. "
@@ -53,8 +53,8 @@ def pruning(results: Results, setting: Setting) -> Table | None:
     lines.sort(key=lambda cells: (cells["task"], names.place(["importance"], str(cells["control"])), cells["alpha"]))
     columns = [TASK, word("control", "words dropped by"), number("alpha", "alpha", 2, measured=False)]
     columns += [number("rerouted", "queries re-routed", 0), percent("words_pruned_share", "words pruned %"), SCORE]
-    columns += [OUTCOME, MEAN, AGAINST, number("large_ms", "large model ms, re-routed")]
-    columns += [number("large_full_ms", "same queries, full text ms")]
+    columns += [OUTCOME, MEAN, AGAINST, number("large_ms", "large model ms, re-routed", 3)]
+    columns += [number("large_full_ms", "same queries, full text ms", 3)]
     columns += [number("large_faster_pct", "large model faster %", 1)]
     notes = [
         f"Large model: only where at least {FEW} queries were re-routed; beside full text: where INFaaS of the same "

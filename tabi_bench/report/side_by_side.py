@@ -20,7 +20,7 @@ MARGIN = number("margin_se", "margin SE", 1, measured=False)
 SCORE = percent("score", "score %")
 TARGET = percent("target", "target %")
 OUTCOME = word("outcome", "outcome", measured=True)
-MEAN = number("mean_ms", "mean ms")
+MEAN = number("mean_ms", "mean ms", 3)
 EARLY = percent("returned_early", "returned early %")
 
 
@@ -39,7 +39,7 @@ PAPER += [number("paper_latency_ms", "paper: ms", 1, measured=False)]
 PAPER += [number("paper_reduction_vs_infaas_pct", "paper: vs INFaaS %", 0, measured=False)]
 PAPER += [number("paper_reduction_vs_cocktail_pct", "paper: vs Cocktail %", 0, measured=False)]
 SIDE_BY_SIDE = [TASK, MARGIN, SYSTEM, SCORE, TARGET, OUTCOME]
-SIDE_BY_SIDE += [percent("difference", "score vs INFaaS", measured=False), MEAN, number("p99", "p99 ms"), AGAINST]
+SIDE_BY_SIDE += [percent("difference", "score vs INFaaS", measured=False), MEAN, number("p99", "p99 ms", 3), AGAINST]
 SIDE_BY_SIDE += [number("cocktail_pct", "vs Cocktail %", 1), word("same_plan", "plan"), EARLY]
 SIDE_BY_SIDE += [percent("oracle_share", "of the oracle's %", measured=False)]
 SIDE_BY_SIDE += [percent("plain_score", "plain rule: score %", measured=False)]

@@ -129,7 +129,7 @@ def every_record(results: Results) -> Table:
     data["system"] = data.method.map(printed)
     columns = [word("time", "measured"), word("label", "preset"), word("task", "task"), word("system", "system")]
     columns += [word("engine", "engine"), number("seed", "seed", 0, measured=False), word("status", "status")]
-    columns += [percent("score", "score %"), number("mean_ms", "mean ms"), number("reduction_pct", "less %", 1)]
+    columns += [percent("score", "score %"), number("mean_ms", "mean ms", 3), number("reduction_pct", "less %", 1)]
     columns.append(word("session_id", "session"))
     note = "All fields of every record: records.csv and records.parquet; records.md says what they mean."
     return Table("every", "Every record", data.astype(object), columns, provenance(results.runs), [note])

@@ -22,7 +22,7 @@ def test_the_text_around_stays_and_a_second_time_changes_nothing(results):
     text = f"before\n<!-- table: main . | task, system, mean ms -->\nold\n{END}"
     text += f"between\n<!-- table: tail . -->\n{END}after\n"
     once = rewritten(text, results)
-    assert "| sst2 | Tabi | 6.00 |" in once and "old" not in once and "paper: ms" not in once
+    assert "| sst2 | Tabi | 6.000 |" in once and "old" not in once and "paper: ms" not in once
     assert all(f"\n{word}\n" in f"\n{once}" for word in ("before", "between", "after"))
     assert once.count("commit abc1234567") == 2, "each table keeps its line of provenance"
     assert rewritten(once, results) == once

@@ -81,9 +81,9 @@ def test_sessions_of_other_systems_add_rows_and_the_newest_speaks_for_a_system(t
     write(tmp_path, record("infaas", "new", **newer), record("cocktail", "new", **newer), profile=False)
     table = built(tmp_path)["main"]
     assert table.text()[["system", "mean ms"]].to_numpy().tolist() == [
-        ["INFaaS", "9.00"],
-        ["Cocktail", "9.00"],
-        ["Tabi", "6.00"],
+        ["INFaaS", "9.000"],
+        ["Cocktail", "9.000"],
+        ["Tabi", "6.000"],
     ]
     assert "sst2: rows of 2 sessions; compare their reductions, not their milliseconds." in table.notes
 
@@ -94,7 +94,7 @@ def test_a_failed_session_does_not_hide_an_older_good_one(tmp_path):
     names = ("infaas", "tabi", "cocktail")
     write(tmp_path, *(record(m, "new", run_id=f"f-{m}", **failed) for m in names), profile=False)
     text = built(tmp_path)["main"].text()
-    assert text[["system", "mean ms"]].to_numpy().tolist() == [["INFaaS", "10.00"], ["Cocktail", "–"], ["Tabi", "6.00"]]
+    assert text[["system", "mean ms"]].to_numpy().tolist() == [["INFaaS", "10.000"], ["Cocktail", "–"], ["Tabi", "6.000"]]
 
 
 # --- same plan --------------------------------------------------------------------------------------------------------

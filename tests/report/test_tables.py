@@ -30,7 +30,7 @@ def cell(table: Table, column: str, **where) -> str:
 
 def test_the_main_table(results):
     table = built(results)["main"]
-    assert cell(table, "mean ms", task="sst2", system="Tabi") == "6.00"
+    assert cell(table, "mean ms", task="sst2", system="Tabi") == "6.000"
     assert cell(table, "vs INFaaS %", task="sst2", system="Tabi") == "40.0"
     assert cell(table, "vs INFaaS %", task="sst2", system="INFaaS") == "–"
     assert cell(table, "vs Cocktail %", task="sst2", system="Tabi").startswith("25.0 [")
@@ -135,9 +135,9 @@ def test_tables_from_profiles(results):
     assert set(found) == {"main", "models", "tail", "break_even", "break_even_pairs", "calibration", "deferral"}
     pair = {"task": "sst2", "small": "small", "large": "large"}  # of 2 and 10 ms
     assert cell(found["break_even_pairs"], "loses above, % re-routed", **pair) == "80.0"
-    assert cell(found["models"], "mean ms", task="sst2", model="large") == "10.00"
+    assert cell(found["models"], "mean ms", task="sst2", model="large") == "10.000"
     assert found["calibration"].text()["T by fold"].tolist() == ["2.00 / 2.00"] * 2
-    assert cell(found["tail"], "p50 ms", task="sst2", system="Tabi").startswith("6.00 [")
+    assert cell(found["tail"], "p50 ms", task="sst2", system="Tabi").startswith("6.000 [")
     assert "p99 ms" not in found["tail"].text(), "120 queries are too few for a p99"
 
 
