@@ -91,7 +91,8 @@ def break_even(results: Results, setting: Setting) -> Table | None:
         return None
     data["reduction_pct"] = 100 * (1 - data.cascade_ms / data.single_ms)
     columns = [TASK, percent("slack", "below the best model, points", 2), percent("target", "target %")]
-    columns += [number("single_ms", "one model ms", 3), word("single", "which"), number("cascade_ms", "two levels ms", 3)]
+    columns += [number("single_ms", "one model ms", 3), word("single", "which")]
+    columns += [number("cascade_ms", "two levels ms", 3)]
     columns += [word("cascade", "their models"), number("reduction_pct", "two levels vs one %", 1)]
     notes = [IN_SAMPLE, *(_pays(task, of_task) for task, of_task in data.groupby("task", sort=False))]
     return make_table("break_even", "Break-even", data.to_dict("records"), columns, read_by(chosen), notes)

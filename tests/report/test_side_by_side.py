@@ -93,8 +93,8 @@ def test_a_failed_session_does_not_hide_an_older_good_one(tmp_path):
     failed = {"provenance": LATER, "status": "failed"}
     names = ("infaas", "tabi", "cocktail")
     write(tmp_path, *(record(m, "new", run_id=f"f-{m}", **failed) for m in names), profile=False)
-    text = built(tmp_path)["main"].text()
-    assert text[["system", "mean ms"]].to_numpy().tolist() == [["INFaaS", "10.000"], ["Cocktail", "–"], ["Tabi", "6.000"]]
+    text = built(tmp_path)["main"].text().set_index("system")
+    assert text["mean ms"].to_dict() == {"INFaaS": "10.000", "Cocktail": "–", "Tabi": "6.000"}
 
 
 # --- same plan --------------------------------------------------------------------------------------------------------
