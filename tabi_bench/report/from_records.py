@@ -298,18 +298,18 @@ def in_words(results: Results) -> list[str]:
 def _paragraph(setting: Setting, lines: list[Row]) -> str:
     saved = [cells["reduction_pct"] for cells in lines]
     known = [cells for cells in lines if not absent(cells["reduction_pct_low"])]
+    where = f"Under {setting.engine} on {setting.device} (source {setting.source}, zoo {setting.zoo}; "
+    rival = "less time per query than INFaaS, the fastest single model that meets the same target."
+    if len(lines) == 1:
+        extent = number("reduction_pct", "", 1).render(lines[0])
+        return f"{where}{lines[0]['task']}), Tabi takes {extent} % {rival} Its target: {lines[0]['outcome']}."
+    extent = f"{min(saved):.0f} to {max(saved):.0f} % (mean {np.mean(saved):.0f} %)"
     above = sum(cells["reduction_pct_low"] > 0 for cells in known)
-    met = sum(cells["outcome"] == "met" for cells in lines)
-    near = sum(cells["outcome"] == "within noise" for cells in lines)
-    several = len(lines) > 1
-    tasks = f"{len(lines)} tasks" if several else lines[0]["task"]
-    extent = f"{min(saved):.0f} to {max(saved):.0f} % (mean {np.mean(saved):.0f} %)" if several else f"{saved[0]:.0f} %"
     intervals = f" {above} of {len(known)} intervals lie above zero." if known else ""
+    met, near = (sum(cells["outcome"] == kind for cells in lines) for kind in ("met", "within noise"))
     return (
-        f"Under {setting.engine} on {setting.device} (source {setting.source}, zoo {setting.zoo}; {tasks}), Tabi takes "
-        f"{extent} less time per query than INFaaS, the fastest single model that meets the same target.{intervals} "
-        f"Its score meets the target on {met}, is within noise of it on {near} and misses it on "
-        f"{len(lines) - met - near}."
+        f"{where}{len(lines)} tasks), Tabi takes {extent} {rival}{intervals} Its score meets the target on {met} of "
+        f"them, is within noise of it on {near} and misses it on {len(lines) - met - near}."
     )
 
 

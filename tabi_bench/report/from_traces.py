@@ -9,7 +9,19 @@ from tabi_bench.evaluation.statistics import BLOCKS, P99_QUERIES, percentile
 from tabi_bench.report import paper
 from tabi_bench.report.cells import Row, Table, make_table, number, percent, word
 from tabi_bench.report.reading import Results, Run, Setting, newest, sessions
-from tabi_bench.report.side_by_side import AGAINST, MARGIN, MEAN, OUTCOME, SCORE, SYSTEM, TASK, in_order, line, runs_of
+from tabi_bench.report.side_by_side import (
+    AGAINST,
+    MARGIN,
+    MEAN,
+    OUTCOME,
+    SCORE,
+    SYSTEM,
+    TASK,
+    in_order,
+    line,
+    note_of_again,
+    runs_of,
+)
 
 FEW = 30  # re-routed queries below which no time of theirs is printed
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -62,6 +74,7 @@ def pruning(results: Results, setting: Setting) -> Table | None:
     ]
     claims = paper.printed("claims").set_index("claim").value
     notes += [f"The paper: {claim}: {value}." for claim, value in claims.items() if "prun" in claim]
+    notes += note_of_again(results, setting, "pruning")
     return make_table("pruning", "Word pruning", lines, columns, [session[names.TABI] for session in chosen], notes)
 
 
