@@ -81,8 +81,8 @@ def save_profile(path, task: str = "sst2") -> None:
     for (name, (_, _, ms)), share in zip(MODELS.items(), (0.8, 0.88, 0.95), strict=True):
         right = random.random(ROWS) < share
         sure = np.where(right, random.uniform(1, 4, ROWS), random.uniform(0, 2, ROWS))
-        said = np.where(right, labels, 1 - labels)
-        arrays[f"{name}/logits"] = np.stack([sure * (said == 0), sure * (said == 1)], 1).astype(np.float16)
+        answers = np.where(right, labels, 1 - labels)
+        arrays[f"{name}/logits"] = np.stack([sure * (answers == 0), sure * (answers == 1)], 1).astype(np.float16)
         arrays[f"{name}/tokens"] = np.full(ROWS, 12, np.uint16)
         arrays[f"{name}/latency_lengths"] = np.array([8, 16])
         arrays[f"{name}/latency_ms"] = np.array([ms, ms])

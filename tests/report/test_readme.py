@@ -34,8 +34,8 @@ def test_a_folder_without_records_says_so(tmp_path):
 
 
 def test_the_headline_holds_one_row_per_task_and_each_engines_reduction(results):
-    told = rewritten(f"<!-- table: headline . -->\n{END}", results)
-    lines = [line for line in told.splitlines() if line.startswith("| sst2 |")]
+    page = rewritten(f"<!-- table: headline . -->\n{END}", results)
+    lines = [line for line in page.splitlines() if line.startswith("| sst2 |")]
     assert len(lines) == 1
     alone = rewritten(f"<!-- table: main . | task, system, vs INFaaS % -->\n{END}", results)
     reduction = next(line for line in alone.splitlines() if line.startswith("| sst2 | Tabi |")).split("|")[3]

@@ -18,11 +18,11 @@ def session(name: str, reduction: float, early: float, apart: float, **changes):
     reference = {"method": "infaas", "reduction_pct": reduction, "accuracy_difference": {"value": apart}}
     reference |= {"reduction_low": reduction - 1, "reduction_high": reduction + 1}
     mean = {"mean": 10 - reduction / 10, "p99": 12.0}
-    mine = {"shares": [early, 1 - early], "reference": reference, "latency_ms": mean} | changes
-    own = {key: changes[key] for key in ("seed", "provenance", "task", "margin_se", "label") if key in changes}
+    of_tabi = {"shares": [early, 1 - early], "reference": reference, "latency_ms": mean} | changes
+    common = {key: changes[key] for key in ("seed", "provenance", "task", "margin_se", "label") if key in changes}
     task = changes.get("task", "sst2")
-    infaas = record("infaas", name, run_id=f"{task}-infaas-{name}", **own)
-    return infaas, record("tabi", name, **(mine | {"run_id": f"{task}-tabi-{name}"}))
+    infaas = record("infaas", name, run_id=f"{task}-infaas-{name}", **common)
+    return infaas, record("tabi", name, **(of_tabi | {"run_id": f"{task}-tabi-{name}"}))
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def built(root):
     return Tables(results, setting).build()
 
 
-def ids(found):
-    return [next(iter(each.values())).record.session_id for each in found]
+def ids(actual):
+    return [next(iter(each.values())).record.session_id for each in actual]
 
 
 def test_of_several_seeds_the_lowest_is_read_and_of_one_seed_the_newest(folder):
     every = sessions(read(folder).runs)
     assert ids(newest(every)) == ["a", "d"]
-    assert {seed: ids(found) for seed, found in by_seed(every).items()} == {0: ["a", "d"], 1: ["c"]}
+    assert {seed: ids(actual) for seed, actual in by_seed(every).items()} == {0: ["a", "d"], 1: ["c"]}
 
 
 def test_a_seed_that_failed_gives_way_to_the_next(folder):
@@ -65,11 +65,11 @@ def test_a_session_of_other_systems_does_not_bring_a_second_seed_in(folder):
 
 
 def test_no_table_mixes_seeds(folder):
-    found = built(folder)
+    actual = built(folder)
     for name in ("main", "models", "tail", "break_even", "calibration"):
-        assert set(found[name].data.session_id) == {"a", "d"}, name
-    assert "seeds" not in found["main"].provenance
-    assert "seeds 0, 1" in found["seeds"].provenance
+        assert set(actual[name].data.session_id) == {"a", "d"}, name
+    assert "seeds" not in actual["main"].provenance
+    assert "seeds 0, 1" in actual["seeds"].provenance
 
 
 def test_the_spread_by_hand(folder):

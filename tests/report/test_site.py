@@ -122,11 +122,11 @@ def test_what_is_no_record_is_named(results, content):
     folder = results / "main_table" / "odd"
     folder.mkdir()
     (folder / "record.json").write_text(content)
-    found = read(results)
-    assert len(found.runs) == 9 and "unreadable: main_table/odd/record.json" in found.problems[0]
+    actual = read(results)
+    assert len(actual.runs) == 9 and "unreadable: main_table/odd/record.json" in actual.problems[0]
 
 
 def test_a_record_with_words_for_numbers_is_named(results):
     record("tabi", "odd", latency_ms={"mean": "fast"}).save(results / "main_table" / "odd")
-    found = read(results)
-    assert len(found.runs) == 9 and "could not convert" in found.problems[0]
+    actual = read(results)
+    assert len(actual.runs) == 9 and "could not convert" in actual.problems[0]

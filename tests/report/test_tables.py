@@ -24,8 +24,8 @@ def cell(table: Table, column: str, **where) -> str:
     text = table.text()
     for key, value in where.items():
         text = text[text[key] == value]
-    (found,) = text[column]
-    return found
+    (actual,) = text[column]
+    return actual
 
 
 def test_the_main_table(results):
@@ -112,33 +112,33 @@ def test_ablation_and_three_levels_and_early_exit(tmp_path):
     three = [record(m, "t", label="three_level", task="mnli", run_id=f"mnli-{m}") for m in ("infaas", "tabi")]
     write(tmp_path, *three, record("tabi3", "t", label="three_level", task="mnli", run_id="mnli-tabi3", **slower))
     write(tmp_path, *(record(m, "e", label="deebert") for m in ("infaas", "tabi", "deebert")))
-    found = built(tmp_path)
+    actual = built(tmp_path)
     variants = ["whole", "without calibration", "without pruning", "without ensemble"]
-    assert found["ablation"].text()["Tabi"].tolist() == variants
-    assert cell(found["three_level"], "mean vs Tabi %", system="Tabi, three levels") == "+25.0"
-    assert cell(found["three_level"], "returned by level %", system="Tabi, three levels") == "50.0 / 30.0 / 20.0"
-    assert "deebert-roberta-large: 95.9 %, -38 %" in cell(found["deebert"], "paper", system="DeeBERT")
+    assert actual["ablation"].text()["Tabi"].tolist() == variants
+    assert cell(actual["three_level"], "mean vs Tabi %", system="Tabi, three levels") == "+25.0"
+    assert cell(actual["three_level"], "returned by level %", system="Tabi, three levels") == "50.0 / 30.0 / 20.0"
+    assert "deebert-roberta-large: 95.9 %, -38 %" in cell(actual["deebert"], "paper", system="DeeBERT")
 
 
 def test_engines_stand_in_one_table_without_ratios_between_them(tmp_path):
     for engine in ("eager", "graph"):
-        mine = {"engine": engine, "label": "engines"}
-        write(tmp_path, *(record(m, engine, run_id=f"sst2-{m}-{engine}", **mine) for m in ("infaas", "tabi")))
+        own = {"engine": engine, "label": "engines"}
+        write(tmp_path, *(record(m, engine, run_id=f"sst2-{m}-{engine}", **own) for m in ("infaas", "tabi")))
     results = read(tmp_path)
-    found = [engines(results, setting) for setting in results.settings()]
-    assert found[1] is None
-    assert found[0].text().engine.tolist() == ["eager, float32"] * 2 + ["graph, float32"] * 2
+    actual = [engines(results, setting) for setting in results.settings()]
+    assert actual[1] is None
+    assert actual[0].text().engine.tolist() == ["eager, float32"] * 2 + ["graph, float32"] * 2
 
 
 def test_tables_from_profiles(results):
-    found = built(results)
-    assert set(found) == {"main", "models", "tail", "break_even", "break_even_pairs", "calibration", "deferral"}
+    actual = built(results)
+    assert set(actual) == {"main", "models", "tail", "break_even", "break_even_pairs", "calibration", "deferral"}
     pair = {"task": "sst2", "small": "small", "large": "large"}  # of 2 and 10 ms
-    assert cell(found["break_even_pairs"], "loses above, % re-routed", **pair) == "80.0"
-    assert cell(found["models"], "mean ms", task="sst2", model="large") == "10.000"
-    assert found["calibration"].text()["T by fold"].tolist() == ["2.00 / 2.00"] * 2
-    assert cell(found["tail"], "p50 ms", task="sst2", system="Tabi").startswith("6.000 [")
-    assert "p99 ms" not in found["tail"].text(), "120 queries are too few for a p99"
+    assert cell(actual["break_even_pairs"], "loses above, % re-routed", **pair) == "80.0"
+    assert cell(actual["models"], "mean ms", task="sst2", model="large") == "10.000"
+    assert actual["calibration"].text()["T by fold"].tolist() == ["2.00 / 2.00"] * 2
+    assert cell(actual["tail"], "p50 ms", task="sst2", system="Tabi").startswith("6.000 [")
+    assert "p99 ms" not in actual["tail"].text(), "120 queries are too few for a p99"
 
 
 def test_forms_of_output(results):
