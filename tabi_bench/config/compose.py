@@ -6,6 +6,7 @@ file of one's own names). What the choice does not have, or does not read beside
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -60,6 +61,7 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
     """The composed configuration as one `Config`, checked; hydra: Hydra's own part. Raises ConfigError."""
     own = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file" and s.provider != "main"]
     files = Files([folder for folder in own if folder != conf_dir()])
+    sys.path += [str(folder) for folder in files.own if str(folder) not in sys.path]  # their code lies beside them
     with _in_one_sentence("", "the configuration"):
         values = OmegaConf.to_container(raw, resolve=True)
     for part in OPEN:
