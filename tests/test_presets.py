@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from tabi_bench import cli, registry
 from tabi_bench.config import conf_dir
-from tabi_bench.records import Record
+from tabi_bench.records.record import Record
 from tests.processes import FEW, ended, start
 
 PRESETS = {file.stem: OmegaConf.load(file) for file in sorted((conf_dir() / "experiment").glob("*.yaml"))}
