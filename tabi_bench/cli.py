@@ -142,15 +142,21 @@ def _job(raw: DictConfig) -> list[Record]:
 
         results = run_session(config)
         if results:
-            print_summary(results, config)
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _flush()
+            _printed(results, config)
+        return results
     except Exception as error:
         if log.isEnabledFor(logging.DEBUG):
             raise
         raise SystemExit(_one_line(error, Path(hydra.runtime.output_dir))) from None
-    return results
+
+
+def _printed(results: list[Record], config: Config) -> None:
+    """The summary, unless nobody reads it any more: a sweep goes on without."""
+    try:
+        print_summary(results, config)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _flush()
 
 
 def _derive(config: Config, overrides: list[str]) -> list[Record]:

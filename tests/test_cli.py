@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -79,6 +80,65 @@ def test_results_that_cannot_be_written_are_said_in_one_line(run, tmp_path, mode
     done = run(*mode, f"results_dir={tmp_path}/file/results")
     assert done.returncode == 1 and done.stderr.startswith("results_dir: cannot write to ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("task=rte", "task=rte would not be read: tail draws from the records of results_dir"),
+        ("seed=1", "seed=1 would not be read"),
+    ],
+)
+def test_a_preset_that_measures_nothing_refuses_settings_of_measuring(run, override, says):
+    done = run("experiment=tail", override)
+    assert done.returncode == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def fail_oddly(*arguments: str) -> None:
+    """A session that ends in what nobody foresaw."""
+    from tabi_bench import experiment
+
+    experiment.run_session = lambda config: {}["a key that is not there"]
+    command_line(*arguments)
+
+
+def test_what_nobody_foresaw_is_one_line_that_names_the_traceback(tmp_path):
+    says = tmp_path / "printed"
+    assert ended(start(fail_oddly, f"results_dir={tmp_path}/results", says=says), seconds=120) == 1
+    line = says.read_text()
+    assert line.startswith(
+        "KeyError: 'a key that is not there'. This is a bug, here or in code of your own; please report"
+    )
+    assert len(line.splitlines()) == 1 and 'return {}["a key' not in line
+    assert "in _job" in Path(line.split()[-1]).read_text()
+
+
+def typed(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """A line typed in a shell, where PYTHON is the interpreter and RUN the launcher."""
+    line = command.replace("PYTHON", sys.executable).replace("RUN", str(ROOT / "run.py"))
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, check=False, env=variables)
+
+
+@pytest.mark.parametrize(
+    ("command", "environment"),
+    [
+        ("PYTHON RUN --help | head -1", {}),
+        ("PYTHON RUN --cfg job | head -1", {}),
+        ("PYTHON RUN --help", {"PYTHONIOENCODING": "ascii"}),
+        ("PYTHON -m tabi_bench --help", {}),
+        ("PYTHON RUN --help", {"HOME": "/nonexistent"}),
+    ],
+)
+def test_odd_surroundings_are_no_error(tmp_path, command, environment):
+    done = typed(command, tmp_path, **environment)
+    assert done.returncode == 0 and done.stdout and done.stderr == ""
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path):
+    (tmp_path / "gone").mkdir()
+    done = typed("rmdir ../gone && PYTHON RUN task=rte", tmp_path / "gone")
+    assert done.returncode == 1 and done.stderr == "the working directory is gone; change to one that exists\n"
 
 
 def test_presets_cannot_be_swept(run):
