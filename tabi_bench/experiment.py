@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tabi_bench import device
+from tabi_bench import device, registry
 from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.config import Config
 from tabi_bench.engines import make_engine
@@ -28,8 +28,6 @@ from tabi_bench.records.ledger import Ledger
 from tabi_bench.records.provenance import config_hash
 from tabi_bench.records.record import Record, age
 from tabi_bench.records.store import check_writable, write_run
-from tabi_bench.registry import system_classes
-from tabi_bench.serving.single_stream import serve
 from tabi_bench.system import Plan, System
 from tabi_bench.tasks import load_task
 from tabi_bench.zoo import load_zoo
@@ -82,7 +80,7 @@ def _open(config: Config) -> Session:
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
     cache_dir = Path(config.cache_dir).expanduser()
     zoo = load_zoo(config.zoo, task, cache_dir, config.seed, engine.device)
-    systems = system_classes(config.systems)
+    systems = registry.system_classes(config.systems)
     for method, system in systems.items():
         system.check(config.systems[method], zoo.names)
     lab = Lab(task, zoo, engine, cache_dir, config.seed, config.scenario.profile_rounds)
@@ -127,8 +125,9 @@ def _serve(session: Session, plans: Plans) -> dict[str, pd.DataFrame]:
     served_by = folds.deploy(session.systems, plans.made, lab, config.systems)
     lab.engine.forget_words()
     queries = lab.task.queries
-    log.info("serving %d queries to %s", max(len(queries), config.scenario.min_queries), ", ".join(served_by))
+    log.info("serving %d queries to %s", len(queries), ", ".join(served_by))
     with lab.exclusive():
+        serve = registry.load(config.scenario.code)
         return serve(served_by, queries, config.scenario, config.seed, lab.engine.device)
 
 

@@ -6,6 +6,7 @@ file of one's own names). What the choice does not have, or does not read beside
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -60,6 +61,7 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
     """The composed configuration as one `Config`, checked; hydra: Hydra's own part. Raises ConfigError."""
     own = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file" and s.provider != "main"]
     files = Files([folder for folder in own if folder != conf_dir()])
+    sys.path += [str(folder) for folder in files.own if str(folder) not in sys.path]  # their code lies beside them
     with _in_one_sentence("", "the configuration"):
         values = OmegaConf.to_container(raw, resolve=True)
     for part in OPEN:
@@ -68,7 +70,7 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
         _check_name(group, values[group], hydra.runtime.choices[group])
     parts = {group: files.node(group, values.pop(group)) for group in GROUPS if group != "method"}
     parts["systems"], parts["method"] = _systems(values, files, [key.split("=")[0] for key in hydra.overrides.task])
-    with _in_one_sentence("", "there"):
+    with _in_one_sentence("", "the configuration"):
         config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values, parts))
     if config.target.kind is None:
         config.target.kind = _target_kind(config)
@@ -86,7 +88,7 @@ def read_file(group: str, choice: str, overrides: Sequence[str] = (), /, **value
     whole = _load(conf_dir() / "config.yaml").copy()  # which a file may refer to
     whole[group] = OmegaConf.merge(files.raw(group, choice), OmegaConf.from_dotlist(list(overrides)), values)
     plain = OmegaConf.to_container(whole[group], resolve=True)
-    if "stands_on" in plain:
+    if "stands_on" in files.raw(group, choice):
         plain.setdefault("cascade", asdict(read_file(group, plain["stands_on"])))
     node = files.node(group, plain)
     with _in_one_sentence(group, f"{group}={choice}"):
@@ -269,7 +271,13 @@ def _check(config: Config) -> None:
     config.source.check(config)
     config.zoo.check(config)
     for path, options in _systems_by_path(config):
+        check_bounds(options, f"{path}.")
         options.check(path)
+    for key, place in (("results_dir", config.results_dir), ("cache_dir", config.cache_dir)):
+        try:
+            Path(place).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{key}={place}: no such home directory; name a folder") from None
     _check_plan(config)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tabi_bench.config.fields import ConfigError, among, number, share
@@ -130,7 +130,7 @@ class ControlConfig(MethodConfig):
     """A system that stands on the plan of a cascade."""
 
     stands_on: str  # the method whose options `cascade` holds: those of systems.<stands_on>
-    cascade: CascadeConfig
+    cascade: CascadeConfig = field(metadata={"elsewhere": True})
 
     @property
     def importance_options(self) -> tuple[str, ...]:
