@@ -53,14 +53,14 @@ def _names(paths: list[str]) -> list[str]:
     return names
 
 
-def locate(entry: str) -> Path:
+def locate(entry: str, where: str = "zoo.paths") -> Path:
     """The folder of a local path or of a hub id, `owner/name` or `owner/name@revision`. Raises ModelError, HubError."""
     path = Path(entry).expanduser()
     if path.is_dir():
         return path
     match = HUB_ID.fullmatch(entry)
     if match is None:
-        raise ModelError(f"zoo.paths: no folder {path.absolute()}; give a folder, or a hub id as owner/name@revision")
+        raise ModelError(f"{where}: no folder {path.absolute()}; give a folder, or a hub id as owner/name@revision")
     return download(match["repo"], match["revision"])
 
 
