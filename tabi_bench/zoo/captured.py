@@ -48,7 +48,7 @@ class CapturedSteps:
             with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
                 self.step(buffers)
         except Exception as error:  # whatever stops a capture, the step still runs as it is
-            log.warning("training steps are not captured: %s: %s", type(error).__name__, str(error).splitlines()[:1])
+            log.warning("training steps are not captured: %s: %s", type(error).__name__, str(error).partition("\n")[0])
             self.refused = True
             return False
         self._graphs[shape] = buffers, graph
