@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from tabi_bench.zoo.base import Zoo
 
 log = logging.getLogger(__name__)
+SEALED_AS = "bundle of tabi-bench"  # in the manifest: a bundle may lie under any name
+MADE_LATER = (".venv", "site-packages", "outputs", "cache")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 SOURCE_ONLY = ("antlr4-python3-runtime",)  # pure Python that the index has no wheel of
 TORCH = ("torch", "triton", "nvidia-", "cuda-")  # what a GPU machine often has already
@@ -65,9 +67,16 @@ def pack(tasks: list[str], overrides: list[str], out: Path, wheels: str | None, 
         commands.append(_arguments(one, overrides))
     if wheels:
         _download_wheels(out, wheels, with_torch)
-    shutil.rmtree(out / "hub" / "datasets", ignore_errors=True)  # made again from the files beside it
-    (out / "README.txt").write_text(_instructions(tasks, commands, wheels, with_torch))
-    seal(out)
+    (out / "README.txt").write_text(_instructions(tasks, commands, wheels, with_torch), encoding="utf-8")
+    seal(out, SEALED_AS)
+
+
+def _made_later(path: Path) -> bool:
+    """Whether a file may have come into a bundle that was used: environments, results, locks, compiled code.
+
+    What a run adds to the cache is checked when it is read.
+    """
+    return path.parts[0] in MADE_LATER or bool({"__pycache__", ".locks"} & set(path.parts)) or path.suffix == ".lock"
 
 
 def _instructions(tasks: list[str], commands: list[str], wheels: str | None, with_torch: bool) -> str:
@@ -86,7 +95,7 @@ def _copy_code(out: Path) -> None:
     """The packages, the configuration, run.py and the lock, as they are here."""
     import baselines
     import tabi_bench
-    from tabi_bench.records import revision
+    from tabi_bench.records.provenance import revision
 
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     for package in (tabi_bench, baselines):
@@ -232,7 +241,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_intermixed_args(argv)
     out = arguments.out.absolute()
     if arguments.check:
-        reason = damage(out)
+        reason = damage(out, SEALED_AS, _made_later)
         raise SystemExit(f"{out}: {reason}; pack or copy it again" if reason else 0)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     if out.exists():

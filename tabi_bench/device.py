@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from tabi_bench.cache import locked
 
 
 def resolve(device: str) -> str:
@@ -85,21 +85,14 @@ def joules(device: str) -> float | None:
 
 
 @contextmanager
-def exclusive(device_id: str, log: Any) -> Iterator[None]:
+def exclusive(device_id: str) -> Iterator[None]:
     """One timing at a time per device: holds the lock of this GPU UUID or host, waiting for whoever has it.
 
     Take it after every cache lock, never before one.
     """
-    lock = FileLock(Path(tempfile.gettempdir()) / f"tabi-bench-{device_id}.lock", mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("another run is timing on this device; waiting for it")
-        lock.acquire()
-    try:
+    path = Path(tempfile.gettempdir()) / f"tabi-bench-{device_id}.lock"
+    with locked(path, "the clock of this device", mode=0o666):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -17,18 +17,23 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tabi_bench.hub import git_hash
+
 LARGE = (".parquet", ".safetensors", ".bin")
 
 
 class FakeHub:
-    """`add` repositories, `start` it, set `misbehave` to one of 404, 500, stall, truncate, other.
+    """`add` repositories, `start` it, set `misbehave` to a status (404, 500, ...), stall, truncate, change, html or
+    other.
 
-    A misbehaviour holds for the paths that contain `trouble`. `requests` lists what was asked for.
+    A misbehaviour holds for the paths that contain `trouble`, so many `times` (None: always). `requests` lists what was
+    asked for.
     """
 
     def __init__(self):
         self.repositories: dict[tuple[str, str], dict[str, dict[str, bytes]]] = {}
         self.misbehave, self.trouble = "", "/resolve/"
+        self.times: int | None = None
         self.requests: list[str] = []
         self.released = threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -76,14 +81,19 @@ class FakeHub:
             def do_GET(self) -> None:
                 hub.requests.append(f"{self.command} {self.path}")
                 path = unquote(urlsplit(self.path).path).strip("/")
-                self.troubled = hub.misbehave if hub.trouble in self.path else ""
+                troubled = hub.trouble in self.path and hub.times != 0
+                self.troubled = hub.misbehave if troubled else ""
+                if self.troubled and hub.times:
+                    hub.times -= 1
                 if self.troubled == "stall":
                     hub.released.wait(20)
                     self.close_connection = True
-                elif self.troubled in ("404", "500"):
-                    self.answer(
-                        int(self.troubled), b"", {"X-Error-Code": "EntryNotFound"} if self.troubled == "404" else {}
-                    )
+                elif self.troubled.isdecimal():
+                    reason = {"404": {"X-Error-Code": "EntryNotFound"}}
+                    reason["401"] = {"X-Error-Message": "Invalid credentials in Authorization header"}
+                    self.answer(int(self.troubled), b"", reason.get(self.troubled, {}))
+                elif self.troubled == "html":
+                    self.answer(200, b"<html>please log in</html>", {"Content-Type": "text/html"})
                 elif path.startswith("api/"):
                     self.api(*path.removeprefix("api/").split("/"))
                 elif path.startswith("store/"):
@@ -91,7 +101,9 @@ class FakeHub:
                 else:
                     self.resolve(path)
 
-            def api(self, kind: str, owner: str, name: str, verb: str = "revision", revision: str = "main", *_) -> None:
+            def api(
+                self, kind: str, owner: str = "", name: str = "", verb: str = "revision", revision: str = "main", *_
+            ) -> None:
                 found = self.find(kind, f"{owner}/{name}", revision)
                 if found is None:
                     return
@@ -105,7 +117,7 @@ class FakeHub:
 
             def entry(self, path: str, data: bytes) -> dict:
                 large = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-                own = {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                own = {"type": "file", "path": path, "size": len(data), "oid": git_hash(data)}
                 return own | ({"lfs": large} if path.endswith(LARGE) else {})
 
             def find(self, kind: str, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
@@ -135,13 +147,14 @@ class FakeHub:
                         f"http://localhost:{hub.server.server_port}/store/{digest}"  # another host, as there
                     )
                     return self.answer(302, b"", headers)
-                self.body(data, headers | {"ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
+                self.body(data, headers | {"ETag": f'"{git_hash(data)}"'})
 
             def store(self, digest: str) -> None:
                 files = (
                     f for revisions in hub.repositories.values() for one in revisions.values() for f in one.values()
                 )
                 data = next(data for data in files if hashlib.sha256(data).hexdigest() == digest)
+                data = data[::-1] if self.troubled == "change" else data
                 self.body(data, {"ETag": f'"{digest}"'})
 
             def body(self, data: bytes, headers: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from tabi_bench.bundle import _configs, _copy_data, _instructions, main, pack
+from tests.hub_layout import publish
 from tests.zoo.toys import permuted, toy_task, trained
 
 
@@ -91,6 +92,48 @@ def test_a_changed_or_missing_file_is_named(bundle, tmp_path, capsys):
         main([str(copy), "--check"])
     with pytest.raises(SystemExit, match="is there already; name a new folder"):
         main([str(copy)])
+
+
+def test_an_added_file_an_entry_outside_and_an_empty_manifest_are_refused(bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    for later in ("outputs/adhoc/x.json", ".venv/bin/python", "tabi_bench/__pycache__/cli.pyc", "cache/x/y.npz"):
+        (copy / later).parent.mkdir(parents=True, exist_ok=True)
+        (copy / later).write_text("of a bundle that is used")
+    with pytest.raises(SystemExit) as whole:
+        main([str(copy), "--check"])
+    assert whole.value.code == 0
+    (copy / "tabi_bench" / "added.py").write_text("")
+    with pytest.raises(SystemExit, match=r"tabi_bench/added\.py is not in its manifest; pack or copy it again"):
+        main([str(copy), "--check"])
+    (copy / "tabi_bench" / "added.py").unlink()
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (tmp_path / "outside.py").write_text("")
+    for files, reason in (
+        (manifest["files"] | {"../outside.py": "0"}, "lies outside the folder"),
+        ({}, "its manifest names no files"),
+    ):
+        (copy / "manifest.json").write_text(json.dumps(manifest | {"files": files}))
+        with pytest.raises(SystemExit, match=reason):
+            main([str(copy), "--check"])
+
+
+@pytest.mark.slow
+def test_a_bundle_of_a_task_from_the_hub_is_read_without_a_network(hub, tmp_path):
+    commits = publish(hub, tmp_path / "data")
+    given = ["source=hub", f"task.hub.revision={commits['nyu-mll/glue']}", "zoo=tiny", "zoo.shapes=[1x16]"]
+    given += ["zoo.train.max_steps=2", f"cache_dir={tmp_path}/cache", "engine.device=cpu"]
+    command = [sys.executable, "-m", "tabi_bench.bundle", str(tmp_path / "packed"), "--tasks", "rte", "--no-wheels"]
+    environment = os.environ | {"HF_ENDPOINT": hub.url}
+    done = subprocess.run([*command, *given], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    hub.stop()
+    (tmp_path / "packed").rename(tmp_path / "moved")
+    run_there(tmp_path / "moved", "-m", "tabi_bench.bundle", ".", "--check")
+    text = (tmp_path / "moved" / "README.txt").read_text()
+    typed = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
+    said = run_there(tmp_path / "moved", *typed[1:], "scenario.min_queries=40", "scenario.profile_rounds=1")
+    assert "infaas" in said
+    run_there(tmp_path / "moved", "-m", "tabi_bench.bundle", ".", "--check")
 
 
 def test_code_data_models_and_findings_are_used_from_the_bundle(bundle):

@@ -6,7 +6,6 @@ data and engine. Latencies are measured anew each time, with all models interlea
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,6 @@ from tabi_bench.profiling.pruned import PrunedRunner, PruneRule
 from tabi_bench.tasks.base import Query, Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 
-log = logging.getLogger(__name__)
 Variants = dict[str, dict[str | None, Model]]  # by model, by importance option
 BLOCK = 5  # calls of one cell in a row; the first fifth of a block is not counted
 HOST_BLOCK = 40  # of a model on the host: its tables' rows and code return to the processor's caches in tens of calls
@@ -102,7 +100,7 @@ class Lab:
 
     def exclusive(self) -> AbstractContextManager[None]:
         """One timing at a time on this device. Take it after every cache lock, never before one."""
-        return device.exclusive(device.describe(self.engine.device)["id"], log)
+        return device.exclusive(device.describe(self.engine.device)["id"])
 
     @property
     def pruned(self) -> PrunedRunner:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import zlib
+import io
 from collections.abc import Callable
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
+from tabi_bench.cache import read_sealed, write_sealed
 from tabi_bench.engines.base import Encoding, Model
 from tabi_bench.profiling.profile import Pruned, PruneKey, Ragged
 from tabi_bench.tasks.base import Query
-
-log = logging.getLogger(__name__)
 
 # (texts, importance per word, key, seed, query id) -> (pruned texts, share of words kept, some word near the threshold)
 PruneRule = Callable[[tuple[str, ...], np.ndarray, PruneKey, int, int], tuple[tuple[str, ...], float, bool]]
@@ -81,15 +77,13 @@ class PrunedRunner:
 
     def _recall(self, key: PruneKey) -> dict[int, tuple]:
         file = self._file(key)
-        if file is None or not file.is_file():
+        content = None if file is None else read_sealed(file)
+        if content is None:
             return self._outputs[key]
-        try:
-            with np.load(file) as stored:
-                pooled = stored["pooled"] if "pooled" in stored else [None] * len(stored["rows"])
-                entries = zip(stored["rows"].tolist(), stored["logits"], pooled, strict=True)
-                self._outputs[key] = {row: (logits, vector) for row, logits, vector in entries}
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-            log.warning("cache file %s is damaged (%s); running its queries again", file, type(error).__name__)
+        with np.load(io.BytesIO(content)) as stored:
+            pooled = stored["pooled"] if "pooled" in stored else [None] * len(stored["rows"])
+            entries = zip(stored["rows"].tolist(), stored["logits"], pooled, strict=True)
+            self._outputs[key] = {row: (logits, vector) for row, logits, vector in entries}
         return self._outputs[key]
 
     def save(self) -> None:
@@ -101,7 +95,6 @@ class PrunedRunner:
             arrays = {"rows": np.array(list(known)), "logits": np.stack([logits for logits, _ in known.values()])}
             if next(iter(known.values()))[1] is not None:
                 arrays["pooled"] = np.stack([pooled for _, pooled in known.values()])
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(f".{os.getpid()}-{file.name}")
-            np.savez(temporary, **arrays)
-            os.replace(temporary, file)
+            stream = io.BytesIO()
+            np.savez(stream, **arrays)
+            write_sealed(file, stream.getvalue())

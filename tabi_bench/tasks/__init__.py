@@ -5,10 +5,12 @@ from __future__ import annotations
 from tabi_bench import registry
 from tabi_bench.config import SourceConfig, TaskConfig
 from tabi_bench.tasks.base import Query, Task
+from tabi_bench.tasks.checks import check_config
 
 __all__ = ["Query", "Task", "load_task"]
 
 
 def load_task(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
     """Loads `task` from `source`; see the source's own module for what it raises."""
+    check_config(task)
     return registry.load(source.code)(task, source, seed)

@@ -30,7 +30,8 @@ class Task:
     After loading, the label column holds integers 0..K-1 in the order of `config.labels` (floats for regression),
     whatever the source stored. `notes` says what loading found: row counts against the official ones, duplicates
     between train and validation, whether it is a subset. Generated rows also have a boolean column `hard`. `origin`
-    is where other tasks of the same source are loaded from.
+    is where other tasks of the same source are loaded from. `warnings` are sentences about what is doubtful, for the
+    screen.
     """
 
     config: TaskConfig
@@ -39,6 +40,7 @@ class Task:
     validation: Dataset
     notes: dict = field(default_factory=dict)
     origin: SourceConfig | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -70,8 +72,8 @@ class Task:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (16 hex digits) of both splits' texts and labels."""
-        digest = hashlib.sha256(self.name.encode())
+        """SHA-256 (16 hex digits) of the label names, and both splits' texts and labels."""
+        digest = hashlib.sha256("\x1f".join((self.name, *self.config.labels)).encode() + b"\x1e")
         for split in ("train", "validation"):
             for texts, label in zip(self.texts(split), self.labels(split).tolist(), strict=True):
                 digest.update("\x1f".join((*texts, repr(label))).encode() + b"\x1e")

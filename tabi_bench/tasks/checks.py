@@ -1,7 +1,8 @@
-"""From what a source stored to a Task: columns, labels by name, and what the checks found (`Task.notes`).
+"""From what a source read to a Task: columns, texts, labels with one meaning for both splits, and what is doubtful.
 
-Refused, because nothing sensible can be measured: missing columns, an empty split, a row without a label or text, a
-label that the task does not know. Only noted: a subset of the official rows, rows of validation that train also has.
+Refused, because nothing sensible can be measured: missing columns, an empty split, a row without a label or text,
+labels that the task does not know, a metric that is undefined on these labels. Only warned about (`Task.warnings`): a
+subset of the official rows, rows of validation that train also has, labels that hardly are labels.
 """
 
 from __future__ import annotations
@@ -9,28 +10,52 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tabi_bench.tasks.base import Task
+from tabi_bench.tasks.doubts import doubts
+from tabi_bench.tasks.table import Cell, DataError, Table
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from tabi_bench.config import SourceConfig, TaskConfig
 
+__all__ = ["DataError", "check_config", "make_task"]
 log = logging.getLogger(__name__)
 REGRESSION_METRICS = ("pearson", "spearman")
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+SEVERAL = re.compile(r"\[.*[,'\"].*\]", re.DOTALL)  # a list that was written as text
+LONGEST_NAME = 80  # of a task: it is part of the names of folders
 
 
-class DataError(ValueError):
-    """The data cannot be used; the message says what, where, and what to do."""
+def check_config(config: TaskConfig) -> None:
+    """Refuses, before a file is read, a task whose name or columns cannot be used. Raises DataError."""
+    name = config.name
+    if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f]", name) or len(name) > LONGEST_NAME:
+        raise DataError(f"task.name={name!r}: a name for folders in results_dir, of at most {LONGEST_NAME} characters, "
+                        f"without / and \\ and no dot in front")  # fmt: skip
+    texts = config.texts
+    if len(texts) not in (1, 2) or len(set(texts)) < len(texts):
+        raise DataError(f"task.texts={list(texts)}: name one column, or two different ones for pairs")
+    if config.label in texts or config.hub.label in texts:
+        raise DataError(f"task.texts={list(texts)} names the column of the labels too (task.label={config.label})")
+    twice = [name for name, count in Counter(config.labels).items() if count > 1]
+    if twice:
+        raise DataError(f"task.labels names {', '.join(map(repr, twice))} more than once")
 
 
 def make_task(
-    config: TaskConfig, source: SourceConfig, seed: int, train: Dataset, validation: Dataset, where: dict[str, str]
+    config: TaskConfig,
+    source: SourceConfig,
+    seed: int,
+    train: Table | Dataset,
+    validation: Table | Dataset,
+    where: dict[str, str],
 ) -> Task:
     """Check two raw splits and bring them into the task's own columns (texts as str, labels as integers or floats).
 
@@ -38,139 +63,192 @@ def make_task(
     that column exists, else from `config.label`. Empty `config.labels` with a classification metric: the sorted names
     in train. Raises DataError.
     """
-    raw = {"train": train, "validation": validation}
-    stored = {split: _stored_label(data, config) for split, data in raw.items()}
-    for split, data in raw.items():
-        _check_columns(data, [*config.texts, stored[split]], where[split])
-    names = {split: _label_names(data, stored[split], where[split]) for split, data in raw.items()}
-    if not config.labels and config.metric not in REGRESSION_METRICS:
-        config = dataclasses.replace(config, labels=_sorted_names(set(names["train"])))
-        if len(config.labels) < 2:
-            raise DataError(f"{where['train']}: label column {stored['train']!r} holds only {config.labels}; "
-                            f"a classifier needs two (task.label: its column)")  # fmt: skip
-    splits = {split: _clean(data, config, names[split], where[split]) for split, data in raw.items()}
+    check_config(config)
+    raw = {"train": Table.of(train), "validation": Table.of(validation)}
+    names, texts = {}, {}
+    for split, table in raw.items():
+        try:
+            stored = config.hub.label if config.hub.label in table.columns else config.label
+            _check_columns(table, [*config.texts, stored])
+            texts[split] = {column: _texts(table, column) for column in config.texts}
+            names[split] = _label_names(table, stored)
+        except DataError as error:
+            raise DataError(f"{where[split]}: {error}") from None
+    splits = {}
+    if config.labels or config.metric not in REGRESSION_METRICS:
+        config, labels = _positions(config, names, raw, where)
+    else:
+        labels = {split: _scores(names[split], raw[split], where[split], config) for split in raw}
+    for split in raw:
+        splits[split] = _dataset(config, texts[split], labels[split])
     notes = _notes(config, splits)
     limits = {"train": source.train_rows, "validation": source.validation_rows}
     splits = {split: _limited(data, limits[split], seed) for split, data in splits.items()}
     notes["rows"] = {split: len(data) for split, data in splits.items()}
-    for line in _warnings(config, notes):
+    warnings = [line for table in raw.values() for line in table.warnings] + doubts(config, notes, splits)
+    for line in warnings:
         log.warning("%s: %s", config.name, line)
-    return Task(config, source.name, splits["train"], splits["validation"], notes, source)
+    task = Task(config, source.name, splits["train"], splits["validation"], notes, source, warnings)
+    for split in raw:
+        _check_defined(task, split, where[split])
+    return task
 
 
-def _stored_label(data: Dataset, config: TaskConfig) -> str:
-    return config.hub.label if config.hub.label in data.column_names else config.label
-
-
-def _check_columns(data: Dataset, wanted: list[str], where: str) -> None:
-    missing = [column for column in wanted if column not in data.column_names]
+def _check_columns(table: Table, wanted: list[str]) -> None:
+    missing = [column for column in wanted if column not in table.columns]
     if missing:
         raise DataError(
-            f"{where}: no column {', '.join(map(repr, missing))}; it has {', '.join(data.column_names)}. "
+            f"no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, table.columns)) or 'none'}. "
             f"task.texts and task.label name the columns to read"
         )
-    if not len(data):
-        raise DataError(f"{where}: holds no rows; a task needs labelled rows in train and in validation")
+    if not len(table):
+        raise DataError("it holds no rows; a task needs labelled rows in train and in validation")
 
 
-def _label_names(data: Dataset, column: str, where: str) -> list[str]:
-    """The label of each row as text: a ClassLabel's name, a string as it is, a number without a trailing ".0"."""
-    feature = data.features[column]
-    values = data[column][:]
-    names = getattr(feature, "names", None)
-    if names is not None:
-        hidden = sum(value is None or value < 0 for value in values)
+def _label_names(table: Table, column: str) -> list[str]:
+    """The label of each row as text: a class's name, a string without space around it, a number without ".0"."""
+    cells, classes = table.cells(column), table.classes.get(column)
+    if classes is not None:
+        hidden = sum(cell is None or cell == -1 for cell in cells)
         if hidden:
-            raise DataError(f"{where}: {hidden} of {len(values)} labels are hidden (-1); choose a labelled task.split")
-        return [names[value] for value in values]
-    texts = [_as_text(value) for value in values]
+            raise DataError(f"{hidden} of {len(cells)} labels are hidden (-1); choose a labelled task.split")
+        wrong = [row for row, cell in enumerate(cells) if not (isinstance(cell, int) and 0 <= cell < len(classes))]
+        _refuse_rows(table, wrong, f"have a number outside its {len(classes)} classes in column {column!r}; mend them")
+        return [classes[int(cell or 0)] for cell in cells]
+    texts = [_as_name(cell) for cell in cells]
     empty = [row for row, text in enumerate(texts) if text == ""]
-    if empty:
-        raise DataError(f"{where}: {len(empty)} of {len(texts)} rows have no label in column {column!r}, first row "
-                        f"{empty[0]}; drop or label them")  # fmt: skip
+    _refuse_rows(table, empty, f"have no label in column {column!r}; drop or label them")
+    several = [row for row, text in enumerate(texts) if SEVERAL.fullmatch(text)]
+    _refuse_rows(table, several, f"have a list of labels in column {column!r}; one label a row")
     return texts
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _refuse_rows(table: Table, rows: list[int], what: str) -> None:
+    if rows:
+        problem, _, advice = what.partition(";")
+        raise DataError(f"{len(rows)} of {len(table)} rows {problem}, the first at {table.place(rows[0])};{advice}")
 
 
-def _as_text(value: object) -> str:
-    if _is_missing(value):
+def _is_missing(cell: Cell) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _as_name(cell: Cell) -> str:
+    if _is_missing(cell):
         return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+
+
+def _texts(table: Table, column: str) -> list[str]:
+    cells = table.cells(column)
+    missing = [row for row, cell in enumerate(cells) if _is_missing(cell)]
+    _refuse_rows(table, missing, f"have no text in column {column!r}; drop or fill them")
+    return [str(cell) for cell in cells]
+
+
+def _is_position(name: str) -> bool:
+    return name.isdecimal() and str(int(name)) == name
 
 
 def _sorted_names(names: set[str]) -> list[str]:
-    """Numbers by value, everything else by name."""
-    return sorted(names, key=int) if all(map(_is_integer, names)) else sorted(names)
+    """Whole numbers by value, everything else by name."""
+    whole = all(_is_position(name.removeprefix("-")) for name in names)
+    return sorted(names, key=int) if whole else sorted(names)
 
 
-def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isdecimal()
+def _positions(
+    config: TaskConfig, names: dict[str, list[str]], raw: dict[str, Table], where: dict[str, str]
+) -> tuple[TaskConfig, dict[str, np.ndarray]]:
+    """`config` with its labels, and the label ids of both splits, (N,) int64, decided once for both.
+
+    By name, where both splits hold the task's names alone. Numbers are positions only where `task.labels` gives names,
+    and only if both splits hold nothing else; never among intents, which every copy numbers differently.
+    """
+    given = bool(config.labels)
+    if not given:
+        config = dataclasses.replace(config, labels=_sorted_names(set(names["train"])))
+        if len(config.labels) < 2:
+            raise DataError(f"{where['train']}: column {config.label!r} holds only the label {config.labels[0]!r}; "
+                            f"a classifier needs two (task.label: the column of labels)")  # fmt: skip
+    position = {name: index for index, name in enumerate(config.labels)}
+    every = set(names["train"]) | set(names["validation"])
+    if not every <= set(position):
+        numbers = {str(index): index for index in position.values()}
+        if not (given and config.family != "intent" and every <= set(numbers)):
+            raise DataError(_unknown(config, given, names, raw, where))
+        position = numbers
+    return config, {split: np.array([position[name] for name in names[split]], np.int64) for split in names}
 
 
-def _clean(data: Dataset, config: TaskConfig, names: list[str], where: str) -> Dataset:
+def _unknown(
+    config: TaskConfig, given: bool, names: dict[str, list[str]], raw: dict[str, Table], where: dict[str, str]
+) -> str:
+    """Why the labels cannot be mapped: which are unknown, how often, where first, and what is known."""
+    every, known = set(names["train"]) | set(names["validation"]), set(config.labels)
+    numbers = {name for name in every if _is_position(name.removeprefix("-"))}
+    as_positions = given and config.family != "intent" and numbers == every
+    if as_positions:
+        known = {str(index) for index in range(len(config.labels))}
+    split = next(split for split in ("train", "validation") if not set(names[split]) <= known)
+    counts = Counter(name for name in names[split] if name not in known)
+    first = next(row for row, name in enumerate(names[split]) if name not in known)
+    shown = ", ".join(f"{name!r} ({count} rows)" for name, count in counts.most_common(5))
+    shown += f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    who = f"task {config.name} knows (task.labels)" if given else "train has"
+    few = ", ".join(config.labels[:5]) + (f", ... ({len(known)})" if len(known) > 5 else "")
+    few += f", as positions 0 to {len(known) - 1}" if as_positions else ""
+    other = "validation" if split == "train" else "train"
+    hint = "drop these rows, or name every label in task.labels"
+    if "-1" in counts:
+        hint = "-1 means hidden labels: choose a labelled task.split"
+    elif numbers >= set(counts) and config.family == "intent":
+        hint = "intents are mapped by name, never by number: give a column of names (task.hub.label)"
+    elif numbers >= set(counts) and not any(map(_is_position, names[other])):
+        hint = f"{other} has names, so numbers are not read as positions here: write names in both"
+    elif given:
+        hint = "mend task.labels, or the rows"
+    rows = f"{sum(counts.values())} of {len(names[split])} rows"
+    place = raw[split].place(first)
+    hint = hint[0].upper() + hint[1:]
+    return (
+        f"{where[split]}: {rows} have another label than {who}: {shown}, the first at {place}; there are {few}. {hint}"
+    )
+
+
+def _scores(names: list[str], table: Table, where: str, config: TaskConfig) -> np.ndarray:
+    """Scores of a regression task, (N,) float64, all finite."""
+    wrong = [row for row, name in enumerate(names) if not NUMBER.fullmatch(name) or not math.isfinite(float(name))]
+    if wrong:
+        raise DataError(
+            f"{where}: {len(wrong)} of {len(names)} rows have no finite number in column {config.label!r}, the first "
+            f"at {table.place(wrong[0])}: {names[wrong[0]]!r}; metric {config.metric} needs scores as 3.5"
+        )
+    return np.array([float(name) for name in names], dtype=np.float64)
+
+
+def _dataset(config: TaskConfig, texts: dict[str, list[str]], labels: np.ndarray) -> Dataset:
     """A new Dataset of the task's text columns (str) and its label column (int64 or float64)."""
     from datasets import Dataset, Features, Value
 
-    columns: dict[str, list | np.ndarray] = {column: _texts(data[column][:], column, where) for column in config.texts}
-    if config.labels:
-        columns[config.label], dtype = _label_ids(names, config, where), "int64"
-    else:
-        columns[config.label], dtype = _scores(names, config, where), "float64"
-    features = {column: Value("string") for column in config.texts} | {config.label: Value(dtype)}
-    return Dataset.from_dict(columns, features=Features(features))
+    features = {column: Value("string") for column in texts} | {config.label: Value(str(labels.dtype))}
+    return Dataset.from_dict({**texts, config.label: labels}, features=Features(features))
 
 
-def _texts(values: list, column: str, where: str) -> list[str]:
-    missing = [row for row, value in enumerate(values) if _is_missing(value)]
-    if missing:
-        raise DataError(f"{where}: {len(missing)} of {len(values)} rows have no text in column {column!r}, first row "
-                        f"{missing[0]}; drop or fill them")  # fmt: skip
-    return [str(value) for value in values]
+def _check_defined(task: Task, split: str, where: str) -> None:
+    """Refuses labels on which the metric has no value, whatever is predicted. Raises DataError.
 
-
-def _label_ids(names: list[str], config: TaskConfig, where: str) -> np.ndarray:
-    """Positions in `config.labels`, (N,) int64: by name, or, outside intents, numbers 0..K-1 taken as positions.
-
-    Intent tasks number their many labels differently in every copy, so a number is never believed there.
+    Each half of validation needs two different labels, so two rows must differ from the most frequent one.
     """
-    position = {name: index for index, name in enumerate(config.labels)}
-    counts = Counter(names)
-    unknown = {name: count for name, count in counts.items() if name not in position}
-    if not unknown:
-        return np.array([position[name] for name in names], dtype=np.int64)
-    if config.family != "intent" and all(map(_is_integer, counts)):
-        outside = sorted((name for name in counts if not 0 <= int(name) < len(position)), key=int)
-        if not outside:
-            return np.array(names, dtype=np.int64)
-        hint = "; -1 means hidden labels: choose a labelled task.split" if "-1" in outside else ""
-        raise DataError(f"{where}: labels {', '.join(outside[:5])} lie outside 0..{len(position) - 1}{hint}")
-    shown = ", ".join(f"{name!r} ({count} rows)" for name, count in sorted(unknown.items())[:5])
-    numbers = (
-        " Intents are mapped by name, never by number: give a column of names." if config.family == "intent" else ""
-    )
+    values, counts = np.unique(task.labels(split), return_counts=True)
+    metric, differ = task.config.metric, int(counts.sum() - counts.max())
+    if metric == "accuracy" or differ >= (2 if split == "validation" else 1):
+        return
+    most = values[counts.argmax()]
+    name = f"{most:g}" if task.is_regression else repr(task.config.labels[int(most)])
     raise DataError(
-        f"{where}: {len(unknown)} labels that task {config.name} does not know, among them {shown}; it knows "
-        f"{', '.join(config.labels[:5])}{', ...' if len(position) > 5 else ''} ({len(position)}, task.labels).{numbers}"
+        f"{where}: {int(counts.max())} of {int(counts.sum())} rows of {split} have the same label, {name}; {metric} is "
+        f"undefined there: more rows of other labels are needed (or task.metric=accuracy)"
     )
-
-
-def _scores(names: list[str], config: TaskConfig, where: str) -> np.ndarray:
-    """Scores of a regression task, (N,) float64, all finite."""
-    try:
-        scores = np.array(names, dtype=np.float64)
-    except ValueError as error:
-        raise DataError(f"{where}: a score of task {config.name} is no number ({error}); metric {config.metric} needs "
-                        f"numbers in column {config.label!r}") from None  # fmt: skip
-    if not np.isfinite(scores).all():
-        raise DataError(
-            f"{where}: {int((~np.isfinite(scores)).sum())} scores in column {config.label!r} are not finite"
-        )
-    return scores
 
 
 def _notes(config: TaskConfig, splits: dict[str, Dataset]) -> dict:
@@ -214,13 +292,3 @@ def _limited(data: Dataset, rows: int | None, seed: int) -> Dataset:
         return data
     chosen = np.sort(np.random.default_rng([seed, rows]).choice(len(data), rows, replace=False))
     return data.select(chosen).flatten_indices()
-
-
-def _warnings(config: TaskConfig, notes: dict) -> list[str]:
-    lines = [f"{split} holds {share} official rows" for split, share in notes["subset"].items()]
-    if notes["validation_rows_in_train"]:
-        lines.append(f"{notes['validation_rows_in_train']} validation rows also lie in train")
-    absent = notes.get("absent_labels", {}).get("train")
-    if absent:
-        lines.append(f"train has no row of {len(absent)} of {len(config.labels)} labels: {', '.join(absent[:5])}")
-    return lines

@@ -1,22 +1,23 @@
 """`source=hub`: a task's data set from the Hugging Face hub, at the revision pinned in the task's YAML.
 
-The files of that very commit are fetched first and `datasets` reads them from there: by itself `load_dataset` would,
-without a network, silently fall back to whatever revision was cached last.
+The files of the configuration at that very commit are read as local files are. The library `datasets` is not asked to:
+it resolves every configuration of the repository's card, and silently takes another revision without a network.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tabi_bench.hub import fetch, is_commit
 from tabi_bench.tasks.checks import DataError, make_task
+from tabi_bench.tasks.readers import FORMATS, read
+from tabi_bench.tasks.table import Table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from datasets import DatasetDict
-
-    from tabi_bench.config import SourceConfig, TaskConfig
+    from tabi_bench.config import HubConfig, SourceConfig, TaskConfig
     from tabi_bench.tasks.base import Task
 
 
@@ -27,30 +28,73 @@ def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
         raise DataError(f"task {task.name} has no data set on the hub (task.hub.path); use source=local")
     if hub.revision is None or not is_commit(hub.revision):
         raise DataError(f"task.hub.revision={hub.revision}: pin {hub.path} to a commit, 40 hex digits; a branch moves")
-    data = _read(fetch(hub.path, hub.revision, _patterns(hub.name), "dataset"), hub.path, hub.name)
-    splits = {"train": task.train_split, "validation": task.split}
+    card = _card(fetch(hub.path, hub.revision, ["README.md"], "dataset", required=False))
+    known = _patterns(card, hub)
+    splits, data = {"train": task.train_split, "validation": task.split}, {}
     for split in splits.values():
-        if split not in data:
-            raise DataError(f"{hub.path}: no split {split!r}; it has {', '.join(data)} (task.split, task.train_split)")
-    where = {role: f"{hub.path} {hub.name or ''} {split}".replace("  ", " ") for role, split in splits.items()}
-    return make_task(task, source, seed, data[splits["train"]], data[splits["validation"]], where)
+        if known and split not in known:
+            raise DataError(f"{hub.path}: no split {split!r}; it has {', '.join(known)} (task.split, task.train_split)")
+    patterns = {split: known.get(split) or _usual(hub.name, split) for split in splits.values()}
+    folder = fetch(hub.path, hub.revision, [one for several in patterns.values() for one in several], "dataset")
+    classes = _classes(card, hub)
+    for role, split in splits.items():
+        table = _read(folder, patterns[split], hub)
+        data[role] = replace(table, classes=classes | table.classes)
+    where = {role: " ".join(filter(None, (hub.path, hub.name, split))) for role, split in splits.items()}
+    return make_task(task, source, seed, data["train"], data["validation"], where)
 
 
-def _patterns(name: str | None) -> list[str]:
-    """The files of one configuration (a folder of the repository), or all data files where there is only one."""
-    folder = f"{name}/*" if name else "*"
-    return ["README.md", *(f"{folder}{suffix}" for suffix in (".parquet", ".jsonl", ".json", ".csv"))]
+def _card(folder: Path) -> dict[str, Any]:
+    """The metadata at the head of the repository's README; empty without one."""
+    from huggingface_hub import metadata_load
 
-
-def _read(folder: Path, path: str, name: str | None) -> DatasetDict:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
+    file = folder / "README.md"
     try:
-        return load_dataset(str(folder), name)
-    except (DatasetsError, OSError, ValueError) as error:
-        cause = error.__cause__ or error
-        line = (str(cause) or type(cause).__name__).splitlines()[0][:200]
+        return (metadata_load(file) or {}) if file.is_file() else {}
+    except Exception as error:  # a card is written by hand, for people
+        raise DataError(f"{file}: the metadata of the card cannot be read ({type(error).__name__})") from None
+
+
+def _patterns(card: dict[str, Any], hub: HubConfig) -> dict[str, list[str]]:
+    """Patterns of the files of each split, as the card lists them; empty where it lists none."""
+    configs = {one.get("config_name", "default"): one for one in card.get("configs") or [] if one.get("data_files")}
+    if not configs:
+        return {}
+    first = [name for name, one in configs.items() if one.get("default") or len(configs) == 1]
+    name = hub.name or next(iter(first), "default")
+    if name not in configs:
+        raise DataError(f"{hub.path} has no configuration {name!r} (task.hub.name); it has {', '.join(configs)}")
+    files = configs[name]["data_files"]
+    if isinstance(files, str):
+        return {}
+    pairs = files.items() if isinstance(files, dict) else [(one["split"], one["path"]) for one in files]
+    return {split: [path] if isinstance(path, str) else list(path) for split, path in pairs}
+
+
+def _usual(name: str | None, split: str) -> list[str]:
+    """Patterns of a split's files where the card says nothing: in the folder of the configuration, by their names."""
+    folder = f"{name}/" if name else ""
+    return [f"{folder}{split}{middle}{suffix}" for suffix in FORMATS for middle in ("", "-*-of-*")]
+
+
+def _read(folder: Path, patterns: list[str], hub: HubConfig) -> Table:
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [p for p in paths if any(fnmatch(p.relative_to(folder).as_posix(), pattern) for pattern in patterns)]
+    if not paths:
         raise DataError(
-            f"{path}: `datasets` cannot read {name or 'its files'} in {folder} ({line}); remove it and try again"
-        ) from error
+            f"{hub.path} has no file like {patterns[0]} (nor {', '.join(FORMATS[1:])}) at revision {hub.revision}; "
+            f"task.hub.name is a folder there, task.split the name of its files"
+        )
+    blobs = ", ".join(str(path.resolve()) for path in paths)
+    return read(paths, f"its hash is the hub's, so the file there is at fault; if not, remove {blobs} and try again")
+
+
+def _classes(card: dict[str, Any], hub: HubConfig) -> dict[str, list[str]]:
+    """Names of the classes by column, from the card: the files of some old data sets hold the numbers alone."""
+    infos = card.get("dataset_info") or []
+    infos = infos if isinstance(infos, list) else [infos]
+    chosen = [info for info in infos if len(infos) == 1 or info.get("config_name") == hub.name]
+    features = [feature for info in chosen for feature in info.get("features") or []]
+    named = {f["name"]: f["dtype"]["class_label"].get("names") or [] for f in features
+             if isinstance(f.get("dtype"), dict) and "class_label" in f["dtype"]}  # fmt: skip
+    return {column: list(names.values()) if isinstance(names, dict) else names for column, names in named.items()}

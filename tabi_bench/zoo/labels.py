@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from tabi_bench.cache import content_key, write_atomically
+from tabi_bench.cache import content_key, read_sealed, write_sealed
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer, read_config
@@ -185,7 +185,7 @@ def checked(spec: ModelSpec, task: Task, cache_dir: Path, seed: int, device: str
     found = _stored(file)
     if found is None:
         found = measure(spec, task, seed, device)
-        write_atomically(file, json.dumps(asdict(found), indent=1))
+        write_sealed(file, json.dumps(asdict(found), indent=1).encode())
         log.info("%s on %s: %s, score %.3f on %d rows of train", spec.name, task.name,
                  f"scale {found.scale}" if task.is_regression else f"label order {found.label_order}",
                  found.score, found.rows)  # fmt: skip
@@ -193,10 +193,10 @@ def checked(spec: ModelSpec, task: Task, cache_dir: Path, seed: int, device: str
 
 
 def _stored(file: Path) -> Finding | None:
-    try:
-        raw = json.loads(file.read_text())
-    except (OSError, ValueError):
+    content = read_sealed(file)
+    if content is None:
         return None
+    raw = json.loads(content)
     for name in ("label_order", "scale"):
         raw[name] = None if raw[name] is None else tuple(raw[name])
     return Finding(**raw)

@@ -15,6 +15,7 @@ import torch
 
 from tabi_bench.cache import cached, content_key
 from tabi_bench.config import ConfigError, PaperZooConfig, TrainConfig, read_file
+from tabi_bench.hub import HubError, fetch
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 from tabi_bench.zoo.custom import compare_tokens, download, usable
@@ -171,16 +172,23 @@ def describe(config: PaperZooConfig) -> str:
     return "\n".join([states.to_string(), "", legend, "", *(command(config, *cell) for cell in missing)])
 
 
-def pins(config: PaperZooConfig) -> list[str]:
-    """Today's commit of every cell without one, as settings for the command line or the YAML. Needs the network."""
-    from huggingface_hub import HfApi
+def pins(config: PaperZooConfig) -> tuple[list[str], list[str]]:
+    """Today's commit of every cell without one, as settings for the command line; and what could not be found out.
 
-    api, lines = HfApi(), []
+    The settings begin with "+": the cells are a free table, to which the command line adds. Needs the network.
+    """
+    lines, missing = [], []
     for model, tasks in config.cells.items():
         for task, cell in tasks.items():
-            if not cell.get("revision"):
-                lines.append(f"zoo.cells.{model}.{task}.revision={api.model_info(cell['id']).sha}")
-    return lines
+            if cell.get("revision"):
+                continue
+            try:
+                commit = fetch(cell["id"], None, ["config.json"]).name
+            except HubError as error:
+                missing.append(f"{model} on {task}: {error}")
+            else:
+                lines.append(f"+zoo.cells.{model}.{task}.revision={commit}")
+    return lines, missing
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -189,7 +197,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pin", action="store_true", help="print today's commits of the cells that have none")
     arguments = parser.parse_args(argv)
     config = read_file("zoo", "paper")
-    print("\n".join(pins(config)) if arguments.pin else describe(config))
+    if not arguments.pin:
+        print(describe(config))
+        return
+    lines, missing = pins(config)
+    print("\n".join(lines))
+    if missing:
+        raise SystemExit("\n".join(missing))
 
 
 if __name__ == "__main__":

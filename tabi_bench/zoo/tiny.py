@@ -184,7 +184,7 @@ def ship(task: str, out: Path, device: str, threads: int) -> dict:
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     build(building, config, rows, 0, device)
-    seal(building)
+    seal(building, task)
     shutil.rmtree(out / task, ignore_errors=True)
     os.replace(building, out / task)
     return notes_of(out / task)

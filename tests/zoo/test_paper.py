@@ -14,6 +14,7 @@ from tabi_bench.zoo.families.shapes import PAPER
 from tabi_bench.zoo.finetune import fine_tuned, main
 from tabi_bench.zoo.loading import ModelError
 from tabi_bench.zoo.paper import TASKS, coverage, describe, load, recipe, start
+from tabi_bench.zoo.paper import main as main_of_paper
 from tests.engines.micro_models import write_model
 from tests.zoo.toys import permuted
 
@@ -111,3 +112,20 @@ def test_bare_shapes_need_nothing(listed, task, tmp_path, monkeypatch):
     assert zoo.models[0].label_order is None
     monkeypatch.setattr(paper, "write_shape", None)
     assert load(listed, task, tmp_path, 0, "cpu").names == zoo.names
+
+
+def test_printed_pins_are_settings_that_the_command_line_takes_and_a_missing_repository_is_named(
+    config, hub, composed, monkeypatch, capsys
+):
+    config.cells["xlnet"] = {"rte": {"id": "no/where"}}
+    config.cells["albert"]["qqp"] = {"id": "b/albert", "revision": "1" * 40}
+    monkeypatch.setattr(paper, "read_file", lambda *_: config)
+    with pytest.raises(SystemExit, match=r"xlnet on rte: model no/where: .* has no such repository"):
+        main_of_paper(["--pin"])
+    lines = capsys.readouterr().out.split()
+    commits = [hub.commit_of("models", repo, "main") for repo in ("a/small", "b/albert")]
+    assert lines == [
+        f"+zoo.cells.{name}.mnli.revision={commit}" for name, commit in zip(config.models, commits, strict=True)
+    ]
+    taken = composed("zoo=paper", "task=mnli", *lines).zoo.cells
+    assert [taken[name]["mnli"]["revision"] for name in config.models] == commits
