@@ -11,11 +11,15 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from tabi_bench.cache import cached, content_key, file_sha256
 from tabi_bench.config import CustomZooConfig
 from tabi_bench.hub import fetch
 from tabi_bench.tasks.base import Task
-from tabi_bench.zoo.base import Zoo
+from tabi_bench.zoo.base import ModelSpec, Zoo
+from tabi_bench.zoo.families import family
+from tabi_bench.zoo.families.sentencepieces import first_difference, raw_model
 from tabi_bench.zoo.labels import checked
 from tabi_bench.zoo.loading import ModelError, load_folder, read_config, spec_of
 
@@ -25,6 +29,7 @@ OTHER_FILES = (
     "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 SAFE, PICKLED = ("model*.safetensors",), ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+COMPARED = 2000  # rows of train on which a converted tokenizer is compared with sentencepiece
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
@@ -37,6 +42,7 @@ def load(config: CustomZooConfig, task: Task, cache_dir: Path, seed: int, device
     for name, entry in zip(names, config.paths, strict=True):
         source = locate(entry)
         spec = spec_of(usable(source, cache_dir), name, config.max_length)
+        compare_tokens(source, spec, task)
         spec, found = checked(spec, task, cache_dir, seed, device)
         specs.append(spec)
         notes[name] = {"from": entry, "folder": source.name, **asdict(found)}
@@ -53,14 +59,14 @@ def _names(paths: list[str]) -> list[str]:
     return names
 
 
-def locate(entry: str) -> Path:
+def locate(entry: str, where: str = "zoo.paths") -> Path:
     """The folder of a local path or of a hub id, `owner/name` or `owner/name@revision`. Raises ModelError, HubError."""
     path = Path(entry).expanduser()
     if path.is_dir():
         return path
     match = HUB_ID.fullmatch(entry)
     if match is None:
-        raise ModelError(f"zoo.paths: no folder {path.absolute()}; give a folder, or a hub id as owner/name@revision")
+        raise ModelError(f"{where}: no folder {path.absolute()}; give a folder, or a hub id as owner/name@revision")
     return download(match["repo"], match["revision"])
 
 
@@ -78,7 +84,7 @@ def usable(folder: Path, cache_dir: Path) -> Path:
         return folder
     read_config(folder)
     files = sorted({path for pattern in (*OTHER_FILES, *SAFE, *PICKLED) for path in folder.glob(pattern)})
-    key = content_key("converted", [(path.name, file_sha256(path)) for path in files])
+    key = content_key("converted", 2, [(path.name, file_sha256(path)) for path in files])
     return cached(Path(cache_dir) / "converted" / key, lambda temporary: _convert(folder, temporary))
 
 
@@ -87,6 +93,20 @@ def _convert(folder: Path, target: Path) -> None:
         raise ModelError(f"{folder} has no weights (model.safetensors or pytorch_model.bin)")
     write_tokenizer(folder, target / "tokenizer.json")
     load_folder(folder, "auto").save_pretrained(target)
+
+
+def compare_tokens(source: Path, spec: ModelSpec, task: Task) -> None:
+    """Refuses a tokenizer that was made of a sentencepiece model and differs from it on train. Raises ModelError."""
+    if (model := raw_model(source)) is None:
+        return
+    texts = list(dict.fromkeys(text for row in task.texts("train")[:COMPARED] for text in row))
+    tokenizer, adapter = Tokenizer.from_file(str(spec.path / "tokenizer.json")), family(spec.family)
+    row = first_difference(tokenizer, model, texts, [adapter.plain_text(text) for text in texts])
+    if row is not None:
+        raise ModelError(
+            f"{source}: the tokenizer made of {model.name} splits {texts[row][:60]!r} of train otherwise than "
+            f"sentencepiece does; put the model's own tokenizer.json beside it"
+        )
 
 
 def write_tokenizer(folder: Path, file: Path) -> None:
@@ -103,7 +123,8 @@ def write_tokenizer(folder: Path, file: Path) -> None:
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        tokenizer.backend_tokenizer.save(str(file))
+        adapter = family(read_config(folder)["model_type"])
+        adapter.mend_tokenizer(folder, tokenizer.backend_tokenizer).save(str(file))
     except Exception as error:  # whatever a foreign folder makes the library raise
         line = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
         raise ModelError(
