@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 def tabi_plan(profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
     """Tabi's plan on the rows of `profile`; the controls of one session search once. Raises Unreachable."""
-    key = ("tabi", profile.rows.tobytes(), target.margin_se, target.value, repr(options.tabi))
-    return profile.once(key, lambda: Cascade.plan(profile, target, options.tabi))
+    key = (options.stands_on, profile.rows.tobytes(), target.margin_se, target.value, repr(options.cascade))
+    return profile.once(key, lambda: Cascade.plan(profile, target, options.cascade))
 
 
 class RandomRouting(Cascade):
@@ -76,8 +76,10 @@ class Oracle(Cascade):
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
         """Tabi's own plan, until `tell`. Raises Unreachable, and PlanError for more than two levels."""
-        if options.tabi.levels > 2:
-            raise PlanError(f"systems.tabi.levels={options.tabi.levels}: the oracle routes between two models; set 2")
+        if options.cascade.levels > 2:
+            raise PlanError(
+                f"systems.{options.stands_on}.levels={options.cascade.levels}: the oracle routes between two models; set 2"
+            )
         return tabi_plan(profile, target, options)
 
     @classmethod

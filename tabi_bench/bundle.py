@@ -22,7 +22,16 @@ from typing import TYPE_CHECKING
 from hydra.errors import HydraException
 
 from tabi_bench.cache import damage, seal
-from tabi_bench.config import Config, ConfigError, conf_dir, from_dict_config, register
+from tabi_bench.config import (
+    Config,
+    ConfigError,
+    CustomZooConfig,
+    LocalConfig,
+    MinilmZooConfig,
+    ZooConfig,
+    compose_config,
+    conf_dir,
+)
 
 if TYPE_CHECKING:
     from tabi_bench.tasks.base import Task
@@ -111,15 +120,15 @@ def _copy_data(config: Config, out: Path) -> None:
     """
     from tabi_bench.zoo.minilm import tasks_needed
 
-    if config.source.name == "local":
+    if isinstance(config.source, LocalConfig):
         if config.source.dir is None:
             raise ConfigError("a bundle needs source.dir=DIR; put your own files there as <task>/train.csv")
         task = config.task.name
-        for name in tasks_needed(config.zoo, task) if config.zoo.name == "minilm" else [task]:
+        for name in tasks_needed(config.zoo, task) if isinstance(config.zoo, MinilmZooConfig) else [task]:
             shutil.copytree(Path(config.source.dir).expanduser() / name, out / "data" / name, dirs_exist_ok=True)
 
 
-def _with_copied_folders(zoo, out: Path):
+def _with_copied_folders(zoo: ZooConfig, out: Path) -> ZooConfig:
     """The zoo's configuration with local folders of models copied to `models/` and named relative to the bundle."""
 
     def copied(entry: str | None) -> str | None:
@@ -129,16 +138,17 @@ def _with_copied_folders(zoo, out: Path):
         shutil.copytree(folder, out / "models" / folder.name, dirs_exist_ok=True)
         return f"models/{folder.name}"
 
-    changes = {"path": copied(_encoder(zoo) if zoo.name == "minilm" else zoo.path)}
-    if hasattr(zoo, "paths"):
+    if isinstance(zoo, MinilmZooConfig):
+        return dataclasses.replace(zoo, path=copied(_encoder(zoo)))
+    if isinstance(zoo, CustomZooConfig):
         names = [Path(entry).name for entry in zoo.paths]
         if len(set(names)) < len(names):
             raise ConfigError("zoo.paths: two folders have the same name; rename one, they go side by side")
-        changes["paths"] = [copied(entry) for entry in zoo.paths]
-    return dataclasses.replace(zoo, **changes)
+        return dataclasses.replace(zoo, paths=[copied(entry) for entry in zoo.paths])
+    return zoo
 
 
-def _encoder(zoo) -> str:
+def _encoder(zoo: MinilmZooConfig) -> str:
     """The folder of the pre-trained encoder, which may lie in an installed package."""
     from tabi_bench.zoo.encoder import encoder_folder
 
@@ -154,7 +164,7 @@ def _copy_models(config: Config, out: Path) -> None:
     cache = Path(config.cache_dir).expanduser().absolute()
     here = Path.cwd()
     source = config.source
-    if source.name == "local":
+    if isinstance(source, LocalConfig):
         source = dataclasses.replace(source, dir=str(Path(source.dir).expanduser().absolute()))
     os.chdir(out)  # models/ is named relative to the bundle
     try:
@@ -178,9 +188,10 @@ def _copy_cached(zoo: Zoo, task: Task, cache: Path, target: Path) -> None:
 
 def _arguments(config: Config, overrides: list[str]) -> str:
     """What to type after `run.py` in the unpacked bundle: as it was given here, with the places in the bundle."""
-    places = {"source.dir": "data" if config.source.dir else None, "zoo.path": config.zoo.path, "cache_dir": "cache"}
-    paths = getattr(config.zoo, "paths", None)
-    places |= {"zoo.paths": f"[{','.join(paths)}]" if paths else None, "results_dir": None}
+    zoo = config.zoo
+    places = {"source.dir": "data" if isinstance(config.source, LocalConfig) else None, "cache_dir": "cache"}
+    places |= {"zoo.path": zoo.path if isinstance(zoo, MinilmZooConfig) else None, "results_dir": None}
+    places["zoo.paths"] = f"[{','.join(zoo.paths)}]" if isinstance(zoo, CustomZooConfig) else None
     kept = [override for override in overrides if override.split("=")[0] not in places]
     moved = [f"{key}={value}" for key, value in places.items() if value]
     return shlex.join([f"task={config.task.name}", *kept, *moved])
@@ -202,11 +213,7 @@ def _download_wheels(out: Path, python: str, with_torch: bool) -> None:
 
 
 def _configs(tasks: list[str], overrides: list[str]) -> list[Config]:
-    from hydra import compose, initialize_config_dir
-
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return [from_dict_config(compose("config", overrides=[f"task={task}", *overrides])) for task in tasks]
+    return [compose_config([f"task={task}", *overrides]) for task in tasks]
 
 
 def _parser() -> argparse.ArgumentParser:

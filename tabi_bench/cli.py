@@ -3,38 +3,94 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
+import re
 import sys
+import tempfile
+import traceback
 import warnings
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from tabi_bench.config import Config, ConfigError, conf_dir, from_dict_config, register
-from tabi_bench.sweep import guarded
+from tabi_bench.config import GROUPS, Config, ConfigError, conf_dir, from_dict_config, register
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from tabi_bench.records.record import Record
 
 log = logging.getLogger(__name__)
+OWN_PACKAGES = ("tabi_bench", "baselines")
 
 
 def main() -> None:
-    """Entry point of `run.py` and `tabi-bench`."""
-    _refuse_swept_experiments(sys.argv[1:])
-    _refuse_unknown_choices(sys.argv[1:])
-    _refuse_ray_without_its_extra(sys.argv[1:])
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    register()
+    """Entry point of `run.py`, `tabi-bench` and `python -m tabi_bench`. Errors end in one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know fewer characters than a table has
+    full = os.environ.setdefault("HYDRA_FULL_ERROR", "") not in ("", "0")
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(guarded(_job))()
+        _run(sys.argv[1:])
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command goes on from what the cache holds\n")
         sys.exit(130)
+    except BrokenPipeError:
+        pass
+    except Exception as error:
+        if full:
+            raise
+        sys.exit(_one_line(error))
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Whoever read our output may be gone (`| head -1`), which is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: list[str]) -> None:
+    try:
+        folders = [conf_dir(), *_own_folders(arguments)]
+    except FileNotFoundError:
+        sys.exit("the working directory is gone; change to one that exists")
+    if {"--help", "-h"} & set(arguments):
+        from tabi_bench.usage import short
+
+        print(short(folders))
+        return
+    sys.argv[1:] = ["--help" if argument == "--help-all" else argument for argument in arguments]
+    _refuse_swept_experiments(arguments)
+    _refuse_unknown(arguments, folders)
+    _refuse_ray_without_its_extra(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands errors on, instead of printing pages
+    register()
+    import hydra
+
+    from tabi_bench.sweep import guarded
+
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(guarded(_job))()
+
+
+def _own_folders(arguments: list[str]) -> list[Path]:
+    """Folders with choices of the user's own: --config-dir DIR and hydra.searchpath=[DIR,...]."""
+    line = "\n".join([*arguments, ""])
+    given = re.findall(r"^(?:--config-dir|-cd)[=\n](.*)$", line, re.MULTILINE)
+    for listed in re.findall(r"^\+*hydra\.searchpath=\[(.*)\]$", line, re.MULTILINE):
+        given += [place for place in listed.split(",") if not place.startswith("pkg:")]
+    folders = [Path(place.strip("'\" ").removeprefix("file://")).expanduser().absolute() for place in given]
+    for folder in folders:
+        if not folder.is_dir():
+            sys.exit(f"no folder {folder}; --config-dir holds folders as conf/ does: task, zoo, method, ...")
+    Path.cwd()
+    return folders
 
 
 def _refuse_swept_experiments(arguments: list[str]) -> None:
@@ -45,17 +101,21 @@ def _refuse_swept_experiments(arguments: list[str]) -> None:
             sys.exit(f"{argument}: presets cannot be swept, their own sweeps would be ignored; run them one by one")
 
 
-def _refuse_unknown_choices(arguments: list[str]) -> None:
-    """Names the choices of a group in one line, before Hydra lists its search path."""
+def _refuse_unknown(arguments: list[str], folders: list[Path]) -> None:
+    """Names what there is in one line, where Hydra would list its search path."""
+    groups = {place.name for folder in folders for place in folder.iterdir() if place.is_dir()}
+    known = dict.fromkeys([*GROUPS, *Config.__dataclass_fields__, *sorted(groups)])
     for argument in arguments:
         group, _, value = argument.partition("=")
-        folder = conf_dir() / group
-        if not group.isalpha() or not folder.is_dir() or not value.replace(",", "").replace("_", "").isalnum():
+        if not re.fullmatch(r"\w[\w.]*", group) or not value or group.startswith("hydra"):
             continue
-        known = sorted(file.stem for file in folder.glob("*.yaml"))
-        for choice in value.split(","):
-            if choice not in (*known, "null"):
-                sys.exit(f"unknown {group} {choice!r}; there are: {', '.join(known)}")
+        if group.partition(".")[0] not in known:
+            sys.exit(f"unknown setting {group}; there are: {', '.join(known)}")
+        if group in groups and re.fullmatch(r"[\w.,-]+", value):
+            names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+            for choice in value.split(","):
+                if choice not in (*names, "null"):
+                    sys.exit(f"unknown {group} {choice!r}; there are: {', '.join(names)}")
 
 
 def _refuse_ray_without_its_extra(arguments: list[str]) -> None:
@@ -68,39 +128,63 @@ def _refuse_ray_without_its_extra(arguments: list[str]) -> None:
 
 
 def _job(raw: DictConfig) -> list[Record]:
-    """One session, or a derived preset. Errors that a person can mend end in one line; others keep their traceback."""
-    try:
-        config = from_dict_config(raw)
-    except (ConfigError, OmegaConfBaseException) as error:
-        raise SystemExit(f"configuration: {error}") from None
-    logging.captureWarnings(True)
-    if config.derive:
-        return _derive(config)
-    _import_libraries()
-    from tabi_bench.experiment import run_session
-    from tabi_bench.system import PlanError
+    """One session, or a derived preset. Raises SystemExit with one line for whatever goes wrong."""
+    from hydra.core.hydra_config import HydraConfig
 
+    hydra = HydraConfig.get()
     try:
-        found = run_session(config)
-    except (ValueError, OSError, PlanError) as error:
+        config = from_dict_config(raw, hydra)
+        logging.captureWarnings(True)
+        if config.derive:
+            return _derive(config, list(hydra.overrides.task))
+        _import_libraries()
+        from tabi_bench.experiment import run_session
+
+        results = run_session(config)
+        if results:
+            print_summary(results, config)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _flush()
+    except Exception as error:
         if log.isEnabledFor(logging.DEBUG):
             raise
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
-    if found:
-        print_summary(found, config)
-    return found
+        raise SystemExit(_one_line(error, Path(hydra.runtime.output_dir))) from None
+    return results
 
 
-def _derive(config: Config) -> list[Record]:
+def _derive(config: Config, overrides: list[str]) -> list[Record]:
     """A derived preset measures nothing: it draws from the records and profiles below results_dir."""
     from tabi_bench.report.site import rebuild
 
-    try:
-        written = rebuild(config.results_dir, only=[config.derive])
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"{config.derive}: {error}") from None
-    print("\n".join(map(str, written)))
+    for override in overrides:
+        if override.lstrip("+").partition("=")[0] not in ("experiment", "results_dir"):
+            raise ConfigError(f"{override} would not be read: {config.derive} draws from the records of results_dir")
+    print("\n".join(map(str, rebuild(config.results_dir, only=[config.derive]))))
     return []
+
+
+def _one_line(error: Exception, folder: Path | None = None) -> str:
+    """What a person can mend, in its own words; what is a bug, with the file in `folder` that holds its traceback."""
+    from hydra.errors import HydraException
+
+    if isinstance(error, HydraException):
+        return "; ".join(filter(None, map(str.strip, f"{error}\n{error.__cause__ or ''}".splitlines())))
+    raised_by = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__", "")
+    ours = raised_by.partition(".")[0] in OWN_PACKAGES
+    if isinstance(error, OSError) or (ours and isinstance(error, ValueError | ImportError)) or _is_plan_error(error):
+        return str(error)
+    text = "".join(traceback.format_exception(error))
+    with tempfile.NamedTemporaryFile("w", prefix="traceback-", suffix=".txt", dir=folder, delete=False) as file:
+        file.write(text)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"{reason}. This is a bug, here or in code of your own; please report it with {file.name}"
+
+
+def _is_plan_error(error: Exception) -> bool:
+    from tabi_bench.system import PlanError
+
+    return isinstance(error, PlanError)
 
 
 @cache
@@ -123,7 +207,7 @@ def _import_libraries() -> None:
     huggingface_hub.utils.enable_progress_bars()
 
 
-def print_summary(found: list[Record], config: Config) -> None:
+def print_summary(results: list[Record], config: Config) -> None:
     """A table in a terminal, tab-free aligned text in a pipe."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -132,11 +216,11 @@ def print_summary(found: list[Record], config: Config) -> None:
     from tabi_bench.summary import COLUMNS, heading, rows, where
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    console.print(heading(found), soft_wrap=True)
+    console.print(heading(results), soft_wrap=True)
     table = Table(box=SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
-    for row in rows(found):
+    for row in rows(results):
         table.add_row(*row)
     console.print(table)
-    console.print(where(found, config), soft_wrap=True)
+    console.print(where(results, config), soft_wrap=True)

@@ -8,11 +8,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import settings
 
 from tabi_bench import registry
-from tabi_bench.config import Config, conf_dir, from_dict_config, register
+from tabi_bench.config import Config, compose_config, register
 from tests.processes import SMALL
 
 settings.register_profile("shared", deadline=None)  # a busy machine is no failure
@@ -54,11 +53,7 @@ def nothing_old_to_collect():
 def composed():
     """Composes the real configuration with overrides, as the command line does."""
 
-    def build(*overrides: str) -> Config:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return from_dict_config(compose("config", overrides=list(overrides)))
-
-    return build
+    return lambda *overrides: compose_config(overrides)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +65,7 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture
 def micro(composed, cache, tmp_path, monkeypatch):
     """A configuration on the micro zoo with few generated rows; results go to a fresh folder."""
-    monkeypatch.setitem(registry.ZOOS, "tiny", "tests.micro:load")
+    monkeypatch.setitem(registry.TABLE["zoo"], "tiny", registry.TABLE["zoo"]["tiny"]._replace(code="tests.micro:load"))
 
     def build(*overrides: str) -> Config:
         return composed(*SMALL, f"results_dir={tmp_path}/results", f"cache_dir={cache}", *overrides)

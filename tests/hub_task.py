@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from tabi_bench.config import HubConfig, SourceConfig, TaskConfig
+from tabi_bench.config import HubConfig, TaskConfig, read_file
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.hub import load
+from tests.settings import toy_task
 
 REPO = "nyu-mll/glue"
 
 
 def task(revision: str, **changes) -> TaskConfig:
     options = {"labels": ["entailment", "neutral", "contradiction"], "split": "validation_matched"} | changes
-    return TaskConfig("mnli", "pair", ["premise", "hypothesis"], hub=HubConfig(REPO, "mnli", revision), **options)
+    return toy_task("mnli", "pair", ("premise", "hypothesis"), hub=HubConfig(REPO, "mnli", revision, None), **options)
 
 
 def read(revision: str, **changes) -> Task:
-    return load(task(revision, **changes), SourceConfig("hub"), 0)
+    return load(task(revision, **changes), read_file("source", "hub"), 0)

@@ -9,12 +9,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig
 
 from tabi_bench.cache import cached, content_key
-from tabi_bench.config import TrainConfig, ZooConfig
+from tabi_bench.config import ZooConfig
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import load_tokenizer, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
 from tabi_bench.zoo.training import encode, train
+from tests.settings import fine_tuning
 
 SHAPES = {"micro-1x16": (1, 16), "micro-2x32": (2, 32)}
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -53,7 +54,7 @@ def load(config: ZooConfig, task: Task, cache_dir: Path, seed: int, device: str)
                     **shape,
                 )
             )
-            steps = TrainConfig(epochs=4, learning_rate=3e-3, batch_size=32, patience=0)
+            steps = fine_tuning(epochs=4, learning_rate=3e-3, batch_size=32, patience=0)
             train(model, encode(tokenizer, texts, labels), steps, seed=seed, device="cpu", metric=task.config.metric)
             model.save_pretrained(path)
 

@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tabi_bench.cli", "tabi_bench.experiment", "datasets", "tests.micro"])
 SMALL = ["source.train_rows=600", "source.validation_rows=120", "scenario.min_queries=120", "engine.device=cpu"]
-SMALL += ["scenario.warmup=4", "scenario.profile_rounds=1", "search.race_s=0.05"]
+SMALL += ["scenario.warmup=4", "scenario.profile_rounds=1"]
 FEW = ["source.validation_rows=80", "scenario.min_queries=80", "engine.device=cpu"]  # of what need not train
-FEW += ["scenario.warmup=2", "scenario.profile_rounds=1", "search.race_s=0.05"]
+FEW += ["scenario.warmup=2", "scenario.profile_rounds=1"]
 
 
 def start(target: Callable[..., None], *arguments, says: Path | None = None, errors: Path | None = None) -> BaseProcess:
@@ -50,7 +50,7 @@ def command_line(*arguments: str) -> None:
     """`python run.py ARGUMENTS` with the micro zoo in place of the tiny one."""
     from tabi_bench import cli, registry
 
-    registry.ZOOS["tiny"] = "tests.micro:load"
+    registry.TABLE["zoo"]["tiny"] = registry.TABLE["zoo"]["tiny"]._replace(code="tests.micro:load")
     sys.argv = ["run.py", *arguments]
     cli.main()
 

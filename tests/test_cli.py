@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from tabi_bench import cli, registry
-from tabi_bench.config import BASES, ConfigError, conf_dir, method_options
+from tabi_bench.config import BASES, ConfigError, conf_dir, read_file
 from tabi_bench.experiment import run_session
 from tabi_bench.system import PlanError
 from tests.processes import command_line, ended, start
@@ -92,7 +92,7 @@ def test_every_choice_composes(composed, group, choice):
 
 @pytest.mark.parametrize("method", [f.stem for f in sorted((conf_dir() / "method").glob("*.yaml"))])
 def test_every_method_is_registered_with_the_options_of_its_file(method):
-    assert method_options(method).name == method
+    assert read_file("method", method).name == method
     assert registry.lookup(registry.SYSTEMS, method, "method") is not None
 
 

@@ -16,7 +16,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from huggingface_hub import constants
 
-from tabi_bench.config import HubConfig, SourceConfig, TaskConfig
+from tabi_bench.config import HubConfig, read_file
 from tabi_bench.hub import HubError, fetch
 from tabi_bench.tasks.checks import DataError
 from tabi_bench.tasks.hub import load
@@ -24,6 +24,7 @@ from tabi_bench.tasks.local import load as load_local
 from tabi_bench.zoo.custom import locate, usable
 from tests.hub_layout import TASKS, pinned, publish
 from tests.hub_task import REPO, read
+from tests.settings import toy_task
 
 README = """---
 dataset_info:
@@ -156,8 +157,8 @@ def test_intents_are_mapped_by_name_whatever_their_numbers(hub):
     content = {"train.jsonl": rows.encode(), "validation.jsonl": rows.encode(), "README.md": b"# card"}
     commit = hub.add("SetFit/intents", content, "datasets")
     where = HubConfig("SetFit/intents", None, commit, "label_text")
-    config = TaskConfig("massive", "intent", ["text"], labels=["greet", "alarm"], hub=where)
-    loaded = load(config, SourceConfig("hub"), 0)
+    config = toy_task("massive", "intent", labels=["greet", "alarm"], hub=where)
+    loaded = load(config, read_file("source", "hub"), 0)
     assert loaded.labels("validation").tolist() == [1, 0]
 
 

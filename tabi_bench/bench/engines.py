@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from tabi_bench import device as devices
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Output
 from tabi_bench.records import revision
@@ -37,15 +37,15 @@ from tabi_bench.zoo.families import family
 from tabi_bench.zoo.families.shapes import PAPER, SHAPES, random_model, shape_spec
 from tabi_bench.zoo.loading import load_model, load_tokenizer, spec_of
 
-ENTRIES: dict[str, dict[str, Any]] = {
-    "eager": {"name": "eager", "fuse_qkv": False},
-    "graph-unfused": {"name": "graph", "fuse_qkv": False},
-    "graph": {"name": "graph"},
-    "fused": {"name": "fused"},
-    "compile": {"name": "compile"},
-    "compile-autotune": {"name": "compile", "autotune": True},
-    "onnx": {"name": "onnx"},
-    "onnx-int8": {"name": "onnx", "quantize": True},
+ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {  # an engine, and what differs from its file in conf/engine
+    "eager": ("eager", {}),
+    "graph-unfused": ("graph", {"fuse_qkv": False}),
+    "graph": ("graph", {}),
+    "fused": ("fused", {}),
+    "compile": ("compile", {}),
+    "compile-autotune": ("compile", {"autotune": True}),
+    "onnx": ("onnx", {}),
+    "onnx-int8": ("onnx", {"quantize": True}),
 }
 USERS = ("pipeline", "reduce-overhead")
 COMPILED = ("compile", "compile-autotune", "reduce-overhead")
@@ -129,8 +129,10 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
     Importance is loaded, and captured or compiled beside the rest, only where outputs are compared.
     """
     on_cpu = {"device": "cpu", "dtype": "auto"} if name.startswith("onnx") else {}
-    where = {"device": arguments.device, "dtype": arguments.dtype, "threads": arguments.threads} | on_cpu
-    engine = make_engine(EngineConfig(**{"buckets": lengths, **ENTRIES[name]}, **where))
+    kind, own = ENTRIES[name]
+    own = own | {"device": arguments.device, "dtype": arguments.dtype} | on_cpu
+    own |= {"threads": arguments.threads} if kind in ("eager", "onnx") else {"buckets": lengths}
+    engine = make_engine(read_file("engine", kind, **own))
     engine.read = read_model
     model = engine.load(spec, importance="last") if arguments.compare else None
     plain = engine.load(spec)
@@ -259,7 +261,7 @@ def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
 def reference_outputs(spec: ModelSpec, texts: list[str], on: str) -> list[Output]:
     """Float32 eager, unfused, without TF32."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    engine = make_engine(EngineConfig(name="eager", device=on, dtype="float32", fuse_qkv=False))
+    engine = make_engine(read_file("engine", "eager", device=on, dtype="float32", threads=None))
     engine.read = read_model
     model = engine.load(spec, importance="last")
     outputs = [model.forward(model.encode((text,)), want_importance=True) for text in texts]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import CompileConfig
 from tabi_bench.engines.graph import GraphEngine
 
 TOGETHER = {"combo_kernels": True}  # small kernels that do not wait for each other run as one
@@ -22,7 +22,7 @@ class CompileEngine(GraphEngine):
 
     name = "compile"
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: CompileConfig):
         super().__init__(config)
         self.stats |= {"compile_s": 0.0, "compilations": 0, "recompilations": 0}
         self._counted = self._backend  # one object: compiled code is looked up by its backend's identity

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import EagerConfig, EngineConfig
 from tabi_bench.device import resolve
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoders, Encoding
@@ -74,7 +74,7 @@ class EagerEngine:
 
         A load without importance shares a Network loaded with it: unread, the probe changes nothing.
         """
-        if self.config.threads and self.device == "cpu":
+        if isinstance(self.config, EagerConfig) and self.config.threads and self.device == "cpu":
             torch.set_num_threads(self.config.threads)
         identity = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled, instance)
         for option in (importance,) if importance else (None, "last", "mean"):

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import FusedConfig
 from tabi_bench.engines.graph import GraphEngine, Inputs
 from tabi_bench.engines.importance import Probe
 from tabi_bench.engines.network import Network
@@ -97,7 +97,7 @@ class FusedEngine(GraphEngine):
 
         return kernels.decide(logits, inputs.temperature)
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: FusedConfig):
         super().__init__(config)
         try:
             import triton  # noqa: F401

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import GraphConfig
 from tabi_bench.engines.base import Fallback, Output
 from tabi_bench.engines.eager import EagerEngine, EagerModel
 from tabi_bench.engines.encoding import Encoding
@@ -281,7 +281,7 @@ class GraphEngine(EagerEngine):
     pads = True
     decide = staticmethod(decided)  # what a graph ends in
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: GraphConfig):
         super().__init__(config)
         if not self.device.startswith("cuda"):
             raise ValueError(f"engine={self.name} needs a CUDA device; use engine=eager or engine=onnx on a CPU")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from tabi_bench.cache import cached, content_key
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import OnnxConfig
 from tabi_bench.engines.base import Fallback, Output
 from tabi_bench.engines.eager import EagerEngine, EagerModel
 from tabi_bench.engines.encoding import Encoding
@@ -114,15 +114,13 @@ class OnnxEngine(EagerEngine):
 
     name = "onnx"
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: OnnxConfig):
         try:
             import onnx  # noqa: F401 - the exporter needs it
             import onnxruntime
         except ImportError as error:
             raise ImportError(f"engine=onnx needs {error.name}: pip install 'tabi-bench[onnx]'") from error
-        if config.device not in ("auto", "cpu") or config.dtype not in ("auto", "float32"):
-            raise ValueError("engine=onnx runs on the CPU in float32 (or int8, with engine.quantize=true)")
-        super().__init__(EngineConfig(**asdict(config) | {"device": "cpu", "dtype": "float32"}))
+        super().__init__(replace(config, device="cpu", dtype="float32"))
         self._runtime = onnxruntime
         self.threads = config.threads or len(os.sched_getaffinity(0))
         self.export_s = 0.0

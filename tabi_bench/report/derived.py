@@ -14,14 +14,14 @@ import pandas as pd
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.cascade.point import Point
-from tabi_bench.config import method_options
+from tabi_bench.config import read_file
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
 from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning.break_even import pairs
 from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.profile import Profile
-from tabi_bench.registry import SYSTEMS, lookup
+from tabi_bench.registry import lookup
 from tabi_bench.system import Infeasible, Plan, Unreachable
 
 GRID = 101  # thresholds per curve
@@ -70,14 +70,14 @@ def oracle_share(profile: Profile, tabi: Plan, infaas: Plan) -> float | None:
     None where routing by labels is no faster than INFaaS (one model is the plan), and where Tabi prunes or routes by
     what a stored profile lacks.
     """
-    oracle = lookup(SYSTEMS, "oracle", "method")
+    oracle = lookup("method", "oracle")
     try:
         told = oracle.decide(tabi, profile, {"tabi": tabi})
-        ours = lookup(SYSTEMS, "tabi", "method").replay(tabi, profile, profile.rows).latency_ms.mean()
+        ours = lookup("method", "tabi").replay(tabi, profile, profile.rows).latency_ms.mean()
     except LookupError:
         return None
     best = oracle.replay(tabi, profile, profile.rows, told).latency_ms.mean()
-    reference = lookup(SYSTEMS, "infaas", "method").replay(infaas, profile, profile.rows).latency_ms.mean()
+    reference = lookup("method", "infaas").replay(infaas, profile, profile.rows).latency_ms.mean()
     return float((reference - ours) / (reference - best)) if best < reference * (1 - 1e-9) else None
 
 
@@ -145,9 +145,9 @@ def break_even(profile: Profile) -> pd.DataFrame:
 
 def _cocktail_ms(profile: Profile, target: float) -> float:
     """Latency in parallel of Cocktail's ensemble for a target; NaN where there is none."""
-    cocktail = lookup(SYSTEMS, "cocktail", "method")
+    cocktail = lookup("method", "cocktail")
     try:
         goal = Target.of(profile, "absolute", target - 1e-12, 0.0, margin_se=0.0)
-        return cocktail.plan(profile, goal, method_options("cocktail")).predicted["latency_ms"]
+        return cocktail.plan(profile, goal, read_file("method", "cocktail")).predicted["latency_ms"]
     except (Infeasible, Unreachable):
         return float("nan")

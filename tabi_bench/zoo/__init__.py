@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tabi_bench import registry
 from tabi_bench.config import ZooConfig
-from tabi_bench.registry import ZOOS, lookup
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 
@@ -14,7 +14,7 @@ __all__ = ["ModelSpec", "Zoo", "load_zoo"]
 
 def load_zoo(config: ZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
     """The zoo's models for `task`, trained or fetched at first use; `config.models` keeps a subset by name."""
-    zoo = lookup(ZOOS, config.name, "zoo")(config, task, cache_dir, seed, device)
+    zoo = registry.load(config.code)(config, task, cache_dir, seed, device)
     unknown = set(config.models) - set(zoo.names)
     if unknown:
         raise ValueError(f"zoo.models names {sorted(unknown)}; zoo {zoo.name!r} has: {', '.join(zoo.names)}")

@@ -13,12 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from tabi_bench import device as devices
 from tabi_bench.cache import cached
-from tabi_bench.config import Config, ConfigError, PaperZooConfig, conf_dir, from_dict_config, register
+from tabi_bench.config import Config, ConfigError, PaperZooConfig, compose_config
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.custom import download, write_tokenizer
@@ -79,10 +78,8 @@ def _composed(arguments: list[str]) -> tuple[str, Config]:
     chosen = [argument.removeprefix("model=") for argument in arguments if argument.startswith("model=")]
     if len(chosen) != 1:
         raise ConfigError("which model? model=bert-large; `python -m tabi_bench.zoo.paper` lists them")
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        rest = [argument for argument in arguments if not argument.startswith("model=")]
-        return chosen[0], from_dict_config(compose("config", overrides=["zoo=paper", *rest]))
+    rest = [argument for argument in arguments if not argument.startswith("model=")]
+    return chosen[0], compose_config(["zoo=paper", *rest])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,21 +22,11 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from tabi_bench import device as devices
 from tabi_bench.cache import cached, content_key, write_atomically
-from tabi_bench.config import (
-    ConfigError,
-    MinilmZooConfig,
-    SourceConfig,
-    TaskConfig,
-    TrainConfig,
-    TransferConfig,
-    read_file,
-)
+from tabi_bench.config import ConfigError, MinilmZooConfig, TrainConfig, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError
@@ -46,7 +36,6 @@ from tabi_bench.zoo.layerless import Layerless
 from tabi_bench.zoo.loading import ModelError, content_hash, load_model, load_tokenizer, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
 from tabi_bench.zoo.training import Examples, encode, metric_score, predict, train
-from tabi_bench.zoo.transfer import made_queries
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +102,7 @@ class Ladder:
         if layers == self.largest:
             return replace(base, distill=0.0)
         rate = base.learning_rate * self.config.student_rate if layers else self.config.layerless_rate
-        student = replace(base, learning_rate=rate, distill=base.distill if self.config.distill else 0.0)
-        transfer = self.transfer(layers)
-        return replace(student, epochs=transfer.epochs) if transfer and transfer.epochs else student
+        return replace(base, learning_rate=rate, distill=base.distill if self.config.distill else 0.0)
 
     @cached_property
     def start(self) -> Ladder | None:
@@ -130,7 +117,7 @@ class Ladder:
             raise ConfigError(f"{where} cannot learn from itself")
         if self.task.origin is None:
             raise ConfigError(f"{where}: its source is not known, so neither is {name}'s data")
-        task = load_task(read_file("task", name, TaskConfig), self.task.origin, self.seed)
+        task = load_task(read_file("task", name), self.task.origin, self.seed)
         if len(task.config.texts) != len(self.task.config.texts):
             raise ConfigError(f"{where} has another number of texts than {name}")
         return task
@@ -142,57 +129,17 @@ class Ladder:
 
     def key(self, layers: int) -> str:
         """Hash of everything that the model is made from."""
-        recipe, transfer = self.recipe(layers), self.transfer(layers)
-        teacher = self.key(self.largest) if recipe.distill or transfer else None
+        recipe = self.recipe(layers)
+        teacher = self.key(self.largest) if recipe.distill else None
         data = (self.task.content_hash, self.task.config.metric, self.task.config.labels)
         parts = [RECIPE, data, self.encoder_hash, self.config.max_length, layers, asdict(recipe), self.seed, teacher]
         if self.start:
             parts.append(self.start.key(layers))
-        if transfer:
-            parts.append([asdict(transfer), [task.content_hash for task in self.transfer_tasks]])
         return content_key(*parts)
-
-    # the transfer set of the smaller models
-
-    @cached_property
-    def _students_transfer(self) -> TransferConfig | None:
-        """The task's transfer set, if it has one that is asked for. Raises ConfigError."""
-        if self.config.transfer and not self.config.distill:
-            raise ConfigError("zoo.transfer needs zoo.distill: its queries have no labels but the largest model's")
-        found = transfer_of(self.config, self.task.name)
-        if found and (found.made < 0 or (found.made and len(self.task.config.texts) != 2)):
-            where = f"zoo.transfers.{self.task.name}.made={found.made}"
-            raise ConfigError(f"{where}: at least 0 queries are made of a row, and of two texts alone")
-        return found
-
-    def transfer(self, layers: int) -> TransferConfig | None:
-        """What the model of so many layers learns from beside the train split, if anything. Raises ConfigError."""
-        found = self._students_transfer  # refused for every model alike
-        return None if layers == self.largest else found
-
-    @cached_property
-    def transfer_tasks(self) -> list[Task]:
-        """The other tasks of the transfer set, from the same source."""
-        return [self._other(name, f"zoo.transfers: {self.task.name}") for name in self._students_transfer.tasks]
-
-    @cached_property
-    def transfer_set(self) -> tuple[Examples, np.ndarray]:
-        """Its M queries, labelled as the largest model answers, and that model's logits (M, K)."""
-        queries = [row for task in self.transfer_tasks for row in task.texts("train")]
-        if made := self._students_transfer.made:
-            queries += made_queries(self.task.texts("train"), made, self.seed)
-        examples = encode(load_tokenizer(self.encoder, self.config.max_length), queries)
-        teacher = load_model(self.spec(self.largest), torch.float32, self.device)
-        logits = predict(teacher, examples, self.device)
-        answers = logits[:, 0] if self.task.is_regression else logits.argmax(1)
-        return replace(examples, labels=answers.astype(self.task.labels("train").dtype)), logits
 
     def rows_to_see(self, layers: int) -> float:
         """Rows that training the model goes through, if nothing stops it early."""
-        rows, transfer = len(self.task.train), self.transfer(layers)
-        if transfer:
-            rows += transfer.made * rows + sum(len(task.train) for task in self.transfer_tasks)
-        return rows * self.recipe(layers).epochs
+        return len(self.task.train) * self.recipe(layers).epochs
 
     def folder(self, layers: int) -> Path:
         """The model's folder in the cache, trained if it is not there yet."""
@@ -216,9 +163,6 @@ class Ladder:
     def _build(self, layers: int, folder: Path, checkpoint: Path) -> None:
         recipe, metric = self.recipe(layers), self.task.config.metric
         teacher = np.load(self.folder(self.largest) / LOGITS) if recipe.distill else None
-        extra, answers = self.transfer_set if self.transfer(layers) else (None, None)
-        if teacher is not None and answers is not None:
-            teacher = np.concatenate([teacher, answers])
         model = self._start(layers)
         result = train(
             model,
@@ -227,7 +171,6 @@ class Ladder:
             seed=self.seed,
             device=self.device,
             teacher_logits=teacher,
-            extra=extra,
             metric=metric,
             checkpoint=checkpoint,
             progress="" if self.quiet else f"{self.task.name} {layers} layers",
@@ -247,8 +190,6 @@ class Ladder:
             "device": devices.describe(devices.resolve(self.device))["name"],
             "torch": torch.__version__,
         }
-        if extra is not None:
-            notes["transfer_rows"] = len(extra)
         if self.start:
             score, seconds = (self.start.notes(layers)[key] for key in ("validation_score", "seconds"))
             notes["via_mnli"] = {"validation_score": score, "seconds": seconds}
@@ -272,22 +213,9 @@ class Ladder:
         (folder / "tokenizer.json").write_bytes((self.encoder / "tokenizer.json").read_bytes())
 
 
-def transfer_of(config: MinilmZooConfig, task: str) -> TransferConfig | None:
-    """The task's transfer set, if it has one and they are asked for. Raises ConfigError."""
-    if not config.transfer or task not in config.transfers:
-        return None
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TransferConfig), config.transfers[task]))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"zoo.transfers.{task}: {str(error).splitlines()[0]}") from None
-
-
 def tasks_needed(config: MinilmZooConfig, task: str) -> list[str]:
     """The task, and others whose data its ladder is made from."""
-    others = ["mnli"] if task in config.via_mnli else []
-    if found := transfer_of(config, task):
-        others += found.tasks
-    return list(dict.fromkeys([task, *others]))
+    return list(dict.fromkeys([task, *(["mnli"] if task in config.via_mnli else [])]))
 
 
 # --- several tasks side by side ---------------------------------------------------------------------------------------
@@ -306,14 +234,15 @@ class Work:
     device: str
 
     def config(self) -> MinilmZooConfig:
-        return read_file("zoo", "minilm", MinilmZooConfig, self.overrides)
+        return read_file("zoo", "minilm", self.overrides)
 
 
 @cache
 def _ladder(work: Work, task: str) -> Ladder:
-    source = SourceConfig(work.source, work.source_dir, work.train_rows)
+    rows = {} if work.train_rows is None else {"train_rows": work.train_rows}
+    source = read_file("source", work.source, **rows, **({"dir": work.source_dir} if work.source_dir else {}))
     transformers.utils.logging.disable_progress_bar()
-    loaded = load_task(read_file("task", task, TaskConfig), source, work.seed)
+    loaded = load_task(read_file("task", task), source, work.seed)
     return Ladder(work.config(), loaded, work.cache_dir, work.seed, work.device, quiet=True)
 
 

@@ -118,7 +118,7 @@ def recipe(config: PaperZooConfig, model: str, task: str) -> TrainConfig:
     """How `model` is fine-tuned on `task`."""
     changes = {**config.recipes.get(model, {}), **config.tasks.get(task, {})}
     try:
-        return replace(config.train, **changes)
+        return TrainConfig(**asdict(replace(config.train, **changes)), distill=0.0, distill_temperature=1.0)
     except TypeError as error:
         raise ConfigError(f"zoo.recipes.{model}, zoo.tasks.{task}: {error}; the keys are those of zoo.train") from None
 
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.zoo.paper", description=main.__doc__)
     parser.add_argument("--pin", action="store_true", help="print today's commits of the cells that have none")
     arguments = parser.parse_args(argv)
-    config = read_file("zoo", "paper", PaperZooConfig)
+    config = read_file("zoo", "paper")
     if not arguments.pin:
         print(describe(config))
         return

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import multiprocessing
 import os
 import shutil
@@ -27,7 +26,7 @@ from tqdm import tqdm
 from transformers import BertConfig
 
 from tabi_bench.cache import cached, content_key, damage, seal
-from tabi_bench.config import SourceConfig, TaskConfig, TinyZooConfig, read_file
+from tabi_bench.config import TinyZooConfig, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
@@ -40,8 +39,7 @@ log = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parent / "shipped"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOTES = "ladder.json"
-RECIPE = 2  # raised when the code below changes what is learnt: older ladders are then left alone
-EVALUATIONS = 80  # of a training that ends at a goal
+RECIPE = 3  # raised when the code below changes what is learnt: older ladders are then left alone
 PIECES_PER_WORD = 3.5  # word pieces at most, times the distinct words of train: rare words fall in pieces
 
 
@@ -62,9 +60,7 @@ def load(config: TinyZooConfig, task: Task, cache_dir: Path, seed: int, device: 
 
 def ladder_key(config: TinyZooConfig, task: Task, seed: int) -> str:
     """Names a ladder by what decides its weights: the rows of train, recipe, largest shape (it teaches) and seed."""
-    recipe = {k: v for k, v in asdict(config).items() if k not in ("name", "path", "models", "shapes")}
-    if not config.train.average:  # came after the first ladders were shipped
-        del recipe["train"]["average"]
+    recipe = {k: v for k, v in asdict(config).items() if k not in ("name", "code", "models", "shapes")}
     rows = [task.name, task.texts("train"), task.labels("train").tolist()]
     return content_key(RECIPE, recipe, config.shapes[-1], content_key(*rows), seed)
 
@@ -82,9 +78,9 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     rows = encode(tokenizer, task.texts("train"), task.labels("train"))
     held = encode(tokenizer, task.texts("validation"))
     teacher, done = None, {}
-    for name in sorted(reversed(config.shapes), key=lambda name: name in config.reach):  # those that stop early: last
+    for name in reversed(config.shapes):
         model = new_model(name, config, tokenizer.get_vocab_size(), task, seed)
-        done[name] = learn(model, rows, teacher, task, config, seed, device, goals(name, config, done))
+        done[name] = learn(model, rows, teacher, task, config, seed, device)
         score = metric_score(task.config.metric, task.labels("validation"), predict(model, held, device))
         done[name]["score"] = round(score, 4)
         took = done[name]["steps"], done[name]["train_s"]
@@ -98,18 +94,6 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n")
 
 
-def goals(name: str, config: TinyZooConfig, done: dict[str, dict]) -> dict[str, float]:
-    """Per part of the training the score on the held-out slice at which it ends: `reach` of the way from the smallest
-    model's to the largest one's. Empty for a shape that is trained to the end, and for rows that name no cue.
-
-    Trained to the end, a few layers learn all that ten do, or nothing beyond one: a rung between is one stopped there.
-    """
-    if name not in config.reach:
-        return {}
-    low, high = done[config.shapes[0]]["slice"], done[config.shapes[-1]]["slice"]
-    return {part: low[part] + config.reach[name] * (high[part] - low[part]) for part in low} if "cues" in low else {}
-
-
 def learn(
     model: MeanPoolBert,
     rows: Examples,
@@ -118,14 +102,13 @@ def learn(
     config: TinyZooConfig,
     seed: int,
     device: str,
-    goals: dict[str, float],
 ) -> dict:
     """Trains `model` on the cues of hard rows, where rows name them, and on the labels; what it took.
 
     A few dozen cues tell much more than two labels: without them the deeper models stay at chance on hard rows. In easy
     rows every cue is as good as the other, so they only slow it down.
     """
-    steps = replace(config.train, patience=EVALUATIONS, evaluations=EVALUATIONS) if goals else config.train
+    steps = config.train
     parts = {"labels": (rows, replace(steps, distill=0.0 if teacher is None else steps.distill), teacher)}
     if config.cue_steps and "cue" in task.train.column_names:
         cues, numbers = np.unique(np.asarray(task.train["cue"][:]), return_inverse=True)
@@ -133,7 +116,7 @@ def learn(
         hard = replace(rows, labels=numbers).take(seen[np.asarray(task.train["hard"][:])[seen]])
         recipe = replace(steps, epochs=config.cue_steps, max_steps=config.cue_steps, distill=0.0)
         parts = {"cues": (hard, recipe, None)} | parts
-    head, found = model.classifier, {"train_s": 0.0, "steps": 0, "slice": {}}
+    head, notes = model.classifier, {"train_s": 0.0, "steps": 0, "slice": {}}
     for part, (examples, recipe, soft) in parts.items():
         model.classifier = head if part == "labels" else nn.Linear(model.config.hidden_size, len(cues))
         result = train(
@@ -144,13 +127,12 @@ def learn(
             device=device,
             teacher_logits=soft,
             metric=task.config.metric if part == "labels" else "accuracy",
-            enough=goals.get(part, math.inf),
             progress=f"{task.name} {model.config.num_hidden_layers}x{model.config.hidden_size} {part}",
         )
-        found["slice"][part] = round(result.score, 4)
-        found["train_s"] = round(found["train_s"] + result.seconds, 1)
-        found["steps"] += result.steps
-    return found
+        notes["slice"][part] = round(result.score, 4)
+        notes["train_s"] = round(notes["train_s"] + result.seconds, 1)
+        notes["steps"] += result.steps
+    return notes
 
 
 def device_name(device: str) -> str:
@@ -196,8 +178,8 @@ def ship(task: str, out: Path, device: str, threads: int) -> dict:
     """Trains the ladder of one generated task with the defaults of conf/zoo/tiny.yaml into `out`/task; its notes."""
     torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = read_file("zoo", "tiny", TinyZooConfig)
-    rows = load_task(read_file("task", task, TaskConfig), read_file("source", "generated", SourceConfig), 0)
+    config = read_file("zoo", "tiny")
+    rows = load_task(read_file("task", task), read_file("source", "generated"), 0)
     building = out / f".{task}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)

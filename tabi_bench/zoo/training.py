@@ -301,7 +301,6 @@ class _Run:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.history: list[tuple[int, float, float]] = []
         self.saved_at = time.monotonic()
-        self.enough = math.inf
 
     def set_rate(self) -> None:
         """Linear warm-up, then linear decay to zero."""
@@ -337,7 +336,7 @@ class _Run:
 
     @property
     def done(self) -> bool:
-        if self.step >= self.steps or self.best[0] >= self.enough:
+        if self.step >= self.steps:
             return True
         return self.config.patience > 0 and self.stale >= self.config.patience
 
@@ -444,14 +443,13 @@ def train(
     extra: Examples | None = None,
     metric: str = "accuracy",
     checkpoint: Path | None = None,
-    enough: float = math.inf,
     progress: str = "",
 ) -> TrainResult:
     """Fine-tunes `model` in place on labelled rows and leaves it in eval mode on `device` with its best weights.
 
     teacher_logits (N, K): soft targets, used with weight `config.distill`. With `config.patience > 0` a slice of the
     rows is held out, the weights that scored best on it are kept, and training ends after so many evaluations without
-    improvement, or once its score is `enough`; with 0 every row is trained on and the last weights are kept. `extra`: M
+    improvement; with 0 every row is trained on and the last weights are kept. `extra`: M
     further labelled rows, never held out; `teacher_logits` (N + M, K) then covers them too.
     `checkpoint`: file to resume from; it is removed at the end. `progress`: title of the bar; empty: no bar. Raises
     TrainingError if the loss is not finite.
@@ -473,7 +471,6 @@ def train(
         steps = min(steps, config.max_steps or steps)
         sizes = f"{len(examples)} {int(table.lengths.sum())} {sum(p.numel() for p in model.parameters())}"
         run = _Run(model, config, steps, f"{asdict(config)} {seed} {sizes}", checkpoint)
-        run.enough = enough
         with torch.random.fork_rng(enabled=True):
             run.resume(device)
             seconds = _loop(run, table, held, None if held is None else labels[slice_rows], metric, seed, progress)

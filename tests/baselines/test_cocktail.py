@@ -10,7 +10,7 @@ from baseline_toys import PlainTarget, TableEngine, one_hot, plan_of, profile_of
 
 from baselines.cocktail import Cocktail, class_weights, combine, vote
 from baselines.common import NonFiniteOutput
-from tabi_bench.config import CocktailConfig
+from tabi_bench.config import read_file
 from tabi_bench.system import Infeasible, PlanError
 
 LABELS = [0, 0, 1, 1, 2, 2]
@@ -46,14 +46,14 @@ def test_regression_is_a_weighted_mean():
 
 
 def test_the_fastest_ensemble_that_meets_the_target(profile):
-    assert set(Cocktail.plan(profile, PlainTarget(profile, 0.5), CocktailConfig()).point["members"]) == {
+    assert set(Cocktail.plan(profile, PlainTarget(profile, 0.5), read_file("method", "cocktail")).point["members"]) == {
         "small",
         "medium",
     }
     with pytest.raises(Infeasible, match="0 ensembles"):
-        Cocktail.plan(profile, PlainTarget(profile, 0.5), CocktailConfig(slo_ms=1.5))
+        Cocktail.plan(profile, PlainTarget(profile, 0.5), read_file("method", "cocktail", slo_ms=1.5))
     with pytest.raises(Infeasible, match="4 ensembles"):
-        Cocktail.plan(profile, PlainTarget(profile, 1.1), CocktailConfig())
+        Cocktail.plan(profile, PlainTarget(profile, 1.1), read_file("method", "cocktail"))
 
 
 def test_the_latency_that_chose_the_ensemble_is_the_one_that_replay_tells():
@@ -63,7 +63,7 @@ def test_the_latency_that_chose_the_ensemble_is_the_one_that_replay_tells():
     uneven = replace(slow, lengths=np.array([5, 50]), ms=np.array([1.0, 9.0]), step=True)
     tokens = np.array([5, 5, 5, 5, 5, 50])
     profile.models["small"] = replace(profile.models["small"], latency=uneven, tokens=tokens)
-    fold = Cocktail.plan(profile, PlainTarget(profile, 0.5), CocktailConfig(slo_ms=99.0))
+    fold = Cocktail.plan(profile, PlainTarget(profile, 0.5), read_file("method", "cocktail", slo_ms=99.0))
     replayed = Cocktail.replay(plan_of(fold), profile, profile.rows)
     assert fold.predicted["latency_ms"] == pytest.approx(replayed.latency_ms.mean())
     means = [profile.models[name].mean_ms for name in fold.point["members"]]
@@ -87,22 +87,22 @@ class Together:
 
 @pytest.mark.parametrize(("engine", "latency"), [(TableEngine, "auto"), (Streams, "auto"), (Streams, "serial")])
 def test_live_equals_replayed(profile, zoo, queries, engine, latency):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
-    system = Cocktail.deploy(plan, zoo, engine(profile), CocktailConfig(latency=latency))
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
+    system = Cocktail.deploy(plan, zoo, engine(profile), read_file("method", "cocktail", latency=latency))
     outcomes = Cocktail.replay(plan, profile, np.arange(6))
     assert [system.answer(query).label for query in queries[:6]] == outcomes.labels.tolist()
     assert outcomes.latency_ms.tolist() == [4.0] * 6
 
 
 def test_a_member_between_two_labels_is_borderline(profile):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
     profile.models[plan.folds[0].point["members"][0]].logits[2] = [1.0, 1.0, 0.0]
     assert np.flatnonzero(Cocktail.replay(plan, profile, profile.rows).borderline).tolist() == [2]
 
 
 def test_latency_three_ways(profile, zoo, queries):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
-    serial = Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig())
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
+    serial = Cocktail.deploy(plan, zoo, TableEngine(profile), read_file("method", "cocktail"))
     answer = serial.answer(queries[0])
     levels = [ns for stage, ns in answer.stages_ns.items() if stage.startswith("level")]
     found = serial.describe()
@@ -111,7 +111,7 @@ def test_latency_three_ways(profile, zoo, queries):
     assert found["latency_ms"]["serial"] == pytest.approx(total / 1e6)
     assert found["latency_ms"]["parallel"] == pytest.approx((total - sum(levels) + max(levels)) / 1e6)
 
-    together = Cocktail.deploy(plan, zoo, Streams(profile), CocktailConfig())
+    together = Cocktail.deploy(plan, zoo, Streams(profile), read_file("method", "cocktail"))
     answer = together.answer(queries[0])
     assert set(answer.stages_ns) == {"tokenise", "members", "decide"}
     found = together.describe()
@@ -123,14 +123,14 @@ def test_latency_three_ways(profile, zoo, queries):
 
 
 def test_an_engine_without_streams_says_so(profile, zoo):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
     with pytest.raises(PlanError, match="engine=table has no streams"):
-        Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig(latency="concurrent"))
+        Cocktail.deploy(plan, zoo, TableEngine(profile), read_file("method", "cocktail", latency="concurrent"))
 
 
 def test_a_member_that_fails_has_no_vote(profile, zoo, queries):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), CocktailConfig()))
-    system = Cocktail.deploy(plan, zoo, TableEngine(profile), CocktailConfig())
+    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
+    system = Cocktail.deploy(plan, zoo, TableEngine(profile), read_file("method", "cocktail"))
     first, *others = plan.folds[0].point["members"]
     profile.models[first].logits[0] = np.nan
     answer = system.answer(queries[0])

@@ -12,12 +12,12 @@ from tabi_bench.evaluation.targets import Target
 
 from baselines.controls import Oracle, RandomRouting, least_rerouting, onward_shares
 from tabi_bench.cascade.system import Cascade
-from tabi_bench.config import CascadeConfig, ControlConfig
+from tabi_bench.config import ControlConfig, read_file
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.system import PlanError
 from tests.cascade.ladder import as_plan, build
 
-TABI = CascadeConfig("tabi", alphas=[0.0, 0.5], ensembles=["weighted"], fewer_levels=False)
+TABI = read_file("method", "tabi", alphas=[0.0, 0.5], ensembles=["weighted"], fewer_levels=False)
 
 
 def test_onward_shares_by_hand():
@@ -86,7 +86,7 @@ def planned(request):
 
 
 def _control(name: str) -> ControlConfig:
-    return ControlConfig(name, TABI)
+    return read_file("method", name, cascade=TABI)
 
 
 def _live(system, queries):
@@ -128,4 +128,4 @@ def test_the_oracle_needs_its_table_and_two_levels(planned):
     with pytest.raises(PlanError, match="table"):
         Oracle.deploy(plans["oracle"], ladder.zoo, ladder, _control("oracle"))
     with pytest.raises(PlanError, match="two models"):
-        Oracle.plan(ladder.profile, None, ControlConfig("oracle", CascadeConfig("tabi", levels=3)))
+        Oracle.plan(ladder.profile, None, read_file("method", "oracle", cascade=read_file("method", "tabi", levels=3)))

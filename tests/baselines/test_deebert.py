@@ -14,7 +14,7 @@ from baselines import off_ramps
 from baselines.common import NonFiniteOutput
 from baselines.deebert import Deebert, Exits, entropy, first_below
 from baselines.off_ramps import Ramp, Ramps
-from tabi_bench.config import DeebertConfig, EngineConfig, RampConfig, TaskConfig
+from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.profiling.profile import SegmentTimes
 from tabi_bench.system import Infeasible, PlanError
@@ -22,12 +22,13 @@ from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import load_model
 from tests.engines.micro_models import write_model
+from tests.settings import toy_task
 
 LABELS = [0, 1, 0, 1]
 SURE = 0.09009  # nats of logits (4, 0): p = .98201; (1, 0): p = .73106 has .58220
 RAMPS = {1: [[4, 0], [0, 1], [0, 1], [0, 0]], 2: [[4, 0], [0, 4], [4, 0], [1, 0]]}
 OWN = [[4, 0], [0, 4], [4, 0], [0, 4]]
-OPTIONS = DeebertConfig("deebert")
+OPTIONS = read_file("method", "deebert")
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_a_ramp_learns_what_its_vectors_tell(mean):
     labels = torch.randint(3, (600,), generator=rng)
     x = torch.randn(600, 16, generator=rng) + 4 * torch.eye(3, 16)[labels]
     torch.manual_seed(0)
-    options = RampConfig(epochs=20, learning_rate=1e-2)
+    options = replace(read_file("method", "deebert").train, epochs=20, learning_rate=1e-2)
     ramp = off_ramps._fit(Ramp(16, 3, mean, 0.1), x, labels, options, 0, "cpu")
     right = (ramp.head(x).argmax(1) == labels).float().mean()
     assert right > 0.9 and not any(p.requires_grad for p in ramp.parameters())
@@ -189,7 +190,7 @@ def test_a_ramp_learns_what_its_vectors_tell(mean):
 @pytest.mark.parametrize("family", ["bert", "meanpool", "distilbert", "albert", "roberta"])
 def test_what_a_ramp_is_trained_on_is_what_it_reads_when_serving(tmp_path, family):
     """Batched and padded in training, one query at a time in serving."""
-    eager = make_engine(EngineConfig(name="eager", device="cpu", dtype="float32"))
+    eager = make_engine(read_file("engine", "eager", device="cpu", dtype="float32"))
     spec = write_model(tmp_path, family)
     texts = [("not a good film",), ("a very bad film",), ("good",)]
     mean = family == "meanpool"
@@ -205,17 +206,25 @@ def test_what_a_ramp_is_trained_on_is_what_it_reads_when_serving(tmp_path, famil
 @pytest.fixture
 def task():
     rows = {"sentence": ["a good film", "a bad film", "the play"] * 20, "label": [0, 1, 2] * 20}
-    config = TaskConfig(name="toy", family="sentence", texts=["sentence"], labels=["good", "bad", "none"])
+    config = toy_task(texts=("sentence",), labels=["good", "bad", "none"])
     return Task(config, "generated", Dataset.from_dict(rows), Dataset.from_dict({k: v[:6] for k, v in rows.items()}))
 
 
 def test_ramps_are_trained_once_and_read_as_served(tmp_path, task, monkeypatch):
     spec = write_model(tmp_path / "model", "albert")  # of three layers
-    eager = make_engine(EngineConfig(name="eager", device="cpu", dtype="float32"))
+    eager = make_engine(read_file("engine", "eager", device="cpu", dtype="float32"))
     tokens = np.array([len(eager.load(spec).encode(texts).pieces) for texts in task.texts("validation")])
     base = profile_of([0, 1, 2, 0, 1, 2], {"small": np.zeros((6, 3))})
     base = replace(base, models={"albert": replace(base.models["small"], name="albert", layers=3, tokens=tokens)})
-    setting = task, Zoo("toy", (spec,)), eager, base, tmp_path / "cache", RampConfig(epochs=2), 0
+    setting = (
+        task,
+        Zoo("toy", (spec,)),
+        eager,
+        base,
+        tmp_path / "cache",
+        replace(read_file("method", "deebert").train, epochs=2),
+        0,
+    )
     profile = off_ramps.add_ramps(*setting)
     model, times = profile.models["albert"], profile.segments["albert"]
     assert sorted(model.ramps) == [1, 2] and model.ramps[1].shape == (6, 3)
@@ -227,5 +236,5 @@ def test_ramps_are_trained_once_and_read_as_served(tmp_path, task, monkeypatch):
     again = off_ramps.add_ramps(*setting)
     np.testing.assert_array_equal(again.models["albert"].ramps[2], model.ramps[2])
     monkeypatch.undo()
-    other = off_ramps.add_ramps(*setting[:5], RampConfig(epochs=3), 0)
+    other = off_ramps.add_ramps(*setting[:5], replace(read_file("method", "deebert").train, epochs=3), 0)
     assert other.models["albert"].ramps_hash != model.ramps_hash

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from baselines.cocktail import class_weights, vote
 from baselines.deebert import entropy, first_below
 from baselines.infaas import Infaas
-from tabi_bench.config import InfaasConfig
+from tabi_bench.config import read_file
 from tabi_bench.system import Unreachable
 from tests.baselines.baseline_toys import PlainTarget, one_hot, profile_of
 
@@ -72,7 +72,7 @@ def test_infaas_takes_the_fastest_of_those_that_meet_the_target(labels, says, va
     meeting = [name for name, said in zip(names, says, strict=True) if (said == labels).mean() >= value]
     if not meeting:
         with pytest.raises(Unreachable):
-            Infaas.plan(profile, PlainTarget(profile, value), InfaasConfig(name="infaas"))
+            Infaas.plan(profile, PlainTarget(profile, value), read_file("method", "infaas"))
     else:
-        plan = Infaas.plan(profile, PlainTarget(profile, value), InfaasConfig(name="infaas"))
+        plan = Infaas.plan(profile, PlainTarget(profile, value), read_file("method", "infaas"))
         assert plan.point["model"] == meeting[0]

@@ -12,7 +12,7 @@ from tabi_bench.evaluation.targets import Target
 
 from tabi_bench.cascade import certify as module
 from tabi_bench.cascade.system import Cascade
-from tabi_bench.config import CascadeConfig, CertifyConfig
+from tabi_bench.config import CertifyConfig, read_file
 from tabi_bench.experiment import run_session
 from tabi_bench.summary import where
 from tests.cascade.ladder import build
@@ -72,7 +72,7 @@ def planned():
     ladder = build(n=1200, names=("small", "large"))
     tune, held = set_apart(ladder.profile.labels, np.arange(1200), 0)
     view = ladder.profile.view(tune)
-    options = CascadeConfig("tabi", alphas=[0.0], ensembles=["weighted"], fewer_levels=False)
+    options = read_file("method", "tabi", alphas=[0.0], ensembles=["weighted"], fewer_levels=False)
     fold = Cascade.plan(view, Target.of(view, "relative", None, 0.03, 0.0), options)
     return fold, view, ladder.profile.view(held)
 
@@ -91,14 +91,14 @@ def test_violations_of_a_real_cascade_stay_within_delta(planned):
 
 def test_a_certificate_says_what_it_found(planned):
     fold, view, held = planned
-    loose = certify(fold, view, held, CertifyConfig(epsilon=0.5))
+    loose = certify(fold, view, held, CertifyConfig(epsilon=0.5, delta=0.05))
     assert (
         loose["certified"]
         and loose["taus"] == fold.point["taus"]
         and loose["spoilt"] <= loose["most"]
         and "certified on 600 rows" in loose["says"]
     )
-    strict = certify(fold, view, held, CertifyConfig(epsilon=0.001))
+    strict = certify(fold, view, held, CertifyConfig(epsilon=0.001, delta=0.05))
     assert not strict["certified"] and "cannot certify" in strict["says"]
     few = certify(fold, view, held.view(np.arange(20)), CertifyConfig(epsilon=0.2, delta=0.001))
     assert not few["certified"] and few["needs"] > 20 and f"it needs {few['needs']} rows" in few["says"]
@@ -112,10 +112,10 @@ def test_points_are_tested_in_the_order_of_their_risk_on_tune(planned, monkeypat
     risky = np.zeros((12, 600), bool)
     risky[:-1, :100] = True  # all points but the plan's own spoil a sixth
     monkeypatch.setattr(module, "losses", lambda points, profile: risky)
-    found = certify(fold, view, held, CertifyConfig(epsilon=0.05))
+    found = certify(fold, view, held, CertifyConfig(epsilon=0.05, delta=0.05))
     assert found["certified"] and found["taus"] == fold.point["taus"] and found["most"] == 0
     monkeypatch.setattr(module, "losses", lambda points, profile: risky[::-1])
-    found = certify(fold, view, held, CertifyConfig(epsilon=0.05))
+    found = certify(fold, view, held, CertifyConfig(epsilon=0.05, delta=0.05))
     assert not found["certified"] and (found["spoilt"], found["most"]) == (100, 100)
     assert found["needs"] is None and "no number of rows would do" in found["says"]
     assert found["taus"] == [2.0] and found["share"] == 1.0 and "certified is re-routing 100%" in found["says"]

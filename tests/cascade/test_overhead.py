@@ -10,7 +10,7 @@ from tabi_bench.cascade.overhead import with_overheads
 from tabi_bench.cascade.search import search
 from tabi_bench.evaluation.targets import Target
 
-from tabi_bench.config import CascadeConfig
+from tabi_bench.config import read_file
 from tests.cascade.ladder import build
 
 TOKENISE_S = 2e-3
@@ -57,7 +57,7 @@ def test_one_model_has_no_second_level():
 
 def test_a_cascade_whose_overhead_eats_its_saving_is_not_planned():
     ladder = build(160, seed=2)
-    options = CascadeConfig(name="tabi", alphas=[0.0])
+    options = read_file("method", "tabi", alphas=[0.0])
     cheap, dear = ladder.profile, replace(ladder.profile, overhead_ms=1e3)
     plans = [search(each, Target.of(each, "relative", None, 0.05, 0.5, 0), options) for each in (cheap, dear)]
     assert [len(plan.point["models"]) for plan in plans] == [2, 1]

@@ -13,11 +13,11 @@ from tabi_bench.evaluation.targets import Target
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
 from tabi_bench.cascade.replay import replay_point
-from tabi_bench.config import CascadeConfig
+from tabi_bench.config import read_file
 from tabi_bench.system import Infeasible, Unreachable
 from tests.cascade.ladder import build
 
-TABI = CascadeConfig(name="tabi", levels=2, alphas=[0.0, 0.4, 0.8], ensembles=["weighted"])
+TABI = read_file("method", "tabi", levels=2, alphas=[0.0, 0.4, 0.8], ensembles=["weighted"])
 
 
 def target_of(profile, slack=0.03, margin_se=0.5):

@@ -11,7 +11,7 @@ from tabi_bench.cascade.search import search
 from tabi_bench.evaluation.targets import Target
 
 from tabi_bench.cascade.system import Cascade, NoAnswer, Reading
-from tabi_bench.config import CascadeConfig
+from tabi_bench.config import read_file
 from tabi_bench.engines.base import Output
 from tabi_bench.system import FoldPlan, PlanError
 from tests.cascade.ladder import as_plan, build
@@ -68,7 +68,7 @@ def test_both_ends_of_the_threshold_are_the_single_models(ladder):
 
 def test_a_searched_plan_serves_as_it_predicts(ladder):
     target = Target.of(ladder.profile, "relative", None, 0.05, 0.5, 0)
-    found = search(ladder.profile, target, CascadeConfig(name="tabi", alphas=[0.0, 0.5]))
+    found = search(ladder.profile, target, read_file("method", "tabi", alphas=[0.0, 0.5]))
     system = Cascade.deploy(as_plan(found), ladder.zoo, ladder, None)
     said = np.array([system.answer(query).label for query in ladder.queries])
     assert (said == ladder.profile.labels).mean() == pytest.approx(found.predicted["score"], abs=2 / N)

@@ -16,11 +16,11 @@ from tabi_bench.evaluation.targets import Target
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
 from tabi_bench.cascade.replay import replay_point
-from tabi_bench.config import CascadeConfig
+from tabi_bench.config import read_file
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
 from tests.cascade.ladder import build
 
-TABI3 = CascadeConfig(name="tabi3", levels=3, alphas=[0.0, 0.4, 0.8], ensembles=["weighted"])
+TABI3 = read_file("method", "tabi3", levels=3, alphas=[0.0, 0.4, 0.8], ensembles=["weighted"])
 FULL_TEXT = replace(TABI3, alphas=[0.0])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
 from tests.engines.micro_models import FAMILIES, write_model
 
@@ -15,6 +15,6 @@ def specs(tmp_path_factory):
 
 @pytest.fixture
 def eager():
-    engine = make_engine(EngineConfig(name="eager", device="cpu", dtype="float32", fuse_qkv=False))
+    engine = make_engine(read_file("engine", "eager", device="cpu", dtype="float32", fuse_qkv=False))
     yield engine
     engine.close()

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from tabi_bench.config import read_file
+
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a CUDA device, or Triton and TRITON_INTERPRET=1", allow_module_level=True)
 pytest.importorskip("triton")
 
-from tabi_bench.config import EngineConfig
 from tabi_bench.engines import kernels
 from tabi_bench.engines.fused import FusedStages, fusible
 from tabi_bench.engines.graph import Inputs, Step, decided
@@ -92,7 +93,7 @@ def test_without_a_device_the_engine_says_what_to_use():
     from tabi_bench.engines import make_engine
 
     with pytest.raises(ValueError, match="needs a CUDA device"):
-        make_engine(EngineConfig(name="fused"))
+        make_engine(read_file("engine", "fused"))
 
 
 @pytest.mark.skipif(ON == "cpu", reason="needs a CUDA device")
@@ -101,8 +102,8 @@ def test_half_precision_under_the_engine_says_what_float32_says(tmp_path, family
     from tabi_bench.engines import make_engine
 
     spec = write_model(tmp_path, family, **(NARROW if family == "distilbert" else WIDE))
-    exact = make_engine(EngineConfig(name="eager", dtype="float32", fuse_qkv=False))
-    engine = make_engine(EngineConfig(name="fused", buckets=[8, 16]))
+    exact = make_engine(read_file("engine", "eager", dtype="float32", fuse_qkv=False))
+    engine = make_engine(read_file("engine", "fused", buckets=[8, 16]))
     model, known = (by.load(spec, importance="last") for by in (engine, exact))
     for texts in TEXTS:
         for want in (False, True):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.graph import GraphEngine
 from tests.engines.micro_models import FAMILIES, Ramp, write_model
@@ -30,7 +30,7 @@ def make():
     made = []
 
     def build(name: str, kind=None, **options):
-        config = EngineConfig(**{"name": name, "device": "cuda:0", "buckets": [8, 16], **options})
+        config = read_file("engine", name, **{"device": "cuda:0", "buckets": [8, 16], **options})
         made.append(kind(config) if kind else make_engine(config))
         return made[-1]
 
@@ -169,14 +169,12 @@ def test_out_of_memory_while_capturing_leaves_fewer_buckets(specs, make, exact, 
 BROKEN = """
 import sys
 sys.path.insert(0, {root!r})
-from hydra import compose, initialize_config_dir
 from tabi_bench import registry
-from tabi_bench.config import conf_dir, from_dict_config, register
+from tabi_bench.config import compose_config
 from tabi_bench.engines.graph import GraphModel
 from tabi_bench.experiment import run_session
 
-registry.ZOOS["tiny"] = "tests.micro:load"
-register()
+registry.TABLE["zoo"]["tiny"] = registry.TABLE["zoo"]["tiny"]._replace(code="tests.micro:load")
 launch, calls = GraphModel.launch, [0]
 
 def broken(self, step, encoding):
@@ -190,9 +188,7 @@ def broken(self, step, encoding):
 
 if sys.argv[1] == "break":
     GraphModel.launch = broken
-with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-    config = from_dict_config(compose("config", overrides=sys.argv[2:]))
-run_session(config)
+run_session(compose_config(sys.argv[2:]))
 """
 
 

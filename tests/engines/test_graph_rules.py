@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import read_file
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.compiled import CompileEngine
 from tabi_bench.engines.graph import GraphEngine, Inputs, Step, decided, out_of_memory
@@ -26,7 +26,7 @@ class Uncaptured(GraphEngine):
     """The graph engine on the CPU, its steps called instead of replayed; `failing` lengths raise when recorded."""
 
     def __init__(self, failing: dict[int, Exception] | None = None):
-        super().__init__(EngineConfig(name="graph", dtype="float32", buckets=[8, 16]))
+        super().__init__(read_file("engine", "graph", dtype="float32", buckets=[8, 16]))
         self.device, self.failing = "cpu", failing or {}
 
     def record(self, step, pool, stream):

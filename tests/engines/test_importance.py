@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.importance import attention_received, attention_received_torch, word_importance
 from tabi_bench.zoo.loading import load_model
@@ -71,7 +71,7 @@ def transformers_importance(spec, encoding, option: str) -> np.ndarray:
 @pytest.mark.parametrize("option", ["last", "mean"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_importance_is_that_of_the_attentions_of_transformers(specs, family, option):
-    engine = make_engine(EngineConfig(name="eager", device="cpu"))
+    engine = make_engine(read_file("engine", "eager", device="cpu"))
     model = engine.load(specs[family], importance=option)
     for texts in (TEXTS, PAIR):
         encoding = model.encode(texts)

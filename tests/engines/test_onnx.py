@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import ConfigError, read_file
 from tabi_bench.engines import make_engine, onnx
 from tests.engines.micro_models import FAMILIES
 
@@ -16,7 +16,7 @@ TEXTS = (("not a good film",), ("don't play the films", "a very bad café"), (""
 
 @pytest.fixture
 def engine(tmp_path):
-    engine = make_engine(EngineConfig(name="onnx", cache_dir=str(tmp_path), threads=1))
+    engine = make_engine(read_file("engine", "onnx", cache_dir=str(tmp_path), threads=1))
     yield engine
     engine.close()
 
@@ -48,7 +48,7 @@ def test_without_importance_and_over_all_layers(specs, eager, engine):
 
 
 def test_int8_is_another_model_near_the_first(specs, eager, tmp_path):
-    engine = make_engine(EngineConfig(name="onnx", cache_dir=str(tmp_path), quantize=True, threads=1))
+    engine = make_engine(read_file("engine", "onnx", cache_dir=str(tmp_path), quantize=True, threads=1))
     assert engine.dtype == "int8"
     found = np.stack([output.logits for output in outputs(engine.load(specs["bert"]), False)])
     known = np.stack([output.logits for output in outputs(eager.load(specs["bert"]), False)])
@@ -60,7 +60,7 @@ def test_int8_is_another_model_near_the_first(specs, eager, tmp_path):
 def test_a_model_is_exported_once(specs, engine, tmp_path, monkeypatch):
     outputs(engine.load(specs["distilbert"]), False)
     monkeypatch.setattr(onnx, "export", None)  # a second export would fail, and fall back
-    again = make_engine(EngineConfig(name="onnx", cache_dir=str(tmp_path), threads=1))
+    again = make_engine(read_file("engine", "onnx", cache_dir=str(tmp_path), threads=1))
     outputs(again.load(specs["distilbert"]), False)
     assert again.describe()["fallbacks"] == []
 
@@ -86,8 +86,8 @@ def test_segments_run_under_eager_and_say_so(specs, engine):
 
 def test_settings_that_it_cannot_have_are_refused(specs, engine):
     for wrong in ({"device": "cuda:0"}, {"dtype": "float16"}):
-        with pytest.raises(ValueError, match="runs on the CPU in float32"):
-            make_engine(EngineConfig(name="onnx", **wrong))
+        with pytest.raises(ConfigError, match="choose one of auto"):
+            read_file("engine", "onnx", **wrong)
     model = engine.load(specs["bert"])
     with pytest.raises(ValueError, match="loaded without importance"):
         model.forward(model.encode(("good",)), want_importance=True)
@@ -96,4 +96,4 @@ def test_settings_that_it_cannot_have_are_refused(specs, engine):
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install 'tabi-bench\[onnx\]'"):
-        make_engine(EngineConfig(name="onnx"))
+        make_engine(read_file("engine", "onnx"))

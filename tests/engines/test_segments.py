@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tabi_bench.config import EngineConfig
+from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
 from tests.engines.micro_models import Ramp, write_model
 
@@ -15,7 +15,7 @@ TEXTS = (("not a good film",), ("don't play the films", "a very bad café"))
 @pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("family", CUT)
 def test_the_last_segment_ends_in_the_models_own_logits(specs, family, fuse):
-    engine = make_engine(EngineConfig(name="eager", device="cpu", fuse_qkv=fuse))
+    engine = make_engine(read_file("engine", "eager", device="cpu", fuse_qkv=fuse))
     whole, parts = engine.load(specs[family]), engine.load_segments(specs[family], {1: Ramp()})
     assert parts.n_segments == 2
     for texts in TEXTS:

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from tabi_bench.config import ScenarioConfig
+from tabi_bench.config import read_file
 from tabi_bench.serving.single_stream import serve, served_order
 from tabi_bench.system import Answer
 from tabi_bench.tasks.base import Query
@@ -28,7 +28,7 @@ def session(seconds=(0.001, 0.003), n=8, **scenario):
     log: list = []
     systems = {name: Sleeper(s, log, name) for name, s in zip("AB", seconds, strict=True)}
     queries = [Query(row, ("some text",)) for row in range(n)]
-    options = ScenarioConfig(**{"min_queries": n, "block": 4, "warmup": 0, **scenario})
+    options = read_file("scenario", "single_stream", **{"min_queries": n, "block": 4, "warmup": 0, **scenario})
     return serve(systems, queries, np.arange(n), options, 0, "cpu"), log
 
 

@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from tabi_bench.config import HubConfig, SourceConfig, TaskConfig
+from tabi_bench.config import HubConfig, read_file
 from tabi_bench.tasks.checks import DataError, make_task
+from tests.settings import toy_task
 
-TASK = TaskConfig(name="toy", family="sentence", texts=["text"], labels=["good", "bad"])
+TASK = toy_task(labels=["good", "bad"])
 WHERE = {"train": "TRAIN", "validation": "VALIDATION"}
 
 
@@ -17,7 +18,7 @@ def table(labels, texts=None, **columns):
 
 
 def make(train, validation=None, limits=(None, None), **changes):
-    source = SourceConfig(name="local", train_rows=limits[0], validation_rows=limits[1])
+    source = read_file("source", "local", train_rows=limits[0], validation_rows=limits[1])
     validation = train if validation is None else validation
     return make_task(dataclasses.replace(TASK, **changes), source, 0, train, validation, WHERE)
 
@@ -38,7 +39,7 @@ def test_class_labels_are_mapped_by_name_whatever_their_numbers():
 
 def test_the_hubs_label_column_wins_where_it_exists():
     data = table([0, 1], names=["bad", "good"])
-    assert make(data, hub=HubConfig(label="names")).labels("train").tolist() == [1, 0]
+    assert make(data, hub=HubConfig(None, None, None, label="names")).labels("train").tolist() == [1, 0]
 
 
 def test_labels_outside_the_task_are_refused():

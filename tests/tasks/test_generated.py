@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tabi_bench.config import SourceConfig, TaskConfig, read_file
+from tabi_bench.config import TaskConfig, read_file
 from tabi_bench.tasks.generated import LABEL_NOISE, GrammarError, cue_words, load
 from tabi_bench.tasks.grammar import COUNTS, CUES, DISCOUNTS, FILLERS
 
 SHARES = {"sst2": 0.33, "stsb": 0.36, "massive": 0.37, "qqp": 0.42, "clinc": 0.43}
 SHARES |= {"mrpc": 0.45, "cola": 0.45, "qnli": 0.53, "mnli": 0.61, "rte": 0.71}
-SMALL = SourceConfig(name="generated", train_rows=1500, validation_rows=200)
+SMALL = read_file("source", "generated", train_rows=1500, validation_rows=200)
 
 
 def task(name: str) -> TaskConfig:
-    return read_file("task", name, TaskConfig)
+    return read_file("task", name)
 
 
 @pytest.fixture(scope="module", params=SHARES)

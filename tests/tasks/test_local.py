@@ -5,12 +5,13 @@ import json
 import pandas as pd
 import pytest
 
-from tabi_bench.config import FilesConfig, SourceConfig, TaskConfig
+from tabi_bench.config import read_file
 from tabi_bench.tasks.checks import DataError
 from tabi_bench.tasks.local import load
+from tests.settings import toy_task
 
 ROWS = pd.DataFrame({"text": ["NA", 'a "bare" quote', "no"], "label": ["bad", "good", "bad"]})
-TASK = TaskConfig(name="toy", family="sentence", texts=["text"], labels=["good", "bad"])
+TASK = toy_task(labels=["good", "bad"])
 
 
 def write(frame, path):
@@ -26,7 +27,7 @@ def write(frame, path):
 
 
 def load_from(folder):
-    return load(TASK, SourceConfig(name="local", dir=str(folder)), 0)
+    return load(TASK, read_file("source", "local", dir=str(folder)), 0)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv", ".tsv"])
@@ -77,10 +78,8 @@ def test_own_files_of_a_custom_task(tmp_path):
     paths = {split: tmp_path / f"{split}.csv" for split in ("train", "validation")}
     for path in paths.values():
         write(ROWS, path)
-    own = TaskConfig(
-        name="custom", family="custom", texts=["text"], files=FilesConfig(**{k: str(v) for k, v in paths.items()})
-    )
-    assert load(own, SourceConfig(name="local"), 0).config.labels == ["bad", "good"]
+    own = toy_task("custom", "custom", files={k: str(v) for k, v in paths.items()})
+    assert load(own, read_file("source", "local"), 0).config.labels == ["bad", "good"]
     own.files.train = str(tmp_path / "absent.csv")
     with pytest.raises(DataError, match=r"no file .*absent.csv; .* holds train.csv, validation.csv"):
-        load(own, SourceConfig(name="local"), 0)
+        load(own, read_file("source", "local"), 0)

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from tabi_bench.config import CustomZooConfig, EngineConfig
+from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.zoo.custom import _names, load, locate, usable
 from tabi_bench.zoo.loading import ModelError, load_folder, spec_of
@@ -57,7 +57,7 @@ def test_every_family_loads_and_answers_with_importance(kind, tmp_path):
         sparse(tmp_path)
     else:
         write_model(tmp_path, family, **changes)
-    engine = make_engine(EngineConfig("eager", device="cpu", dtype="float32"))
+    engine = make_engine(read_file("engine", "eager", device="cpu", dtype="float32"))
     model = engine.load(spec_of(tmp_path, kind, 24), importance="last")
     output = model.forward(model.encode(("the film is not good", "a very bad movie")), want_importance=True)
     assert output.logits.shape == (3,) and all(map(bool, output.logits == output.logits))
@@ -67,7 +67,7 @@ def test_every_family_loads_and_answers_with_importance(kind, tmp_path):
 def test_ladder_of_folders_smallest_first_with_measured_orders(task, model, albert, tmp_path):
     small = permuted(model, tmp_path / "b", (2, 0, 1))
     large = permuted(albert, tmp_path / "a", (0, 1, 2))
-    config = CustomZooConfig("custom", max_length=24, paths=[str(small.path), str(large.path)])
+    config = read_file("zoo", "custom", max_length=24, paths=[str(small.path), str(large.path)])
     zoo = load(config, task, tmp_path / "cache", 0, "cpu")
     assert [spec.params for spec in zoo.models] == sorted(spec.params for spec in zoo.models)
     assert zoo["b"].label_order == (2, 0, 1) and zoo["a"].label_order == (0, 1, 2)
@@ -80,7 +80,7 @@ def test_pickled_weights_and_a_vocabulary_are_converted_once(model, tmp_path):
     assert folder == usable(old, tmp_path / "cache") and folder != old
     new, was = load_folder(folder, torch.float32).state_dict(), load_folder(model.path, torch.float32).state_dict()
     assert all(torch.equal(new[key], was[key]) for key in was)
-    engine = make_engine(EngineConfig("eager", device="cpu", dtype="float32"))
+    engine = make_engine(read_file("engine", "eager", device="cpu", dtype="float32"))
     texts = ("the film is good", "a very bad movie")
     ours, theirs = (engine.load(spec_of(path, "m", 24)) for path in (folder, model.path))
     assert ours.forward(ours.encode(texts)).logits == pytest.approx(theirs.forward(theirs.encode(texts)).logits)
@@ -107,7 +107,7 @@ def test_missing_pieces_are_named(model, tmp_path):
     with pytest.raises(ModelError, match=r"no folder .*/not/a/folder; give a folder, or a hub id"):
         locate("./not/a/folder")
     with pytest.raises(ModelError, match=r"needs zoo\.paths"):
-        load(CustomZooConfig("custom"), None, tmp_path, 0, "cpu")
+        load(read_file("zoo", "custom"), None, tmp_path, 0, "cpu")
 
 
 def test_names_stay_apart():

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from tabi_bench.config import TrainConfig
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn, layerless
 from tabi_bench.zoo.training import Examples, metric_score, predict, train
+from tests.settings import fine_tuning
 
 WORDS, LENGTH, CLS, SEP = 12, 5, 1, 2
 
@@ -53,7 +53,7 @@ def test_padding_changes_nothing(texts):
 @pytest.mark.parametrize("texts", [1, 2])
 def test_neighbours_and_partners_are_learnt(texts):
     learner, rows = model(texts), examples(texts)
-    train(learner, rows, TrainConfig(epochs=12, batch_size=16, learning_rate=1e-2, patience=0), seed=0)
+    train(learner, rows, fine_tuning(epochs=12, batch_size=16, learning_rate=1e-2, patience=0), seed=0)
     fresh = examples(texts, 1400).take(np.arange(800, 1400))
     assert metric_score("accuracy", fresh.labels, predict(learner, fresh, "cpu")) > 0.8
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from tabi_bench.config import ConfigError, MinilmZooConfig, SourceConfig, TaskConfig, TrainConfig, read_file
+from tabi_bench.config import ConfigError, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError
@@ -20,8 +20,9 @@ from tabi_bench.zoo import minilm
 from tabi_bench.zoo.encoder import cut, encoder_folder
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
-from tabi_bench.zoo.minilm import Ladder, load, tasks_needed
+from tabi_bench.zoo.minilm import Ladder, load
 from tabi_bench.zoo.training import encode, predict
+from tests.settings import fine_tuning
 from tests.zoo.toys import toy_task
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", *(f"w{i}" for i in range(20))]
@@ -51,14 +52,13 @@ def make_task(metric="accuracy", n=120):
     labels = good.astype(np.float64) * 4 if metric == "pearson" else good
     names = [] if metric == "pearson" else ["no", "yes"]
     data = Dataset.from_dict({"text": texts, "label": labels})
-    return Task(
-        TaskConfig(name="toy", family="sentence", texts=["text"], labels=names, metric=metric), "local", data, data
-    )
+    return Task(toy_task(labels=names, metric=metric), "local", data, data)
 
 
 def make_config(encoder, **changes):
-    train = TrainConfig(epochs=5, batch_size=16, learning_rate=1e-2, distill=0.5, word_dropout=0.1, evaluations=4)
-    return MinilmZooConfig(name="minilm", path=str(encoder), max_length=16, layers=[1, 3], train=train, **changes)
+    train = fine_tuning(epochs=5, batch_size=16, learning_rate=1e-2, distill=0.5, word_dropout=0.1, evaluations=4)
+    shape = {"path": str(encoder), "max_length": 16, "layers": [1, 3], "student_rate": 1.0, "tasks": {}}
+    return replace(read_file("zoo", "minilm"), train=train, **{**shape, **changes})
 
 
 @torch.no_grad()
@@ -210,7 +210,7 @@ def pairs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     write_pairs(folder, "mnli", ["entailment", "neutral", "contradiction"])
     write_pairs(folder, "rte", ["entailment", "not_entailment", "not_entailment"])
-    return load_task(read_file("task", "rte", TaskConfig), SourceConfig("local", str(folder)), 0)
+    return load_task(read_file("task", "rte"), read_file("source", "local", dir=str(folder)), 0)
 
 
 def test_a_ladder_starts_from_mnlis(encoder, pairs, tmp_path):
@@ -241,79 +241,8 @@ def test_a_start_that_cannot_be_is_refused(encoder, pairs, tmp_path):
     with pytest.raises(ConfigError, match=r"zoo\.via_mnli: mnli cannot learn from itself"):
         key(replace(pairs, config=replace(pairs.config, name="mnli")))
     with pytest.raises(DataError, match=rf"{tmp_path}.*mnli"):
-        key(replace(pairs, origin=SourceConfig("local", str(tmp_path))))
+        key(replace(pairs, origin=read_file("source", "local", dir=str(tmp_path))))
     with pytest.raises(ConfigError, match=r"zoo\.via_mnli: toy: its source is not known"):
         key(make_task())
     with pytest.raises(ConfigError, match=r"zoo\.via_mnli: toy has another number of texts"):
         key(replace(make_task(), origin=pairs.origin))
-
-
-def with_transfer(encoder, task, **fields):
-    return make_config(encoder, transfer=True, transfers={task: fields})
-
-
-def test_smaller_models_learn_from_the_largest_ones_answers_to_queries_without_labels(
-    encoder, pairs, tmp_path, monkeypatch
-):
-    seen = {}
-    real = minilm.train
-
-    def spy(model, examples, config, **rest):
-        seen[len(model.bert.encoder.layer)] = (config.epochs, len(examples), rest["teacher_logits"], rest["extra"])
-        return real(model, examples, config, **rest)
-
-    monkeypatch.setattr(minilm, "train", spy)
-    config = with_transfer(encoder, "rte", tasks=["mnli"], made=2, epochs=1)
-    ladder = Ladder(config, pairs, tmp_path, 0, "cpu")
-    zoo = load(config, pairs, tmp_path, 0, "cpu")
-    assert seen[3] == (5, 120, None, None)
-    epochs, rows, logits, extra = seen[1]
-    assert (epochs, rows, len(extra), logits.shape) == (1, 120, 120 + 2 * 120, (480, 2))
-    mnli = encode(load_tokenizer(encoder, 16), ladder.transfer_tasks[0].texts("train"))
-    assert [row.tolist() for row in extra.ids[:120]] == [row.tolist() for row in mnli.ids]
-    teacher = load_model(zoo["minilm-3"], torch.float32, "cpu")
-    np.testing.assert_allclose(logits[120:], predict(teacher, extra, "cpu"), atol=1e-5)
-    assert (extra.labels == logits[120:].argmax(1)).all()
-    assert ladder.notes(1)["transfer_rows"] == 360 and "transfer_rows" not in ladder.notes(3)
-    assert (ladder.rows_to_see(1), ladder.rows_to_see(3)) == (480, 600)
-    plain = Ladder(replace(config, transfer=False), pairs, tmp_path, 0, "cpu")
-    assert plain.key(3) == ladder.key(3) and plain.key(1) != ladder.key(1)
-    load(replace(config, train=replace(config.train, distill=0.0)), pairs, tmp_path, 0, "cpu")
-    _, _, logits, extra = seen[1]
-    assert logits is None and len(extra) == 360  # the answers' labels alone
-
-
-def test_a_transfer_set_names_the_tasks_it_needs_and_refuses_what_cannot_be(encoder, pairs, tmp_path):
-    def key(task=pairs, distill=True, **fields):
-        config = replace(with_transfer(encoder, task.name, **fields), distill=distill)
-        return Ladder(config, task, tmp_path, 0, "cpu").key(1)
-
-    with pytest.raises(ConfigError, match=r"zoo\.transfers: rte cannot learn from itself"):
-        key(tasks=["rte"])
-    with pytest.raises(ConfigError, match=r"unknown task.*nosuch.*rte"):
-        key(tasks=["nosuch"])
-    with pytest.raises(ConfigError, match=r"zoo\.transfers: rte has another number of texts than sst2"):
-        key(replace(pairs, origin=SourceConfig("generated")), tasks=["sst2"])
-    with pytest.raises(ConfigError, match=r"zoo\.transfers\.toy\.made=1: .*two texts alone"):
-        key(make_task(), made=1)
-    with pytest.raises(ConfigError, match=r"zoo\.transfers\.rte\.made=-1"):
-        key(made=-1)
-    with pytest.raises(ConfigError, match=r"zoo\.transfers\.rte: Key 'epoch' not in 'TransferConfig'"):
-        key(epoch=1)
-    with pytest.raises(ConfigError, match=r"zoo\.transfer needs zoo\.distill"):
-        key(distill=False, made=9)
-    with pytest.raises(ConfigError, match="unknown task 'nosuch'"):
-        load(with_transfer(encoder, "rte", tasks=["nosuch"]), pairs, tmp_path, 0, "cpu")
-    assert not (tmp_path / "minilm").exists()  # the largest model, which needs no such task, was not trained either
-    config = replace(with_transfer(encoder, "mrpc", tasks=["qqp", "mnli"]), via_mnli=["rte", "mrpc"])
-    needed = [tasks_needed(config, task) for task in ("mrpc", "rte", "sst2")]
-    assert needed == [["mrpc", "mnli", "qqp"], ["rte", "mnli"], ["sst2"]]
-
-
-def test_the_shipped_transfer_sets_are_of_tasks_that_exist():
-    config = read_file("zoo", "minilm", MinilmZooConfig)
-    assert not config.transfer and config.transfers
-    config.transfer = True
-    for task, transfer in config.transfers.items():
-        assert task not in transfer.get("tasks", [])
-        assert {len(read_file("task", name, TaskConfig).texts) for name in tasks_needed(config, task)} == {2}

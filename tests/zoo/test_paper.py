@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from tabi_bench.config import PaperZooConfig, TrainConfig, read_file
+from tabi_bench.config import PaperZooConfig, read_file
 from tabi_bench.zoo import paper
 from tabi_bench.zoo.families import shapes
 from tabi_bench.zoo.families.shapes import PAPER
@@ -20,7 +21,7 @@ from tests.zoo.toys import permuted
 
 @pytest.fixture
 def listed() -> PaperZooConfig:
-    return read_file("zoo", "paper", PaperZooConfig)
+    return read_file("zoo", "paper")
 
 
 @pytest.fixture
@@ -31,11 +32,9 @@ def config(hub, tmp_path, model, albert) -> PaperZooConfig:
     write_model(tmp_path / "bare", "bert", initializer_range=0.05)
     hub.add_folder("c/bare", tmp_path / "bare")
     cells = {"bert-small": {"mnli": {"id": "a/small"}}, "albert": {"mnli": {"id": "b/albert", "at_least": 0.9}}}
-    train = TrainConfig(epochs=8, learning_rate=3e-3, patience=0)
-    return PaperZooConfig(
-        "paper", max_length=24, models=["bert-small", "albert"], cells=cells,
-        backbones={"bert-base": {"id": "c/bare"}}, train=train,
-    )  # fmt: skip
+    whole = read_file("zoo", "paper", max_length=24, models=["bert-small", "albert"])
+    train = replace(whole.train, epochs=8, learning_rate=3e-3)
+    return replace(whole, cells=cells, backbones={"bert-base": {"id": "c/bare"}}, train=train, recipes={}, tasks={})
 
 
 def test_the_list_is_whole(listed):

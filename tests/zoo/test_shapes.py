@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from tabi_bench.config import EngineConfig, conf_dir
+from tabi_bench.config import conf_dir, read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.zoo.families import shapes
 from tabi_bench.zoo.families.shapes import PAPER, config_of, write_shape
@@ -38,7 +38,7 @@ def test_a_shape_is_written_loaded_and_run(name, tmp_path, monkeypatch):
     small |= {"attention_head_size": 32} if "attention_head_size" in changes else {}
     monkeypatch.setitem(shapes.SHAPES, name, (family, changes | small))
     spec = write_shape(name, tmp_path, 32, n_outputs=5, dtype=torch.float16)
-    engine = make_engine(EngineConfig("eager", device="cpu", dtype="float32"))
+    engine = make_engine(read_file("engine", "eager", device="cpu", dtype="float32"))
     model = engine.load(spec, importance="last")
     encoding = model.encode(("w1 w2 unheard", "w3"))
     assert encoding.n_tokens == 7

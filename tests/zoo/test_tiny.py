@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tabi_bench.cache import damage
-from tabi_bench.config import SourceConfig, TaskConfig, TinyZooConfig, read_file
+from tabi_bench.config import read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.grammar import CUES
 from tabi_bench.zoo import load_zoo, tiny
@@ -17,18 +17,18 @@ from tabi_bench.zoo.loading import ModelError, load_tokenizer
 
 
 def task(name: str = "sst2", **source):
-    return load_task(read_file("task", name, TaskConfig), SourceConfig(name="generated", **source), 0)
+    return load_task(read_file("task", name), read_file("source", "generated", **source), 0)
 
 
 @pytest.fixture
 def config():
-    return read_file("zoo", "tiny", TinyZooConfig)
+    return read_file("zoo", "tiny")
 
 
 @pytest.fixture
 def short(config):
     steps = replace(config.train, epochs=2, learning_rate=4e-3)
-    return replace(config, shapes=["1x16", "2x16"], reach={}, cue_steps=5, train=steps)
+    return replace(config, shapes=["1x16", "2x16"], cue_steps=5, train=steps)
 
 
 def test_all_ten_ladders_are_shipped_whole_in_less_than_8_mb():
@@ -72,14 +72,6 @@ def test_other_rows_are_trained_for_once_and_then_found(short, tmp_path, caplog)
     assert trained == 2 and caplog.text.count("on validation after") == 2
     assert [spec.content_hash for spec in zoo.models] == [spec.content_hash for spec in again.models]
     assert zoo.train_s > 0 and zoo.names == ["1x16", "2x16"]
-
-
-def test_a_rung_with_a_goal_stops_between_the_ends(config):
-    done = {"1x64": {"slice": {"cues": 0.4, "labels": -1.0}}, "10x48": {"slice": {"cues": 1.0, "labels": -0.1}}}
-    assert tiny.goals("4x48", config, done) == pytest.approx({"cues": 0.76, "labels": -0.46})
-    assert tiny.goals("10x48", config, done) == {}
-    without_cues = {name: {"slice": {"labels": 0.5}} for name in done}
-    assert tiny.goals("4x48", config, without_cues) == {}
 
 
 def test_rows_recipe_and_seed_name_a_ladder(config):

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from tabi_bench.config import SourceConfig, TaskConfig, TrainConfig
+from tabi_bench.config import read_file
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import make_task
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.loading import load_folder, load_tokenizer, spec_of
 from tabi_bench.zoo.training import encode, train
 from tests.engines.micro_models import write_model
+from tests.settings import fine_tuning
 
 LABELS = ["entailment", "neutral", "contradiction"]
 CUES = ("good", "movie", "bad")
@@ -33,9 +34,9 @@ def toy_task(rows: int = 600, labels: tuple[str, ...] = tuple(LABELS), name: str
         return Dataset.from_dict({"premise": first, "hypothesis": second, "label": label})
 
     metric = "accuracy" if labels else "pearson"
-    config = TaskConfig(name, "pair", ["premise", "hypothesis"], labels=list(labels), metric=metric, split="validation")
+    config = toy_task(name, "pair", ("premise", "hypothesis"), labels=list(labels), metric=metric)
     where = {"train": "toy train", "validation": "toy validation"}
-    return make_task(config, SourceConfig("local"), 0, split(rows, 1), split(60, 2), where)
+    return make_task(config, read_file("source", "local"), 0, split(rows, 1), split(60, 2), where)
 
 
 def trained(folder: Path, task: Task, family: str = "bert") -> ModelSpec:
@@ -43,7 +44,7 @@ def trained(folder: Path, task: Task, family: str = "bert") -> ModelSpec:
     spec = write_model(folder, family, num_labels=task.n_outputs, initializer_range=0.05)
     tokenizer = load_tokenizer(folder, 24)
     model = load_folder(folder, torch.float32)
-    recipe = TrainConfig(epochs=8, learning_rate=3e-3, batch_size=32, patience=0)
+    recipe = fine_tuning(epochs=8, learning_rate=3e-3, batch_size=32, patience=0)
     train(model, encode(tokenizer, task.texts("train"), task.labels("train")), recipe, seed=0)
     model.save_pretrained(folder)
     return spec_of(folder, spec.name, 24)

@@ -1,0 +1,3 @@
+from tabi_bench.cli import main
+
+main()

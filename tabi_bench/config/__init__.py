@@ -1,0 +1,45 @@
+"""Settings: values in `conf/`, types and bounds here, a module per group. Checks only, no side effects, no torch."""
+
+from tabi_bench.config.compose import (
+    GROUPS,
+    compose_config,
+    conf_dir,
+    from_dict_config,
+    read_file,
+    register,
+)
+from tabi_bench.config.engine import CompileConfig, EagerConfig, EngineConfig, FusedConfig, GraphConfig, OnnxConfig
+from tabi_bench.config.fields import ConfigError
+from tabi_bench.config.method import (
+    CascadeConfig,
+    CocktailConfig,
+    ControlConfig,
+    DeebertConfig,
+    InfaasConfig,
+    MethodConfig,
+    RampConfig,
+    SingleConfig,
+)
+from tabi_bench.config.scenario import ScenarioConfig, SingleStreamConfig
+from tabi_bench.config.session import CertifyConfig, Config, CostConfig, SearchConfig, TargetConfig
+from tabi_bench.config.source import GeneratedConfig, HubSourceConfig, LocalConfig, SourceConfig
+from tabi_bench.config.task import FilesConfig, HubConfig, TaskConfig
+from tabi_bench.config.zoo import (
+    CustomZooConfig,
+    FineTuneConfig,
+    MinilmZooConfig,
+    PaperZooConfig,
+    TinyZooConfig,
+    TrainConfig,
+    ZooConfig,
+)
+
+__all__ = [
+    "GROUPS", "CascadeConfig", "CertifyConfig", "CocktailConfig", "CompileConfig", "Config", "ConfigError",
+    "ControlConfig", "CostConfig", "CustomZooConfig", "DeebertConfig", "EagerConfig", "EngineConfig", "FilesConfig",
+    "FineTuneConfig", "FusedConfig", "GeneratedConfig", "GraphConfig", "HubConfig", "HubSourceConfig", "InfaasConfig",
+    "LocalConfig", "MethodConfig", "MinilmZooConfig", "OnnxConfig", "PaperZooConfig", "RampConfig", "ScenarioConfig",
+    "SearchConfig", "SingleConfig", "SingleStreamConfig", "SourceConfig", "TargetConfig", "TaskConfig",
+    "TinyZooConfig", "TrainConfig", "ZooConfig", "compose_config", "conf_dir", "from_dict_config", "read_file",
+    "register",
+]  # fmt: skip

@@ -1,0 +1,67 @@
+"""Schema of conf/engine: how one model runs one query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tabi_bench.config.fields import among, number, text
+
+if TYPE_CHECKING:
+    from tabi_bench.config.session import Config
+
+
+@dataclass
+class EngineConfig:
+    """Base of every engine. `code` makes an Engine of its options."""
+
+    name: str
+    code: str
+    device: str = text(r"auto|cpu|cuda(:\d+)?", "choose auto, cpu or cuda:N")  # auto: cuda:0 where there is one
+    dtype: str = among("auto", "float32", "float16", "bfloat16")  # auto: float16 on a GPU, float32 on a CPU
+    fuse_qkv: bool  # one matrix product instead of three in each attention layer
+
+    def unread(self, config: Config) -> dict[str, str]:
+        """Settings that this choice does not read, and why."""
+        return {}
+
+
+@dataclass
+class EagerConfig(EngineConfig):
+    """Plain PyTorch."""
+
+    threads: int | None = number(least=1)  # CPU threads of one forward pass; None: torch's own choice
+
+    def unread(self, config: Config) -> dict[str, str]:
+        return {"engine.threads": "they are threads of the CPU"} if self.device.startswith("cuda") else {}
+
+
+@dataclass
+class GraphConfig(EngineConfig):
+    """CUDA graphs, and the base of what is built on them."""
+
+    device: str = text(r"auto|cuda(:\d+)?", "CUDA graphs need a GPU: choose auto or cuda:N, or engine=eager")
+    buckets: list[int] = number(least=1)  # lengths that a query is padded to
+
+
+@dataclass
+class FusedConfig(GraphConfig):
+    """CUDA graphs of our own kernels."""
+
+
+@dataclass
+class CompileConfig(GraphConfig):
+    """torch.compile, then CUDA graphs."""
+
+    autotune: bool  # also time Triton's matrix products, a minute more; what wins is partly luck
+
+
+@dataclass
+class OnnxConfig(EngineConfig):
+    """ONNX Runtime."""
+
+    device: str = among("auto", "cpu")
+    dtype: str = among("auto", "float32")
+    threads: int | None = number(least=1)  # of one forward pass; None: every core this process may use
+    quantize: bool  # dynamic int8
+    cache_dir: str  # where exported models are kept

@@ -1,0 +1,71 @@
+"""What the fields of a schema may hold: bounds and choices beside each field, and their check."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import field, fields, is_dataclass
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the setting, what it was, and what it may be."""
+
+
+def among(*choices: Any) -> Any:
+    """A field, or a list of such, that is one of these."""
+    return field(metadata={"choices": choices})
+
+
+def number(least: float | None = None, most: float | None = None, above: float | None = None) -> Any:
+    """A field, or a list of such, within these bounds; every number must be finite."""
+    return field(metadata={"least": least, "most": most, "above": above})
+
+
+def share(text: str = "a share between 0 and 1, as 0.01 for 1 %", zero: bool = False, one: bool = False) -> Any:
+    """A fraction in (0, 1), with the ends where they are allowed; `text` says so to the user."""
+    return field(metadata={"share": (zero, one), "text": text})
+
+
+def text(pattern: str, meaning: str) -> Any:
+    """A field, or a list of such, that matches a regular expression; `meaning` says so to the user."""
+    return field(metadata={"pattern": pattern, "text": meaning})
+
+
+def settings(node: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted path, value, field) of every leaf of a dataclass."""
+    for one in fields(node):
+        value = getattr(node, one.name)
+        if is_dataclass(value):
+            yield from settings(value, f"{path}{one.name}.")
+        else:
+            yield path + one.name, value, one
+
+
+def check_bounds(node: Any, path: str = "") -> None:
+    """Raises ConfigError for the first setting out of its bounds."""
+    for name, value, one in settings(node, path):
+        for member in value if isinstance(value, list) else [value]:
+            if member is not None and (reason := _refusal(member, one.metadata)):
+                raise ConfigError(f"{name}={member!r}: {reason}")
+
+
+def _refusal(value: Any, limits: Any) -> str:
+    """Why a value is out of bounds; empty if it is not."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number is needed"
+    if "choices" in limits and value not in limits["choices"]:
+        return f"choose one of {', '.join(map(str, limits['choices']))}"
+    if "pattern" in limits and not re.fullmatch(limits["pattern"], value):
+        return limits["text"]
+    if "share" in limits:
+        zero, one = limits["share"]
+        return "" if 0 < value < 1 or (zero and value == 0) or (one and value == 1) else limits["text"]
+    if limits.get("least") is not None and value < limits["least"]:
+        return f"at least {limits['least']}"
+    if limits.get("most") is not None and value > limits["most"]:
+        return f"at most {limits['most']}"
+    if limits.get("above") is not None and value <= limits["above"]:
+        return f"above {limits['above']}"
+    return ""

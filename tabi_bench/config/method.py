@@ -1,0 +1,138 @@
+"""Schema of conf/method: the systems of a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tabi_bench.config.fields import ConfigError, among, number, share
+
+if TYPE_CHECKING:
+    from tabi_bench.config.session import Config
+
+
+@dataclass
+class MethodConfig:
+    """Base of every method, and the options of one without knobs. `code` is its System."""
+
+    name: str
+    code: str
+
+    def check(self, path: str) -> None:
+        """Raises ConfigError for what cannot be used together; `path` is where the user set it."""
+
+    def unread(self, config: Config) -> dict[str, str]:
+        """Names of settings that are not read beside the others, and why."""
+        return {}
+
+    @property
+    def importance_options(self) -> tuple[str, ...]:
+        """Which kinds of importance its systems may read."""
+        return ()
+
+
+@dataclass
+class CascadeConfig(MethodConfig):
+    """Models asked one after the other until one is sure."""
+
+    levels: int = among(1, 2, 3)
+    fewer_levels: bool  # also search plans of fewer levels, down to one model alone
+    calibrate: bool
+    confidence: str = among("max", "margin", "entropy")
+    dispatcher: str = among("threshold", "sigmoid")
+    sigmoid_k: float = number(above=0)
+    alphas: list[float] = number(least=0)
+    importance: str = among("last", "mean")  # over layers
+    pruning: str = among("importance", "random", "stopwords")  # the last two: controls at the same share of words
+    ensembles: list[str] = among("weighted", "large", "log_odds", "tuned")  # searched
+
+    def check(self, path: str) -> None:
+        for key, values in (("alphas", self.alphas), ("ensembles", self.ensembles)):
+            if not values:
+                raise ConfigError(f"{path}.{key}=[]: name at least one, they are what is searched")
+
+    def unread(self, config: Config) -> dict[str, str]:
+        found = {}
+        if self.dispatcher != "sigmoid":
+            found["sigmoid_k"] = f"dispatcher={self.dispatcher} has no slope"
+        if not any(self.alphas):
+            found |= dict.fromkeys(("importance", "pruning"), "alphas=[0.0] prunes nothing")
+        if config.task.is_regression:
+            found |= dict.fromkeys(("calibrate", "confidence"), f"{config.task.metric} is a score, without classes")
+        if self.levels == 1:
+            names = ("calibrate", "confidence", "dispatcher", "alphas", "ensembles", "fewer_levels")
+            found |= dict.fromkeys(names, "levels=1 asks one model alone")
+        return found
+
+    @property
+    def importance_options(self) -> tuple[str, ...]:
+        return (self.importance,) if any(self.alphas) else ()
+
+
+@dataclass
+class SingleConfig(MethodConfig):
+    """One model of the zoo."""
+
+    model: str  # by name or by position (0: the smallest, -1: the largest)
+
+
+@dataclass
+class InfaasConfig(MethodConfig):
+    """The fastest single model that meets the target."""
+
+    slo_ms: float | None = number(above=0)
+
+
+@dataclass
+class CocktailConfig(MethodConfig):
+    """A weighted majority of several models."""
+
+    slo_ms: float | None = number(above=0)  # None: the slowest model's profiled mean
+    smoothed: bool
+    latency: str = among("auto", "serial", "concurrent")  # how members run
+
+    def unread(self, config: Config) -> dict[str, str]:
+        return {"smoothed": "scores are averaged, not voted on"} if config.task.is_regression else {}
+
+
+@dataclass
+class RampConfig:
+    """Stage two of early exit's training: the off-ramps, on the frozen model's hidden states."""
+
+    rows: int = number(least=1)  # of train at most, drawn by the seed
+    epochs: float = number(above=0)
+    batch_size: int = number(least=1)
+    learning_rate: float = number(above=0)
+    weight_decay: float = number(least=0)
+    dropout: float = share(zero=True)  # on what a ramp reads
+
+
+@dataclass
+class DeebertConfig(MethodConfig):
+    """Early exit from one model at the first active off-ramp whose entropy is below a threshold."""
+
+    max_ramps: int = number(least=1)  # active ramps at most
+    thresholds: int = number(least=1)  # entropies tried per set of ramps, evenly spaced among those seen on tune
+    train: RampConfig
+
+
+@dataclass
+class ControlConfig(MethodConfig):
+    """A system that stands on the plan of a cascade."""
+
+    stands_on: str  # the method whose options `cascade` holds: those of systems.<stands_on>
+    cascade: CascadeConfig
+
+    @property
+    def importance_options(self) -> tuple[str, ...]:
+        return self.cascade.importance_options
+
+
+@dataclass
+class OracleConfig(ControlConfig):
+    """Routes between two models."""
+
+    def check(self, path: str) -> None:
+        if self.cascade.levels > 2:
+            levels = f"systems.{self.stands_on}.levels={self.cascade.levels}"
+            raise ConfigError(f"{levels}: {self.name} routes between two models; set 2")
