@@ -182,7 +182,7 @@ def test_models_come_pinned_safetensors_first(hub, tmp_path):
 
 def test_all_ten_tasks_in_the_hubs_layout_equal_their_local_copies_and_come_again_offline(hub, tmp_path, monkeypatch):
     commits = publish(hub, tmp_path / "data")
-    source, local = SourceConfig("hub"), SourceConfig("local", dir=str(tmp_path / "data"))
+    source, local = read_file("source", "hub"), read_file("source", "local", dir=str(tmp_path / "data"))
     online = {name: load(pinned(name, commits), source, 0) for name in TASKS}
     assert {name: load_local(pinned(name, commits), local, 0).content_hash for name in TASKS} == {
         name: task.content_hash for name, task in online.items()
@@ -199,10 +199,10 @@ def test_a_wrong_configuration_is_named_with_those_there_are(hub, tmp_path):
     commits = publish(hub, tmp_path / "data")
     task = pinned("rte", commits)
     with pytest.raises(DataError, match=r"no configuration 'rtee' \(task.hub.name\); it has ax, cola, mnli"):
-        load(replace(task, hub=replace(task.hub, name="rtee")), SourceConfig("hub"), 0)
+        load(replace(task, hub=replace(task.hub, name="rtee")), read_file("source", "hub"), 0)
     massive = pinned("massive", commits)
     with pytest.raises(DataError, match=r"has no file like en/train.parquet .*task.hub.name is a folder there"):
-        load(replace(massive, hub=replace(massive.hub, name="en")), SourceConfig("hub"), 0)
+        load(replace(massive, hub=replace(massive.hub, name="en")), read_file("source", "hub"), 0)
 
 
 def test_class_names_come_from_the_card_where_the_files_hold_numbers_alone(hub):
