@@ -19,6 +19,7 @@ from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning.folds import replay
+from tabi_bench.planning.tabi import Tabi
 from tabi_bench.planning.targets import Target
 from tabi_bench.system import FoldPlan, Plan, PlanError, System
 
@@ -33,14 +34,13 @@ if TYPE_CHECKING:
 def tabi_plan(profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
     """Tabi's plan on the rows of `profile`; the controls of one session search once. Raises Unreachable."""
     key = (options.stands_on, profile.rows.tobytes(), target.margin_se, target.value, repr(options.cascade))
-    return profile.once(key, lambda: Cascade.plan(profile, target, options.cascade))
+    return profile.once(key, lambda: Tabi.plan(profile, target, options.cascade))
 
 
 class RandomRouting(Cascade):
     """Tabi's models, pruning and ensemble, but queries are re-routed at random, in Tabi's shares."""
 
     name = "random"
-    cascades = False
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
@@ -71,14 +71,13 @@ class Oracle(Cascade):
     """
 
     name = "oracle"
-    cascades = False
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
         """Tabi's own plan, until `tell`. Raises Unreachable, and PlanError for more than two levels."""
         if options.cascade.levels > 2:
             raise PlanError(
-                f"systems.{options.stands_on}.levels={options.cascade.levels}: the oracle routes between two models; set 2"
+                f"systems.{options.stands_on}.levels={options.cascade.levels}: the oracle routes between two; set 2"
             )
         return tabi_plan(profile, target, options)
 
@@ -88,7 +87,7 @@ class Oracle(Cascade):
 
         The score to reach is that of the session's Tabi on all rows, or of Tabi as planned here.
         """
-        tabi = replay(Cascade, plans.get(Cascade.name, plan), profile)
+        tabi = replay(Tabi, plans.get(Tabi.name, plan), profile)
         goal = score(profile.metric, profile.labels, tabi.labels)
         fold = plan.fold_of(profile.rows)
         small, large, cost_ms = (np.empty(len(fold)) for _ in range(3))
@@ -115,9 +114,9 @@ class Oracle(Cascade):
         """Tabi's share of the reduction that routing by labels reached, and how far that went."""
         system = own.details["system"]
         system["reached"] = own.accuracy["value"] >= system["score_to_reach"] - 1e-9
-        if Cascade.name not in session:
+        if Tabi.name not in session:
             return
-        tabi, best = (record.reference["reduction_pct"] for record in (session[Cascade.name], own))
+        tabi, best = (record.reference["reduction_pct"] for record in (session[Tabi.name], own))
         note = "routing alone reaches Tabi's score"
         if not system["reached"]:
             note = "routing alone does not reach Tabi's score: the remainder comes from its ensemble"

@@ -141,11 +141,10 @@ class Deebert(System):
         cut = {name: Exits.of(profile, name) for name, model in profile.models.items() if model.ramps}
         for _, _, name, ramps, threshold in sorted(_candidates(cut, options)):
             exits = cut[name].only(ramps)
-            taken = exits.left(threshold)
-            labels, latency_ms = exits.at(taken)
+            labels, _ = exits.at(exits.left(threshold))
             tried += 1
             if plain.meets(labels) and target.meets(labels):
-                return _fold_plan(profile, target, exits, threshold, taken, labels, float(latency_ms.mean()))
+                return _fold_plan(profile, target, exits, threshold)
             nearest = max(nearest, target.score(labels))
         why = f"the best of {tried} has {nearest:.4f}" if cut else "no model has two layers or more that can be cut"
         raise Infeasible(f"{profile.task}: no exit meets the target {target.value:.4f}; {why}")
@@ -249,19 +248,13 @@ def _candidates(cut: dict[str, Exits], options: DeebertConfig) -> Iterator[tuple
                     yield float(ms), size, name, ramps, float(threshold)
 
 
-def _fold_plan(
-    profile: Profile,
-    target: Target,
-    exits: Exits,
-    threshold: float,
-    taken: np.ndarray,
-    labels: np.ndarray,
-    latency_ms: float,
-) -> FoldPlan:
+def _fold_plan(profile: Profile, target: Target, exits: Exits, threshold: float) -> FoldPlan:
+    taken = exits.left(threshold)
+    labels, latency_ms = exits.at(taken)
     model, layers = profile.models[exits.model], np.array(exits.layers)
     point = {"model": exits.model, "ramps": list(exits.layers[:-1]), "entropy": threshold}
     point |= {"ramps_hash": model.ramps_hash, "layers": model.layers}
-    fold = fold_plan(profile, target, point, labels, latency_ms)
+    fold = fold_plan(profile, target, point, labels, float(latency_ms.mean()))
     fold.predicted["shares"] = shares_of(taken, len(layers))
     fold.predicted["layers_saved"] = float(1 - layers[taken].mean() / layers[-1])
     fold.predicted["full_ms"] = model.mean_ms

@@ -33,7 +33,6 @@ class Infaas(Cascade):
     """The fastest single model that meets the target, and `slo_ms` where it is given."""
 
     name = "infaas"
-    cascades = False
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: InfaasConfig) -> FoldPlan:
@@ -65,7 +64,6 @@ class Single(Cascade):
     """The model that you name, whether or not it meets the target."""
 
     name = "single"
-    cascades = False
 
     @classmethod
     def check(cls, options: SingleConfig, models: list[str]) -> None:

@@ -23,7 +23,7 @@ class Row(NamedTuple):
 
 
 METHOD = "tabi_bench.config.method"
-CASCADE = "tabi_bench.cascade.system:Cascade"
+CASCADE = "tabi_bench.planning.tabi:Tabi"
 TABLE: dict[str, dict[str, Row]] = {
     "source": {
         "generated": Row("tabi_bench.config.source:GeneratedConfig", "tabi_bench.tasks.generated:load"),

@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tabi_bench.cache import write_atomically
-from tabi_bench.records import check_writable
+from tabi_bench.records.store import check_writable
 
 log = logging.getLogger(__name__)
 Job = dict[str, Any]

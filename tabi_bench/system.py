@@ -177,7 +177,7 @@ class System(ABC):
     Options: ClassVar[type]  # the dataclass of its knobs, where it has some of its own
     name: ClassVar[str]
     alone: ClassVar[bool] = False  # whether it shares no model with the other systems of a session
-    cascades: ClassVar[bool] = False  # whether its points are `cascade.point.Point`s that verify and certify know
+    searched: ClassVar[bool] = False  # whether its plans can be verified and certified: those of the plan search
 
     # --- offline ---
 
@@ -200,12 +200,12 @@ class System(ABC):
         return profile
 
     @classmethod
-    @abstractmethod
     def plan(cls, profile: Profile, target: Target, options: Any) -> FoldPlan:
         """Chooses the operating point on the rows of `profile`, the tune rows. Raises Unreachable, Infeasible.
 
         `serves` is filled in by the caller.
         """
+        raise NotImplementedError(f"{cls.__name__} has no planner")
 
     @classmethod
     def tell(cls, plan: Plan, profile: Profile, plans: Mapping[str, Plan]) -> Plan:

@@ -31,7 +31,7 @@ from tabi_bench import device as devices
 from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.base import Output
-from tabi_bench.records import revision
+from tabi_bench.records.provenance import revision
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.families.shapes import PAPER, SHAPES, random_model, shape_spec

@@ -8,7 +8,6 @@ model alone is the one-level case.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,16 +17,14 @@ from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
-from tabi_bench.system import Answer, Clock, FoldPlan, Item, NoAnswer, Outcomes, Plan, System
+from tabi_bench.system import Answer, Clock, Item, NoAnswer, Outcomes, Plan, System
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tabi_bench.engines.base import Encoding, Model, Output
-    from tabi_bench.planning.targets import Target
     from tabi_bench.profiling.lab import Lab
     from tabi_bench.profiling.profile import Profile
-    from tabi_bench.records.record import Record
     from tabi_bench.tasks.base import Query
 
 log = logging.getLogger(__name__)
@@ -57,10 +54,7 @@ class Level:
 
 
 class Cascade(System):
-    """Levels of models, each with its own threshold."""
-
-    name = "tabi"
-    cascades = True
+    """Levels of models, each with its own threshold. Who plans it gives it its name: `planning.tabi`, the baselines."""
 
     def __init__(self, point: Point, models: list[Model]) -> None:
         """models: of the levels, loaded with importance where the point wants it; each a handle of its own."""
@@ -76,13 +70,6 @@ class Cascade(System):
     def check_point(cls, point: dict[str, Any], models: list[str]) -> None:
         """See System."""
         Point.checked(point, models)
-
-    @classmethod
-    def plan(cls, profile: Profile, target: Target, options: Any) -> FoldPlan:
-        """The fastest operating point that meets the target on the rows of `profile`. Raises Unreachable."""
-        from tabi_bench.planning.search import search
-
-        return search(profile, target, options)
 
     @classmethod
     def deploy(cls, point: dict[str, Any], lab: Lab, options: Any) -> Cascade:
@@ -261,17 +248,3 @@ class Cascade(System):
     def describe(cls, plan: Plan, trace: pd.DataFrame) -> dict[str, Any]:
         """The operating point of each fold, without the regression's coefficients."""
         return {"folds": [{field: fold.point[field] for field in DESCRIBED} for fold in plan.folds]}
-
-    @classmethod
-    def conclude(cls, own: Record, session: Mapping[str, Record]) -> None:
-        """In words: what was certified, and the search's regret where it was verified."""
-        remarks = []
-        for k, fold in enumerate(own.details["plan"], start=1):
-            if "certificate" in fold:
-                remarks.append(f"fold {k}: {fold['certificate']['says']}")
-            if "verified" in fold:
-                passes, regret = fold["passes"], fold["verified"]["regret_pct"]
-                share = passes["run"] / max(passes["exhaustive"], 1)
-                counts = f"{passes['run']} of {passes['exhaustive']} passes on pruned text ({share:.0%})"
-                remarks.append(f"fold {k}: {counts}; regret against exhaustive search {regret:.2f} %")
-        own.details["system"]["remarks"] = remarks

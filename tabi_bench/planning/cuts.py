@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.cascade.dispatch import Threshold
 
 if TYPE_CHECKING:
+    from tabi_bench.cascade.point import Point
     from tabi_bench.profiling.profile import Profile, PruneKey
 
 
@@ -95,3 +96,27 @@ class Known:
                     self.pooled = np.zeros((len(self.ran), pruned.pooled.shape[1]))
                 self.pooled[new] = pruned.pooled
         return len(new)
+
+
+@dataclass(frozen=True)
+class LastStep:
+    """Everything decided but the last threshold.
+
+    passed: outputs (N, K) of the levels before the last; base: (N,) answers if the last level is never asked; spent_ms:
+    their total time over all rows; cut: the rows that reach the last level but one; last: the last level; taus, shares:
+    of the levels before these two.
+    """
+
+    point: Point
+    passed: list[np.ndarray]
+    base: np.ndarray
+    spent_ms: float
+    cut: Cut
+    last: Known
+    taus: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+    def latency_ms(self, overhead_ms: float) -> np.ndarray:
+        """(M + 1,) mean latency by number of rows re-routed to the last level; a lower bound for untimed rows."""
+        extra = np.cumsum(self.last.ms[self.cut.order] + overhead_ms)
+        return (self.spent_ms + np.concatenate([[0.0], extra])) / len(self.base)

@@ -53,7 +53,7 @@ def make_plans(
             log.warning("%s: %s", name, reason)
             plans.infeasible[name] = str(reason)
             continue
-        if system.cascades:
+        if system.searched:
             examine(chosen, folds, profile, config, config.systems[name])
         plans.made[name] = Plan(name, profile.task, chosen, config.seed, fingerprint, asdict(config.systems[name]))
         plans.seconds[name] = perf_counter() - start

@@ -9,7 +9,7 @@ the best point found so far. A row goes well if any level that it passes is righ
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -20,8 +20,9 @@ from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.regression import Agreement, fit_agreement
 from tabi_bench.config import CascadeConfig
 from tabi_bench.evaluation.metrics import predictions_from
-from tabi_bench.planning.cuts import Cut, Known
+from tabi_bench.planning.cuts import Cut, Known, LastStep
 from tabi_bench.planning.targets import Target
+from tabi_bench.planning.triples import triples
 from tabi_bench.profiling.profile import Profile, PruneKey
 from tabi_bench.system import FoldPlan, Infeasible, Predicted, Unreachable
 
@@ -58,30 +59,6 @@ class Rung:
     @property
     def full_text(self) -> Known:
         return Known(self.output, self.pooled, self.ms)
-
-
-@dataclass(frozen=True)
-class LastStep:
-    """Everything decided but the last threshold.
-
-    passed: outputs (N, K) of the levels before the last; base: (N,) answers if the last level is never asked; spent_ms:
-    their total time over all rows; cut: the rows that reach the last level but one; last: the last level; taus, shares:
-    of the levels before these two.
-    """
-
-    point: Point
-    passed: list[np.ndarray]
-    base: np.ndarray
-    spent_ms: float
-    cut: Cut
-    last: Known
-    taus: list[float] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
-
-    def latency_ms(self, overhead_ms: float) -> np.ndarray:
-        """(M + 1,) mean latency by number of rows re-routed to the last level; a lower bound for untimed rows."""
-        extra = np.cumsum(self.last.ms[self.cut.order] + overhead_ms)
-        return (self.spent_ms + np.concatenate([[0.0], extra])) / len(self.base)
 
 
 class Search:
@@ -309,8 +286,6 @@ def search(profile: Profile, target: Target, options: CascadeConfig) -> FoldPlan
 
 
 def _searched(found: Search) -> Search:
-    from tabi_bench.planning.triples import triples
-
     stages = [found.singles, found.pairs, lambda: triples(found)][: found.options.levels]
     for stage in stages:
         if not found.options.fewer_levels:

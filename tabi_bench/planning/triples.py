@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tabi_bench.evaluation.metrics import predictions_from
-from tabi_bench.planning.cuts import Cut, Known
-from tabi_bench.planning.search import LastStep
+from tabi_bench.planning.cuts import Cut, Known, LastStep
 
 if TYPE_CHECKING:
     from tabi_bench.cascade.point import Point
