@@ -42,8 +42,8 @@ def _contradictions(found: list[Record]) -> list[str]:
     """Live answers that are not those of the profile, though they lie at no threshold and between no two labels."""
     counts = {r.method: r.details["replay"] for r in found if "replay" in r.details}
     return [
-        f"Warning: {printed(method)}: {count['unexplained']} of {count['compared']} live answers contradict the "
-        "profile behind its plan. Something changed in between, or a cache is damaged: move cache_dir away and measure again."
+        f"Warning: {printed(method)}: {count['unexplained']} of {count['compared']} live answers contradict "
+        "the profile behind its plan. Something changed in between, or a cache is damaged: move cache_dir away and measure again."
         for method, count in counts.items()
         if count["unexplained"]
     ]

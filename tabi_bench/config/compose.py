@@ -133,7 +133,12 @@ class Files:
         """Values as the typed node of their choice; `path` is where the user set them."""
         name = values["name"]
         schema, code = (TaskConfig, None) if group == "task" else self._row(group, values)
-        known = {key: value for key, value in values.items() if key not in ("code", "schema")}
+        lists = {one.name for one in fields(schema) if str(one.type).startswith("list")}
+        known = {
+            key: [value] if key in lists and isinstance(value, str) else value  # zoo.paths=DIR is understood
+            for key, value in values.items()
+            if key not in ("code", "schema")
+        }
         with _in_one_sentence(path or group, f"{group}={name}"):
             return OmegaConf.merge(OmegaConf.structured(schema), known, {"code": code} if code else {})
 

@@ -18,10 +18,11 @@ from tabi_bench.config import CustomZooConfig
 from tabi_bench.hub import fetch
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
+from tabi_bench.zoo.checks import check_model, read_config, refuse_pointer, shards
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.families.sentencepieces import first_difference, raw_model
 from tabi_bench.zoo.labels import checked
-from tabi_bench.zoo.loading import ModelError, load_folder, read_config, spec_of
+from tabi_bench.zoo.loading import ModelError, load_folder, model_class, spec_of
 
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 OTHER_FILES = (
@@ -37,16 +38,19 @@ def load(config: CustomZooConfig, task: Task, cache_dir: Path, seed: int, device
     """The models of `zoo.paths` on `task`, smallest first. Raises ModelError, and hub.HubError."""
     if not config.paths:
         raise ModelError("zoo=custom needs zoo.paths=[DIR_OR_HUB_ID,...], models fine-tuned on the task")
-    names = _names(config.paths)
-    specs, notes = [], {}
-    for name, entry in zip(names, config.paths, strict=True):
-        source = locate(entry)
-        spec = spec_of(usable(source, cache_dir), name, config.max_length)
-        compare_tokens(source, spec, task)
-        spec, found = checked(spec, task, cache_dir, seed, device)
-        specs.append(spec)
-        notes[name] = {"from": entry, "folder": source.name, **asdict(found)}
-    return Zoo(config.name, tuple(sorted(specs, key=lambda spec: spec.params)), notes={"checkpoints": notes})
+    names, sources = _names(config.paths), [locate(entry) for entry in config.paths]
+    specs = []
+    for name, source in zip(names, sources, strict=True):
+        specs.append(spec_of(usable(source, cache_dir), name, config.max_length))
+        check_model(specs[-1], task, model_class)
+        compare_tokens(source, specs[-1], task)
+    measured = [checked(spec, task, cache_dir, seed, device) for spec in specs]
+    notes = {
+        name: {"from": entry, "folder": source.name, **asdict(finding)}
+        for name, entry, source, (_, finding) in zip(names, config.paths, sources, measured, strict=True)
+    }
+    models = sorted((spec for spec, _ in measured), key=lambda spec: spec.params)
+    return Zoo(config.name, tuple(models), notes={"checkpoints": notes})
 
 
 def _names(paths: list[str]) -> list[str]:
@@ -91,6 +95,10 @@ def usable(folder: Path, cache_dir: Path) -> Path:
 def _convert(folder: Path, target: Path) -> None:
     if not any(path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
         raise ModelError(f"{folder} has no weights (model.safetensors or pytorch_model.bin)")
+    for file in (path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
+        refuse_pointer(file)
+    for index in folder.glob("*.index.json"):
+        shards(index)
     write_tokenizer(folder, target / "tokenizer.json")
     load_folder(folder, "auto").save_pretrained(target)
 
