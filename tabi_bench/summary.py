@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tabi_bench.config import Config
 from tabi_bench.records.record import Record
+from tabi_bench.verdict import verdict
 
 COLUMNS = (
     "system",
@@ -67,7 +68,7 @@ def _reduction(r: Record) -> str:
 
 
 def where(found: list[Record], config: Config) -> str:
-    """Reasons of what has no result, and the folder of the records."""
+    """Reasons of what has no result, the folder of the records, and whether a cascade pays."""
     lines = [f"{r.method}: {r.error}" for r in found if r.status != "ok"]
     ok = next((r for r in found if r.status == "ok"), None)
     if ok is not None:
@@ -78,4 +79,6 @@ def where(found: list[Record], config: Config) -> str:
     lines += [f"{r.method}: {remark}" for r in found for remark in r.details.get("system", {}).get("remarks", ())]
     folder = Path(config.results_dir) / config.label
     lines += [f"Record: {folder / r.run_id}" for r in found]
+    if sentence := verdict(found):
+        lines += ["", sentence]
     return "\n".join(lines)
