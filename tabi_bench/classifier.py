@@ -94,9 +94,9 @@ class Classifier:
             chunks = [waiting[first : first + batch] for first in range(0, len(waiting), batch)]
             results = [result for chunk in chunks for result in self.system.run(stage, chunk)]
             waiting = [result for result in results if isinstance(result, Item)]
-        return [self._prediction(item) for item in items]
+        return [self.prediction(item) for item in items]
 
-    def _prediction(self, item: Item) -> Prediction:
+    def prediction(self, item: Item) -> Prediction:
         answer, sure = item.so_far, self.system.confidence(item.read)
         confidence = None if math.isnan(sure) else sure
         if not self.labels:
