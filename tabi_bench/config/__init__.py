@@ -4,6 +4,7 @@ from tabi_bench.config.compose import (
     GROUPS,
     compose_config,
     conf_dir,
+    default_cache_dir,
     from_dict_config,
     from_record,
     read_file,
@@ -41,6 +42,6 @@ __all__ = [
     "FineTuneConfig", "FusedConfig", "GeneratedConfig", "GraphConfig", "HubConfig", "HubSourceConfig", "InfaasConfig",
     "LocalConfig", "MethodConfig", "MinilmZooConfig", "OnnxConfig", "PaperZooConfig", "RampConfig", "ScenarioConfig",
     "SearchConfig", "SingleConfig", "SingleStreamConfig", "SourceConfig", "TargetConfig", "TaskConfig",
-    "TinyZooConfig", "TrainConfig", "ZooConfig", "compose_config", "conf_dir", "from_dict_config", "from_record",
-    "read_file", "register",
+    "TinyZooConfig", "TrainConfig", "ZooConfig", "compose_config", "conf_dir", "default_cache_dir", "from_dict_config",
+    "from_record", "read_file", "register",
 ]  # fmt: skip

@@ -36,6 +36,11 @@ def conf_dir() -> Path:
     return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 
+def default_cache_dir() -> Path:
+    """The cache where nobody names another: TABI_BENCH_CACHE, else tabi-bench below XDG_CACHE_HOME or ~/.cache."""
+    return Path(_load(conf_dir() / "config.yaml").cache_dir).expanduser()
+
+
 def register() -> None:
     """Tells Hydra that the parts of the configuration take any key: we refuse unknown ones better than it does."""
     from hydra.core.config_store import ConfigStore

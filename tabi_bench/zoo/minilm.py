@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from tabi_bench import device as devices
 from tabi_bench.cache import cached, content_key, write_atomically
-from tabi_bench.config import ConfigError, MinilmZooConfig, TrainConfig, read_file
+from tabi_bench.config import ConfigError, MinilmZooConfig, TrainConfig, default_cache_dir, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError
@@ -306,7 +306,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", required=True, help="comma-separated, e.g. sst2,mnli")
     parser.add_argument("--source-dir", help="folder with one folder per task; without it: generated tasks")
     parser.add_argument("--path", help="the encoder's folder; default: the installed package")
-    parser.add_argument("--cache-dir", type=Path, default=Path("~/.cache/tabi-bench"))
+    parser.add_argument("--cache-dir", type=Path, default=default_cache_dir())
     parser.add_argument("--train-rows", type=int, help="at most so many rows of train")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
