@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tabi_bench.names import printed
 from tabi_bench.records.record import Record
 
 NEAR, RANKS = 1.5, 0.6  # ratio of latencies and AUROC below which a small model has nothing to offer
@@ -45,7 +46,7 @@ def _alone(reference: Record | None) -> str:
         return "the reference"
     points = reference.details.get("system", {}).get("folds", [])
     models = {name for point in points for name in point.get("models", [])}
-    return f"{models.pop()} alone" if len(models) == 1 else reference.method
+    return f"{models.pop()} alone" if len(models) == 1 else printed(reference.method)
 
 
 def described(points: Sequence[dict[str, Any]]) -> str:

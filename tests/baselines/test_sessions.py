@@ -38,7 +38,7 @@ def test_every_system_serves_what_its_plan_replays(session, task):
     assert line["score"] == pytest.approx(found["tabi"].accuracy["value"], abs=1e-4) and line["note"]
     assert f"oracle: {'' if line['share'] is None else 'Tabi has '}" in printed
     if found["cocktail"].status == "ok":
-        assert "cocktail: its row is serial" in printed and "eager runs nothing concurrently" in printed
+        assert "Cocktail: its row is serial" in printed and "eager runs nothing concurrently" in printed
     if found["deebert"].status == "ok":
         saving = found["deebert"].details["system"]["saving_pct"]
         assert set(saving) == {"layers_expected", "layers_measured", "time_expected", "time_measured"}

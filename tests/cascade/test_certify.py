@@ -134,4 +134,4 @@ def test_a_session_certifies_its_cascades(micro):
     infaas, tabi = found
     certificates = [fold["certificate"] for fold in tabi.details["plan"]]
     assert [c["n"] for c in certificates] == [30, 30] and "certificate" not in infaas.details["plan"][0]
-    assert where(found, config).count("tabi: fold") == 2
+    assert where(found, config).count("Tabi: fold") == 2
