@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.common import best, between_labels, fold_plan, predictions
 from tabi_bench.cascade.rules import label_of
 from tabi_bench.config import CocktailConfig
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.system import Answer, Clock, FoldPlan, Infeasible, Item, NoAnswer, Outcomes, Plan, PlanError, System
+
+from .common import best, between_labels, fold_plan, predictions
 
 if TYPE_CHECKING:
     import pandas as pd

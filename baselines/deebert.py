@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.common import between_labels, finite, fold_plan, shares_of
 from tabi_bench.cascade.rules import BAND, label_of, softmax
 from tabi_bench.config import DeebertConfig
 from tabi_bench.system import Answer, Clock, FoldPlan, Infeasible, Item, Outcomes, Plan, PlanError, System
+
+from .common import between_labels, finite, fold_plan, shares_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +131,7 @@ class Deebert(System):
         """The profile with every ramp's logits and every layer's time; trains ramps that are not in the cache."""
         if profile.is_regression:
             return profile
-        from baselines.off_ramps import add_ramps
+        from .off_ramps import add_ramps
 
         return add_ramps(lab, profile, options.train)
 
@@ -154,7 +155,7 @@ class Deebert(System):
     @classmethod
     def deploy(cls, point: dict[str, Any], lab: Lab, options: DeebertConfig) -> Deebert:
         """Cuts the model after its active ramps. Raises PlanError for ramps that `prepare` has not brought."""
-        from baselines.off_ramps import trained
+        from .off_ramps import trained
 
         ramps = trained(lab, point["ramps_hash"])
         if ramps is None or not set(point["ramps"]) <= set(ramps.modules):

@@ -22,6 +22,7 @@ from tabi_bench.planning.overhead import with_overheads
 from tabi_bench.planning.plans import Plans, make_plans
 from tabi_bench.planning.plausible import implausible
 from tabi_bench.profiling.lab import Lab, engine_key
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.profiling.store import save_profile
 from tabi_bench.records.describe import Measured, fill
 from tabi_bench.records.ledger import Ledger
@@ -54,7 +55,7 @@ def run_session(config: Config) -> list[Record]:
     """
     check_writable(Path(config.results_dir).expanduser() / config.label)
     check_writable(Path(config.cache_dir))
-    session = _open(config)
+    session = open_session(config)
     try:
         done = session.ledger.finished()
         if done and not config.overwrite:
@@ -74,7 +75,8 @@ def run_session(config: Config) -> list[Record]:
         session.lab.engine.close()
 
 
-def _open(config: Config) -> Session:
+def open_session(config: Config) -> Session:
+    """Engine, data, models and systems of a session, checked; `session.lab.engine` is to be closed."""
     engine = make_engine(config.engine)
     task = load_task(config.task, config.source, config.seed)
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
@@ -103,10 +105,7 @@ def _importance(config: Config) -> list[str]:
 def _measure(session: Session) -> list[Record]:
     config, lab = session.config, session.lab
     start = time.perf_counter()
-    profile = lab.profile(_importance(config), prune_query)
-    profile = with_overheads(profile, lab, _importance(config))
-    for method, system in session.systems.items():
-        profile = system.prepare(lab, profile, config.systems[method])
+    profile = measure_profile(session)
     offline_s = {"train": lab.zoo.train_s, "profile": time.perf_counter() - start}
     made_for = plan_file.fingerprint(lab.task, lab.zoo, lab.engine)
     plans = make_plans(config, session.systems, profile, made_for, session.given)
@@ -117,6 +116,16 @@ def _measure(session: Session) -> list[Record]:
         config, lab.task, profile, plans, traces, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
     )
     return _record(session, measured)
+
+
+def measure_profile(session: Session) -> Profile:
+    """What is known offline of all models, on all validation rows."""
+    config, lab = session.config, session.lab
+    profile = lab.profile(_importance(config), prune_query)
+    profile = with_overheads(profile, lab, _importance(config))
+    for method, system in session.systems.items():
+        profile = system.prepare(lab, profile, config.systems[method])
+    return profile
 
 
 def _serve(session: Session, plans: Plans) -> dict[str, pd.DataFrame]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tabi_bench.config import Config
 from tabi_bench.names import printed
 from tabi_bench.records.record import Record
+from tabi_bench.verdict import verdict
 
 COLUMNS = (
     "system",
@@ -43,7 +44,8 @@ def _contradictions(found: list[Record]) -> list[str]:
     counts = {r.method: r.details["replay"] for r in found if "replay" in r.details}
     return [
         f"Warning: {printed(method)}: {count['unexplained']} of {count['compared']} live answers contradict "
-        "the profile behind its plan. Something changed in between, or a cache is damaged: move cache_dir away and measure again."
+        "the profile behind its plan. Something changed in between, or a cache is damaged: move "
+        "cache_dir away and measure again."
         for method, count in counts.items()
         if count["unexplained"]
     ]
@@ -81,7 +83,7 @@ def _reduction(r: Record) -> str:
 
 
 def where(found: list[Record], config: Config) -> str:
-    """Reasons of what has no result, and the folder of the records."""
+    """Reasons of what has no result, the folder of the records, and whether a cascade pays."""
     lines = [f"{printed(r.method)}: {r.error}" for r in found if r.status != "ok"]
     ok = next((r for r in found if r.status == "ok"), None)
     if ok is not None:
@@ -93,4 +95,6 @@ def where(found: list[Record], config: Config) -> str:
     lines += [f"{printed(method)}: {remark}" for method, remark in remarks]
     folder = Path(config.results_dir) / config.label
     lines += [f"Record: {folder / r.run_id}" for r in found]
+    if sentence := verdict(found):
+        lines += ["", sentence]
     return "\n".join(lines)

@@ -8,8 +8,9 @@ model alone is the one-level case.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -74,13 +75,17 @@ class Cascade(System):
     @classmethod
     def deploy(cls, point: dict[str, Any], lab: Lab, options: Any) -> Cascade:
         """Loads the model of each level."""
-        chosen = Point(**point)
+        return cls.of(Point(**point), lab.load)
+
+    @classmethod
+    def of(cls, chosen: Point, load: Callable[..., Model]) -> Self:
+        """A cascade at a point; load(name, importance=, pooled=) gives the models, see `Engine.load`."""
         if chosen.pruning == "stopwords":
             rules.stop_words()  # its import must not fall into the first query
         models = []
         for level, name in enumerate(chosen.models):
             importance = chosen.importance if chosen.wants_importance(level) else None
-            models.append(lab.load(name, importance=importance, pooled=bool(chosen.agreement)))
+            models.append(load(name, importance=importance, pooled=bool(chosen.agreement)))
         return cls(chosen, models)
 
     # --- online ---
@@ -187,10 +192,10 @@ class Cascade(System):
             item.so_far.truncated = True
         if output is None or not output.finite:
             return self._failed(level, item, output)
+        item.read.append(Reading(level.index, encoding, output))
         if self.stages == 1:
             label = rules.label_of(output.logits).item() if output.verdict is None else output.verdict[0]
             return item.answer(label, 0)
-        item.read.append(Reading(level.index, encoding, output))
         label, sure = self._verdict(level, item)
         if level.is_last or not rules.reroute(sure, level.tau):
             return item.answer(label, level.index)
@@ -219,12 +224,25 @@ class Cascade(System):
         readings, output = item.read, item.read[-1].output
         if self._takes_verdict and output.verdict is not None and len(readings) == 1:
             return output.verdict
-        outputs = [self._output(reading) for reading in readings]
-        combined = self.point.combine(outputs, [reading.level for reading in readings])
+        combined = self._combined(readings)
         sure = np.nan
         if not level.is_last:
             sure = float(self.point.confidence_of(level.index, combined, output.pooled, item.query.id))
         return rules.label_of(combined).item(), sure
+
+    def confidence(self, readings: list[Reading]) -> float:
+        """After these readings of a query: what the last of them compared with its threshold.
+
+        After the last level it is the largest probability; of scores, NaN, as nobody was left to agree with.
+        """
+        combined, latest = self._combined(readings), readings[-1]
+        if not self.levels[latest.level].is_last:
+            return float(self.point.confidence_of(latest.level, combined, latest.output.pooled, 0))
+        return float(combined.max()) if len(combined) > 1 else np.nan
+
+    def _combined(self, readings: list[Reading]) -> np.ndarray:
+        """(K,) the ensemble's output."""
+        return self.point.combine([self._output(r) for r in readings], [r.level for r in readings])
 
     def _output(self, reading: Reading) -> np.ndarray:
         """(K,) probabilities, or the score (1,)."""

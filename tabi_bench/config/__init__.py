@@ -4,7 +4,9 @@ from tabi_bench.config.compose import (
     GROUPS,
     compose_config,
     conf_dir,
+    default_cache_dir,
     from_dict_config,
+    from_record,
     read_file,
     register,
 )
@@ -43,5 +45,5 @@ __all__ = [
     "GraphConfig", "HubConfig", "HubSourceConfig", "InfaasConfig", "LadderTrainConfig", "LocalConfig", "MethodConfig",
     "OnnxConfig", "PaperZooConfig", "RampConfig", "ScenarioConfig", "SearchConfig", "SingleConfig",
     "SingleStreamConfig", "SourceConfig", "TargetConfig", "TaskConfig", "TinyZooConfig", "TrainConfig", "ZooConfig",
-    "compose_config", "conf_dir", "from_dict_config", "read_file", "register",
+    "compose_config", "conf_dir", "default_cache_dir", "from_dict_config", "from_record", "read_file", "register",
 ]  # fmt: skip

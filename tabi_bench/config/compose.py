@@ -37,6 +37,11 @@ def conf_dir() -> Path:
     return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 
+def default_cache_dir() -> Path:
+    """The cache where nobody names another: TABI_BENCH_CACHE, else tabi-bench below XDG_CACHE_HOME or ~/.cache."""
+    return Path(_load(conf_dir() / "config.yaml").cache_dir).expanduser()
+
+
 def register() -> None:
     """Tells Hydra that the parts of the configuration take any key: we refuse unknown ones better than it does."""
     from hydra.core.config_store import ConfigStore
@@ -77,6 +82,31 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
     _check(config)
     _refuse_unread(config, files, hydra.runtime.choices)
     return config
+
+
+def from_record(values: Mapping[str, Any], method: str) -> Config:
+    """The configuration of one method of a session, from the `config` of its record. Raises ConfigError.
+
+    Settings of a choice of one's own are known only where its base has them.
+    """
+    rest = {key: value for key, value in values.items() if key != "method"}
+    try:
+        options = rest.pop("systems")[method]
+        parts = {group: _typed(group, rest.pop(group)) for group in GROUPS if group != "method"}
+        node = _typed("method", options)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"the record does not say how it was made ({error}); measure it again") from None
+    rest |= {"compare": [method], "overwrite": False, "prepare": False}
+    with _in_one_sentence("", "a session"):
+        parts |= {"method": node, "systems": {method: node}}
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), rest, parts))
+
+
+def _typed(group: str, values: dict[str, Any]) -> DictConfig:
+    row = TaskConfig if group == "task" else registry.TABLE[group].get(values["name"])
+    schema = row if row is TaskConfig else registry.load(row.schema if row else registry.BASES[group])
+    with _in_one_sentence(group, f"{group}={values['name']}"):
+        return OmegaConf.merge(OmegaConf.structured(schema), values)
 
 
 def read_file(group: str, choice: str, overrides: Sequence[str] = (), /, **values: Any) -> Any:

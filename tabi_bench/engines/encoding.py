@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding as Pieces
@@ -39,6 +40,10 @@ class Encoding:
     ):
         self.texts, self.ids, self.type_ids, self.truncated = texts, ids, type_ids, truncated
         self._tokenizer = tokenizer
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which has a tokenizer of its own: a vocabulary is not sent with each query."""
+        return {**self.__dict__, "_tokenizer": None}
 
     @property
     def n_tokens(self) -> int:

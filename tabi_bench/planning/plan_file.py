@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tabi_bench.engines.base import Engine
     from tabi_bench.profiling.lab import Lab
     from tabi_bench.tasks.base import Task
-    from tabi_bench.zoo.base import Zoo
+    from tabi_bench.zoo.base import ModelSpec, Zoo
 
 SCHEMA_VERSION = 2
 AGAIN = "leave plan=null to make a new one"
@@ -36,10 +36,28 @@ def fingerprint(task: Task, zoo: Zoo, engine: Engine) -> dict[str, Any]:
     return {
         "data": task.content_hash,
         "labels": list(task.config.labels),
-        "models": {m.name: _digest(m.content_hash, m.label_order, m.scale, m.max_length) for m in zoo.models},
-        "tokenizers": {m.name: _digest((m.path / "tokenizer.json").read_bytes()) for m in zoo.models},
+        **_models(zoo.models),
         "engine": {"name": engine.name, "dtype": engine.dtype, "device": engine.device.split(":")[0]},
     }
+
+
+def _models(specs: Iterable[ModelSpec]) -> dict[str, dict[str, str]]:
+    models, tokenizers = {}, {}
+    for spec in specs:
+        models[spec.name] = _digest(spec.content_hash, spec.label_order, spec.scale, spec.max_length)
+        tokenizers[spec.name] = _digest((spec.path / "tokenizer.json").read_bytes())
+    return {"models": models, "tokenizers": tokenizers}
+
+
+def check_models(plan: Plan, path: Path, specs: Iterable[ModelSpec]) -> None:
+    """Refuses models that are not those of the plan. Raises PlanError with the folder."""
+    for spec in specs:
+        for kind, digests in _models([spec]).items():
+            if plan.fingerprint.get(kind, {}).get(spec.name) != digests[spec.name]:
+                raise PlanError(
+                    f"{path} was made with other {kind} than lie in {spec.path}: the contents differ, so its "
+                    f"thresholds would not hold; give the right folder, as models={{{spec.name!r}: DIR}}"
+                )
 
 
 def _digest(*parts: Any) -> str:

@@ -24,7 +24,7 @@ import transformers
 from tqdm import tqdm
 
 from tabi_bench.cache import write_atomically
-from tabi_bench.config import ConfigError, EncodersZooConfig, read_file
+from tabi_bench.config import ConfigError, EncodersZooConfig, default_cache_dir, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.checks import DataError
 from tabi_bench.zoo.ladder import Ladder, Rung, tasks_needed
@@ -167,7 +167,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", required=True, help="comma-separated, e.g. sst2,mnli")
     parser.add_argument("--zoo", default="encoders", help="encoders, or minilm")
     parser.add_argument("--source-dir", help="folder with one folder per task; without it: generated tasks")
-    parser.add_argument("--cache-dir", type=Path, default=Path("~/.cache/tabi-bench"))
+    parser.add_argument("--cache-dir", type=Path, default=default_cache_dir())
     parser.add_argument("--train-rows", type=int, help="at most so many rows of train")
     parser.add_argument("--validation-rows", type=int, help="likewise of validation")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
