@@ -121,3 +121,16 @@ def test_a_drawn_shape_is_compared_with_itself_in_float32(tmp_path, monkeypatch)
     arguments = parse(["--device", "cpu", "--repeats", "10", "--dtype", "bfloat16"])
     (row,) = bench.bench_length(spec, 8, ["eager"], arguments, None, float("inf"))
     assert row.error is None and 0 < row.logits_off < 0.05
+
+
+def test_batches_are_held_against_the_rate_of_matrix_products(capsys, eager, specs):
+    from tabi_bench.bench import batches
+
+    batches.main(["--models", "minilm-l6", "--batch", "1", "2", "--length", "8", "--device", "cpu"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "TFLOP/s" in lines[0] and [line.split(":")[0] for line in lines[1:]] == [
+        "minilm-l6 plain batch 1",
+        "minilm-l6 plain batch 2",
+    ]
+    network = eager.load(specs["bert"]).network  # 2 layers, 32 wide, 64 in the middle
+    assert batches.operations(network, 10) == 2 * 10 * 2 * (4 * 32 * 32 + 2 * 32 * 64) + 4 * 2 * 100 * 32
