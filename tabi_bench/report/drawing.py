@@ -164,3 +164,27 @@ def intervals(axes: Axes, data: pd.DataFrame, rows: list[str], hues: list[str], 
     axes.grid(axis="y", visible=False)
     for edge in range(1, len(rows)):
         axes.axhline(edge - 0.5, color="0.92", linewidth=0.5, zorder=0)
+
+
+def by_task(
+    name: str,
+    title: str,
+    drawn: pd.DataFrame,
+    plot: Callable[[np.ndarray, pd.DataFrame, str], None],
+    labels: tuple,
+    **kept,
+) -> Drawing:
+    """A figure with one panel (or a column of them) per task. plot(axes, its rows, task); labels: x, every y."""
+    x, *ys = labels
+    height = kept.pop("height", 1.45)
+
+    def draw() -> Figure:
+        tasks = list(dict.fromkeys(drawn.task))
+        figure, axes = panels(tasks, rows=len(ys), height=height)
+        for task, column in zip(tasks, axes.T, strict=True):
+            plot(column, drawn[drawn.task == task], task)
+        label_axes(axes, x, ys)
+        legend(figure, axes.flat)
+        return figure
+
+    return Drawing(name, title, drawn, draw, **kept)

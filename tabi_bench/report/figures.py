@@ -12,17 +12,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from tabi_bench import names
 from tabi_bench.profiling.profile import Profile
-from tabi_bench.report import derived
+from tabi_bench.report import derived, load
 from tabi_bench.report.cells import Row, Table, provenance
 from tabi_bench.report.drawing import (
     COLUMNS,
     TWO_COLUMNS,
     Drawing,
+    by_task,
     intervals,
-    label_axes,
     legend,
     look,
-    panels,
     whiskers,
 )
 from tabi_bench.report.from_profiles import profiled, routed
@@ -62,30 +61,6 @@ def _missing(tables: Tables, shown: Iterable[str], why: str, table: Table | None
         bad = table.data[(table.data.status != "ok") & table.data.task.isin(list(shown))]
         parts += dict.fromkeys(f"{cells.task}: {cells.system} ({cells.status})" for cells in bad.itertuples())
     return f"Not drawn: {'; '.join(parts)}." if parts else ""
-
-
-def _by_task(
-    name: str,
-    title: str,
-    drawn: pd.DataFrame,
-    plot: Callable[[np.ndarray, pd.DataFrame, str], None],
-    labels: tuple,
-    **kept,
-) -> Drawing:
-    """A figure with one panel (or a column of them) per task. plot(axes, its rows, task); labels: x, every y."""
-    x, *ys = labels
-    height = kept.pop("height", 1.45)
-
-    def draw() -> Figure:
-        tasks = list(dict.fromkeys(drawn.task))
-        figure, axes = panels(tasks, rows=len(ys), height=height)
-        for task, column in zip(tasks, axes.T, strict=True):
-            plot(column, drawn[drawn.task == task], task)
-        label_axes(axes, x, ys)
-        legend(figure, axes.flat)
-        return figure
-
-    return Drawing(name, title, drawn, draw, **kept)
 
 
 # --- systems side by side ---------------------------------------------------------------------------------------------
@@ -163,7 +138,7 @@ def all_systems(tables: Tables) -> Drawing | None:
         axes[0].axhline(100 * rows.target.mean(), **FAINT, label="target")
 
     kept = {"provenance": table.provenance, "note": _missing(tables, drawn.task, "not in this preset", table)}
-    return _by_task("all_systems", "All systems", drawn, plot, ("mean ms", "score, %"), height=2.2, **kept)
+    return by_task("all_systems", "All systems", drawn, plot, ("mean ms", "score, %"), height=2.2, **kept)
 
 
 STAGES = ("tokenise", "level1", "decide", "prune", "level2", "level3", "members", "harness")  # in their order in time
@@ -193,7 +168,7 @@ def latency(tables: Tables) -> Drawing | None:
         axes[0].set_yticks(range(len(systems)), labels)
 
     kept = {"provenance": table.provenance, "note": _missing(tables, tasks, "not in this preset", table)}
-    return _by_task("latency", "Mean latency by stage", drawn, plot, ("mean ms", ""), height=1.3, **kept)
+    return by_task("latency", "Mean latency by stage", drawn, plot, ("mean ms", ""), height=1.3, **kept)
 
 
 def _stacked(axes: Axes, data: pd.DataFrame, stages: list[str], systems: list[str]) -> None:
@@ -234,7 +209,7 @@ def models(tables: Tables) -> Drawing | None:
         axes[0].margins(0.1, 0.1)
 
     kept = {"provenance": table.provenance, "note": _missing(tables, drawn.task, "no profile was kept")}
-    return _by_task("models", "The ladder of models", drawn, plot, ("mean ms", "score, %"), **kept)
+    return by_task("models", "The ladder of models", drawn, plot, ("mean ms", "score, %"), **kept)
 
 
 def pruning(tables: Tables) -> Drawing | None:
@@ -302,7 +277,7 @@ def tail(tables: Tables) -> Drawing | None:
         one.set_xlim(shown.min() / 1.1, shown.max() * 1.1)
 
     kept = {"provenance": provenance(runs), "note": _missing(tables, drawn.task, "no traces were kept")}
-    return _by_task("tail", "Latency distribution", drawn, plot, ("ms", "queries slower"), **kept)
+    return by_task("tail", "Latency distribution", drawn, plot, ("ms", "queries slower"), **kept)
 
 
 def _ticks(span: float) -> tuple[float, ...]:
@@ -360,7 +335,7 @@ def threshold(tables: Tables) -> Drawing | None:
             one.tick_params(labelbottom=False)
 
     labels = ("threshold tau", "score, %", "mean ms", "re-routed, %")
-    return _by_task(
+    return by_task(
         "threshold", "Threshold, full text", drawn, plot, labels, height=1.0, **_kept(tables, parts, ONE_LEVEL)
     )
 
@@ -391,7 +366,7 @@ def break_even(tables: Tables) -> Drawing | None:
         axes[0].set_ylim(0, 1.1 * np.nanmax(rows[list(kinds)].astype(float)))
 
     kept = {"provenance": table.provenance, "note": _missing(tables, drawn.task, "no profile was kept")}
-    return _by_task("break_even", "Break-even", drawn, plot, ("target, %", "predicted mean ms"), **kept)
+    return by_task("break_even", "Break-even", drawn, plot, ("target, %", "predicted mean ms"), **kept)
 
 
 def calibration(tables: Tables) -> Drawing | None:
@@ -418,7 +393,7 @@ def calibration(tables: Tables) -> Drawing | None:
 
     title = "Reliability of level 1 (size: share of queries)"
     kept = _kept(tables, parts, "scores, or no profile")
-    return _by_task("calibration", title, drawn, plot, ("confidence", "share right"), **kept)
+    return by_task("calibration", title, drawn, plot, ("confidence", "share right"), **kept)
 
 
 def deferral(tables: Tables) -> Drawing | None:
@@ -442,7 +417,7 @@ def deferral(tables: Tables) -> Drawing | None:
         axes[0].axvline(chosen[task], **FAINT, label="share that Tabi re-routed")
 
     kept = _kept(tables, parts, ONE_LEVEL)
-    return _by_task("deferral", "Deferral", drawn, plot, ("re-routed, %", "accuracy, %"), **kept)
+    return by_task("deferral", "Deferral", drawn, plot, ("re-routed, %", "accuracy, %"), **kept)
 
 
 BUILDERS: tuple[Callable[[Tables], Drawing | None], ...] = (
@@ -465,4 +440,7 @@ BUILDERS: tuple[Callable[[Tables], Drawing | None], ...] = (
 def build(tables: Tables, only: Collection[str] = ()) -> dict[str, Drawing]:
     """Every figure (or those named in `only`) for which this setting has something, by name."""
     drawings = (builder(tables) for builder in BUILDERS if not only or builder.__name__ in only)
-    return {drawing.name: drawing for drawing in drawings if drawing is not None}
+    under_load = (
+        builder(tables.results, tables.setting) for builder in load.FIGURES if not only or builder.__name__ in only
+    )
+    return {drawing.name: drawing for drawing in (*drawings, *under_load) if drawing is not None}

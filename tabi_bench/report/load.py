@@ -1,0 +1,166 @@
+"""Tables and figures of what was measured under load and offline: goodput, latency against rate, throughput."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tabi_bench.names import printed
+from tabi_bench.report.cells import Column, Row, Table, make_table, number, percent, provenance, word
+from tabi_bench.report.drawing import Drawing, by_task, look
+from tabi_bench.report.reading import Results, Run, Setting, newest, sessions
+
+WHO = [word("task", "task"), word("system", "system")]
+SPENT = [number("device_ms", "device ms / query", 3), number("joules", "J / query", 3)]
+
+
+def _runs(results: Results, setting: Setting, label: str) -> list[Run]:
+    """Of the newest session of each task; an overloaded system, which has no latencies, has its rates."""
+    chosen = newest(sessions(results.pick(setting, label)))
+    return [run for session in chosen for run in session.values()]
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return run.record.details.get("load") or {}
+
+
+def _line(run: Run) -> Row:
+    """What both tables show of a run; the reference's ratio to itself is 1."""
+    r = run.record
+    cells: Row = {"task": r.task, "system": printed(r.method), "qps": r.throughput_qps}
+    cells |= {
+        "score": r.accuracy.get("value"),
+        "score_low": r.accuracy.get("low"),
+        "score_high": r.accuracy.get("high"),
+    }
+    cells |= {"device_ms": r.cost.get("device_seconds_per_1k"), "joules": r.cost.get("joules_per_query")}
+    return cells | {key: _facts(run).get(key) for key in ("busy_share", "forward_share", "mean_batch")}
+
+
+def _ratios(lines: list[Row], key: str) -> list[Row]:
+    """Adds `ratio`: to the first system of the task, the reference."""
+    first: dict[str, float] = {}
+    for line in lines:
+        value = line[key] or np.nan
+        line["ratio"] = value / first.setdefault(line["task"], value)
+    return lines
+
+
+def load(results: Results, setting: Setting) -> Table | None:
+    """Goodput of every system, and its latency at the session's rate."""
+    runs = [run for run in _runs(results, setting, "load") if "goodput" in _facts(run)]
+    lines = []
+    for run in runs:
+        facts, goodput = _facts(run), _facts(run)["goodput"]
+        passed = [seed["passed"] or 0.0 for seed in goodput["seeds"]]
+        cells = _line(run) | {"goodput": goodput["qps"], "goodput_low": min(passed), "goodput_high": max(passed)}
+        cells |= {key: facts[key] for key in ("rate", "slo_ms", "saturation_qps")}
+        p99 = facts.get("p99") or {}
+        lines.append(cells | {"p99": p99.get("value"), "p99_low": p99.get("low"), "p99_high": p99.get("high")})
+    columns: list[Column] = [*WHO, number("goodput", "goodput, queries / s [seeds]", 0), number("ratio", "x INFaaS", 2)]
+    columns += [number("slo_ms", "bound, ms", 2), number("rate", "at rate", 0), number("p99", "p99 ms", 2)]
+    columns += [percent("busy_share", "busy %", 0), number("mean_batch", "mean batch", 1), *SPENT]
+    note = "Goodput: the highest rate whose p99 keeps the bound, median over arrival seeds, their range in brackets."
+    return make_table("load", "Under load", _ratios(lines, "goodput"), columns, runs, [note])
+
+
+def offline(results: Results, setting: Setting) -> Table | None:
+    """Throughput with all queries there at once."""
+    runs = [run for run in _runs(results, setting, "offline") if run.record.status == "ok"]
+    columns = [*WHO, percent("score", "score %", 1), number("qps", "queries / s", 0), number("ratio", "x INFaaS", 2)]
+    columns += [percent("forward_share", "in forward passes %", 0), number("mean_batch", "mean batch", 1), *SPENT]
+    return make_table("offline", "Offline", _ratios([_line(run) for run in runs], "qps"), columns, runs, [])
+
+
+def batching(results: Results, setting: Setting) -> Table | None:
+    """Throughput by batch size, with words pruned and without."""
+    runs = [run for run in results.pick(setting, "batching") if run.record.status == "ok"]
+    lines = []
+    for run in runs:
+        size, alphas = run.record.config["scenario"]["max_batch"], run.option.get("alphas")
+        text = "" if alphas is None else "full text" if alphas == [0.0] else "pruned"
+        pruned = {"words_cut": run.record.words_pruned_share}
+        lines.append(_line(run) | {"batch": size, "text": text, **pruned})
+    lines.sort(key=lambda line: (line["task"], line["batch"], line["text"]))
+    columns = [*WHO, word("text", "text"), number("batch", "batch", 0), number("qps", "queries / s", 0)]
+    columns += [percent("words_cut", "words cut %", 0), percent("score", "score %", 1), *SPENT]
+    return make_table("batching", "Pruned and full text by batch size", lines, columns, runs, [])
+
+
+TABLES = (load, offline, batching)
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def load_curve(results: Results, setting: Setting) -> Drawing | None:
+    """p50 and p99 of every system at the same rates; a rate that overloads a system ends its line."""
+    runs = [run for run in _runs(results, setting, "load") if _facts(run).get("curve")]
+    points = [
+        {"task": run.record.task, "system": printed(run.record.method), "slo_ms": _facts(run)["slo_ms"], **point}
+        for run in runs
+        for point in _facts(run)["curve"]
+        if not point["overloaded"]
+    ]
+    if not points:
+        return None
+
+    def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        axes = panel[0]
+        for system, line in rows.groupby("system", sort=False):
+            color, marker, _ = look(str(system))
+            axes.plot(line.rate, line.p99, marker + "-", color=color, label=f"{system}, p99")
+            axes.plot(line.rate, line.p50, ":", color=color, label=f"{system}, p50")
+        axes.axhline(rows.slo_ms.iloc[0], color="0.4", linewidth=0.6, label="bound")
+        axes.set_yscale("log")
+
+    return by_task(
+        "load_curve",
+        "Latency against rate",
+        pd.DataFrame(points),
+        plot,
+        ("queries a second", "ms"),
+        provenance=provenance(runs),
+    )
+
+
+def goodput(results: Results, setting: Setting) -> Drawing | None:
+    """Goodput of every system as bars; whiskers are the range over arrival seeds."""
+    table = load(results, setting)
+    if table is None:
+        return None
+    runs = _runs(results, setting, "load")
+
+    def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        axes = panel[0]
+        reach = np.abs([rows.goodput - rows.goodput_low, rows.goodput_high - rows.goodput])
+        axes.bar(rows.system, rows.goodput, yerr=reach, color=[look(system)[0] for system in rows.system])
+        axes.tick_params(axis="x", labelrotation=30)
+
+    return by_task(
+        "goodput", "Goodput", table.data, plot, ("", "queries a second within the bound"), provenance=provenance(runs)
+    )
+
+
+def throughput(results: Results, setting: Setting) -> Drawing | None:
+    """Offline throughput against score."""
+    table = offline(results, setting)
+    if table is None:
+        return None
+    runs = _runs(results, setting, "offline")
+
+    def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        axes = panel[0]
+        for _, line in rows.iterrows():
+            color, marker, _ = look(line.system)
+            reach = [[line.score - line.score_low], [line.score_high - line.score]]
+            axes.errorbar(line.qps, line.score, yerr=reach, fmt=marker, color=color, label=line.system)
+
+    return by_task(
+        "throughput", "Throughput offline", table.data, plot, ("queries a second", "score"), provenance=provenance(runs)
+    )
+
+
+FIGURES = (load_curve, goodput, throughput)
