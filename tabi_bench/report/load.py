@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from tabi_bench.names import printed
 from tabi_bench.report.cells import Column, Row, Table, make_table, number, percent, provenance, word
@@ -108,22 +109,19 @@ def load_curve(results: Results, setting: Setting) -> Drawing | None:
         return None
 
     def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
-        axes = panel[0]
-        for system, line in rows.groupby("system", sort=False):
-            color, marker, _ = look(str(system))
-            axes.plot(line.rate, line.p99, marker + "-", color=color, label=f"{system}, p99")
-            axes.plot(line.rate, line.p50, ":", color=color, label=f"{system}, p50")
-        axes.axhline(rows.slo_ms.iloc[0], color="0.4", linewidth=0.6, label="bound")
-        axes.set_yscale("log")
+        for axes, key in zip(panel, ("p99", "p50"), strict=True):
+            for system, line in rows.groupby("system", sort=False):
+                color, marker, style = look(str(system))
+                axes.plot(line.rate, line[key], marker + style, color=color, label=system, markersize=3)
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+            axes.yaxis.set_major_formatter(FuncFormatter("{:g}".format))
+            axes.minorticks_off()
+        panel[0].axhline(rows.slo_ms.iloc[0], color="0.4", linewidth=0.6, label="bound of p99")
 
-    return by_task(
-        "load_curve",
-        "Latency against rate",
-        pd.DataFrame(points),
-        plot,
-        ("queries a second", "ms"),
-        provenance=provenance(runs),
-    )
+    labels = ("queries / s", "p99, ms", "p50, ms")
+    source = provenance(runs)
+    return by_task("load_curve", "Latency against rate", pd.DataFrame(points), plot, labels, provenance=source)
 
 
 def goodput(results: Results, setting: Setting) -> Drawing | None:
@@ -139,9 +137,7 @@ def goodput(results: Results, setting: Setting) -> Drawing | None:
         axes.bar(rows.system, rows.goodput, yerr=reach, color=[look(system)[0] for system in rows.system])
         axes.tick_params(axis="x", labelrotation=30)
 
-    return by_task(
-        "goodput", "Goodput", table.data, plot, ("", "queries a second within the bound"), provenance=provenance(runs)
-    )
+    return by_task("goodput", "Goodput", table.data, plot, ("", "queries / s"), provenance=provenance(runs))
 
 
 def throughput(results: Results, setting: Setting) -> Drawing | None:
@@ -159,7 +155,7 @@ def throughput(results: Results, setting: Setting) -> Drawing | None:
             axes.errorbar(line.qps, line.score, yerr=reach, fmt=marker, color=color, label=line.system)
 
     return by_task(
-        "throughput", "Throughput offline", table.data, plot, ("queries a second", "score"), provenance=provenance(runs)
+        "throughput", "Throughput offline", table.data, plot, ("queries / s", "score"), provenance=provenance(runs)
     )
 
 

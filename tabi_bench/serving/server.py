@@ -32,6 +32,7 @@ SATURATED = 0.7  # of the reference's saturation: the default rate
 SLO = 5  # times the reference alone: the default bound
 PATIENCE = 20  # bounds' worth of arrivals may wait before a run is given up as overloaded,
 LEAST_S = 0.25  # and as many seconds' worth at least: a machine may stall
+LEAST_QUERIES = 400  # of a run whose p99 is looked at
 
 
 class OpenLoop(Scenario):
@@ -151,7 +152,7 @@ class OpenLoop(Scenario):
     # --- many rates ---
 
     def _rows(self, rate: float, seed: int) -> np.ndarray:
-        count = max(math.ceil(rate * self.config.seconds), 100)
+        count = max(math.ceil(rate * self.config.seconds), LEAST_QUERIES)
         return served_order(len(self.queries), count, seed)[:count]
 
     def _one(self, systems: Sequence[System], seed: int, rate: float) -> Run:
