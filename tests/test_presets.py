@@ -27,7 +27,11 @@ QUICK = {  # narrowed to one job each, none of which trains
     "pruning": [TWO, "method.pruning=random", "method.alphas=[0.5]"],
     "ablation": [TWO, "+ablation=calibration"],
     "engines": [TWO, "engine=eager"],
+    "load": [TWO, "scenario.seconds=0.1", "scenario.rate=50", "scenario.curve=[0.1]", "scenario.goodput=false"],
+    "offline": [TWO, "systems.deebert.train.epochs=1"],
+    "batching": [TWO, "+ablation=pruning", "scenario.max_batch=8"],
 }
+IN_BATCHES = ("load", "offline", "batching")
 WHOLE = {"all_systems": [], "deebert": [], "pruning": [], "ablation": [], "engines": ["engine=eager,onnx"]}
 
 
@@ -47,8 +51,10 @@ def drive(lines: list[list[str]]) -> None:
 def run(folder: Path, presets: dict[str, list[str]]) -> dict[str, str]:
     """Runs presets one after the other in one process; the exit code of each."""
     measured = [f"cache_dir={folder}/cache", "task=sst2", *FEW]
+    batched = [setting for setting in measured if not setting.startswith(("scenario.min_queries", "scenario.warmup"))]
+    common = {**dict.fromkeys(DERIVED, ()), **dict.fromkeys(IN_BATCHES, batched)}
     lines = [
-        [f"experiment={name}", f"results_dir={folder}/results", *([] if name in DERIVED else measured), *extra]
+        [f"experiment={name}", f"results_dir={folder}/results", *common.get(name, measured), *extra]
         for name, extra in presets.items()
     ]
     ended(start(drive, lines, says=folder / "said"), seconds=1200)
