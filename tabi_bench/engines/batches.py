@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from tabi_bench.engines.base import Output
@@ -17,7 +16,8 @@ class BatchStep:
     """Plain code until it is captured. size, length: of the static batch; smaller ones are padded to it."""
 
     def __init__(self, network: Network, size: int, length: int, scored: bool, device: str):
-        self.network, self.size, self.length, self.scored = network, size, length, scored
+        self.network, self.forward = network, network.batch
+        self.size, self.length, self.scored = size, length, scored
         pinned = device.startswith("cuda")
         self.host = torch.zeros(4, size, length, dtype=torch.int64, pin_memory=pinned)
         self.host[2, :, : max(1, length // 2)] = 1  # so that warming up runs with padding
@@ -30,7 +30,7 @@ class BatchStep:
         self.device.copy_(self.host, non_blocking=True)
         ids, types, keep, content = self.device.unbind(0)
         types = types if self.network.typed else None
-        results = self.network.batch(ids, types, keep, content if self.scored else None)
+        results = self.forward(ids, types, keep, content if self.scored else None)
         if not self.outputs:
             self.outputs = [
                 None if result is None else torch.zeros(result.shape, dtype=torch.float32, pin_memory=result.is_cuda)
@@ -48,8 +48,8 @@ class BatchStep:
         else:
             self.graph.replay()
             torch.cuda.current_stream().synchronize()
-        arrays: list[np.ndarray | None] = [
+        logits, *others = (
             None if buffer is None else buffer.numpy()[: len(encodings)].copy() for buffer in self.outputs
-        ]
-        logits, scores, pooled = arrays
-        return outputs_of_batch(encodings, temperature, logits, scores, pooled)
+        )
+        assert logits is not None
+        return outputs_of_batch(encodings, temperature, logits, *others)

@@ -59,8 +59,9 @@ def grew(latency_ms: np.ndarray) -> bool:
 def busy_shares(stream: Stream, wall_ns: int) -> dict[str, float]:
     """Of the wall time: the thread at work on batches, and in forward passes alone (the device's share, with what the
     host does to launch them)."""
-    answers = [answer for answer in stream.answers if answer is not None]
-    forward = sum(ns for a in answers for stage, ns in a.stages_ns.items() if stage.startswith(("level", "members")))
+    forward = sum(
+        ns for a in stream.answered for stage, ns in a.stages_ns.items() if stage.startswith(("level", "members"))
+    )
     return {
         "busy_share": float(stream.busy_ns.sum() / wall_ns),
         "forward_share": float(forward / wall_ns),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tabi_bench import device
@@ -10,6 +12,7 @@ from tabi_bench.serving.load import busy_shares
 from tabi_bench.serving.queues import Limits, Server
 from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, by_length, warm_up
 from tabi_bench.serving.trace import Served, trace_of
+from tabi_bench.system import System
 from tabi_bench.tasks.base import Query
 
 
@@ -32,7 +35,7 @@ class Offline(Scenario):
                     facts[name] = busy
         return Serving({name: trace_of(rows, len(queries)) for name, rows in served.items()}, facts=facts)
 
-    def _pass(self, system_of, queries: list[Query], number: int) -> tuple[list[Served], dict]:
+    def _pass(self, system_of: Sequence[System], queries: list[Query], number: int) -> tuple[list[Served], dict]:
         ordered = by_length(queries)
         calls = [(system_of[query.id], query) for query in ordered]
         limits = Limits(self.config.max_batch, policy="small_first")
@@ -42,7 +45,7 @@ class Offline(Scenario):
         joules = device.difference(before, device.joules(self.on)) / len(calls)
         taken = int(result.finished_ns.max() - result.started_ns)
         block = [
-            Served(number, query.id, taken / len(calls), joules, answer)
-            for query, answer in zip(ordered, result.answers, strict=True)
+            Served(number, query.id, taken // len(calls), joules, answer)
+            for query, answer in zip(ordered, result.answered, strict=True)
         ]
         return block, {"max_batch": self.config.max_batch, **busy_shares(result, taken)}

@@ -84,6 +84,11 @@ class Stream:
     items: int = 0  # in all batches: a query once per stage
     overloaded: bool = False
 
+    @property
+    def answered(self) -> list[Answer]:
+        """The answers that there are: all, unless it was overloaded."""
+        return [answer for answer in self.answers if answer is not None]
+
 
 class Server:
     """Serves one stream: call (k) is the system and the query of place k, due at due_ns (k) after the start."""

@@ -107,7 +107,7 @@ class OpenLoop(Scenario):
             stream = Server(calls, due, WallClock(), limits).serve()
         if not stream.overloaded:
             for answer, ns, busy in zip(
-                stream.answers, stream.finished_ns - stream.started_ns - due, stream.busy_ns, strict=True
+                stream.answered, stream.finished_ns - stream.started_ns - due, stream.busy_ns, strict=True
             ):
                 answer.stages_ns["wait"] = int(ns - busy)
         return Run.of(rate, stream, due, len(before)), stream, len(before)
@@ -134,7 +134,7 @@ class OpenLoop(Scenario):
                 energy = device.difference(joules, device.joules(self.on)) / (len(rows) + skipped)
                 wall = int(stream.finished_ns.max() - stream.started_ns)
                 runs[name].append({**run.facts(), **busy_shares(stream, wall)})
-                answers = stream.answers[skipped:]
+                answers = stream.answered[skipped:]
                 times = zip(rows.tolist(), run.latency_ms * 1e6, answers, strict=True)
                 served[name] += [Served(number, row, ns, energy, answer) for row, ns, answer in times]
         kept = [name for name in names if name not in refused]

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from tabi_bench import device
-from tabi_bench.config import ScenarioConfig
+from tabi_bench.config import SingleStreamConfig
 from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, by_length, distinct
 from tabi_bench.serving.trace import Served, trace_of
 from tabi_bench.system import Answer, System
@@ -28,7 +28,7 @@ def served_order(n: int, min_queries: int, seed: int) -> np.ndarray:
 
 
 def serve(
-    systems: Mapping[str, Sequence[System]], queries: list[Query], scenario: ScenarioConfig, seed: int, on: str
+    systems: Mapping[str, Sequence[System]], queries: list[Query], scenario: SingleStreamConfig, seed: int, on: str
 ) -> dict[str, pd.DataFrame]:
     """Serves `queries` to every method; one trace per method, one row per served query (`trace.trace_of`).
 
