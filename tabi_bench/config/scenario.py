@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tabi_bench.config.fields import number
@@ -17,7 +17,9 @@ class ScenarioConfig:
 
     name: str
     code: str
-    profile_rounds: int = number(least=1, most=1000)  # times that every model is profiled at every length
+    profile_rounds: int = field(
+        metadata=number(least=1, most=1000)
+    )  # times that every model is profiled at every length
 
     def unread(self, config: Config) -> dict[str, str]:
         """Settings that this choice does not read, and why."""
@@ -28,6 +30,6 @@ class ScenarioConfig:
 class SingleStreamConfig(ScenarioConfig):
     """One query at a time, the next when the last is answered."""
 
-    min_queries: int = number(least=1, most=10_000_000)
-    block: int = number(least=1)  # queries that one system serves before the next system's turn
-    warmup: int = number(least=0, most=1_000_000)  # queries per system before the clock counts
+    min_queries: int = field(metadata=number(least=1, most=10_000_000))
+    block: int = field(metadata=number(least=1))  # queries that one system serves before the next system's turn
+    warmup: int = field(metadata=number(least=0, most=1_000_000))  # queries per system before the clock counts
