@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.common import shares_of
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.system import Cascade
@@ -22,6 +21,8 @@ from tabi_bench.planning.folds import replay
 from tabi_bench.planning.tabi import Tabi
 from tabi_bench.planning.targets import Target
 from tabi_bench.system import FoldPlan, Plan, PlanError, System
+
+from .common import shares_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from baselines.common import best, fold_plan, predictions
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.config import InfaasConfig, SingleConfig
 from tabi_bench.system import FoldPlan, Infeasible, PlanError, Unreachable
+
+from .common import best, fold_plan, predictions
 
 if TYPE_CHECKING:
     from tabi_bench.planning.targets import Target

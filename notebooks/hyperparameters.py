@@ -39,8 +39,8 @@ report.contents()
 #
 # A query goes on to the large model when the small one's confidence lies below tau. From top to bottom: score,
 # predicted mean latency and the share re-routed, as tau grows; dotted lines are the values that the plan chose for
-# its two folds. Look for where the score has levelled off while the latency still climbs: tau beyond that point buys
-# nothing. Drawn for tasks where Tabi chose two levels in both folds.
+# its two folds, and the target and INFaaS lie across. Look for where the score has levelled off while the latency
+# still climbs: tau beyond that point buys nothing. Drawn for tasks where Tabi chose two levels in both folds.
 
 # %%
 report.show("threshold")
@@ -68,9 +68,9 @@ report.show("deferral")
 # %% [markdown]
 # ## Break-even
 #
-# The least predicted mean latency of each kind of system, as the target rises. Two levels pay where the blue line
-# lies below the grey one; near the best model's own score they often stop paying, as nearly every query goes on. A
-# line that ends early has no point that meets higher targets. In-sample: what there is to be found, not what a plan
+# The least predicted mean latency of one model and of two levels, as the target rises. Two levels pay where the blue
+# line lies below the grey one; near the best model's own score they often stop paying, as nearly every query goes on.
+# A line that ends early has no point that meets higher targets. In-sample: what there is to be found, not what a plan
 # would reach.
 
 # %%

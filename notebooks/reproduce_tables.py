@@ -39,13 +39,6 @@ report.contents()
 # %% [markdown]
 # Numbers are comparable within one setting: source, zoo, engine, dtype and device. Every table and figure names its
 # own. Latencies are divided only within a session, where the systems served the same queries in interleaved blocks.
-#
-# ## What the paper printed
-#
-# Tabi's reductions as printed, and what follows from the latencies printed beside them.
-
-# %%
-report.show("paper")
 
 # %% [markdown]
 # ## Tabi against INFaaS
@@ -100,7 +93,8 @@ report.show("models")
 # ## All systems
 #
 # The main table with single models, DeeBERT, three levels, random routing and the oracle. Random routing at Tabi's
-# re-route share shows what the confidence is worth; the oracle knows the labels and shows what there was to gain.
+# re-route share shows what the confidence is worth; the oracle knows the labels and shows what there was to gain. In
+# the figure, up and to the left is better; the dotted line is the target.
 
 # %%
 report.show("all_systems")
@@ -108,8 +102,8 @@ report.show("all_systems")
 # %% [markdown]
 # ## Two and three levels
 #
-# Left: which level returned the answer. Right: change of mean, median and p99 against two levels of the same session;
-# the paper's three levels (open diamonds) were slower on the mean and much slower in the tail.
+# Which level returned the answer, and the change of mean, median and p99 against two levels of the same session. The
+# paper's three levels were slower on the mean and much slower in the tail.
 
 # %%
 report.show("three_level")

@@ -37,7 +37,7 @@ if os.path.isfile("../run.py"):  # a kernel starts beside its notebook
 
 warnings.filterwarnings("ignore", "IProgress not found")  # progress bars do without widgets
 
-from tabi_bench.config import SourceConfig, TaskConfig, read_file
+from tabi_bench.config import read_file
 from tabi_bench.report.browse import Report
 from tabi_bench.tasks import load_task
 
@@ -49,8 +49,8 @@ from tabi_bench.tasks import load_task
 
 # %%
 Path(WORK).mkdir(parents=True, exist_ok=True)
-source = SourceConfig("generated", train_rows=300, validation_rows=300)
-task = load_task(read_file("task", "sst2", TaskConfig), source, seed=0)
+source = read_file("source", "generated", train_rows=300, validation_rows=300)
+task = load_task(read_file("task", "sst2"), source, seed=0)
 for split in ("train", "validation"):
     frame = getattr(task, split).to_pandas()[["sentence", "label"]]
     frame["label"] = frame["label"].map(dict(enumerate(task.config.labels)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +22,7 @@ from tabi_bench.planning.overhead import with_overheads
 from tabi_bench.planning.plans import Plans, make_plans
 from tabi_bench.planning.plausible import implausible
 from tabi_bench.profiling.lab import Lab, engine_key
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.profiling.store import save_profile
 from tabi_bench.records.describe import Measured, fill
 from tabi_bench.records.ledger import Ledger
@@ -54,7 +55,7 @@ def run_session(config: Config) -> list[Record]:
     """
     check_writable(Path(config.results_dir).expanduser() / config.label)
     check_writable(Path(config.cache_dir))
-    session = _open(config)
+    session = open_session(config)
     try:
         done = session.ledger.finished()
         if done and not config.overwrite:
@@ -62,7 +63,7 @@ def run_session(config: Config) -> list[Record]:
             log.info("already measured %s ago at commit %s; overwrite=true measures again", age(done[0]), commit)
             return done
         if config.prepare:
-            session.lab.outputs(_importance(config))
+            session.lab.outputs(_importance(session.config))
             log.info("prepared: models trained, their outputs cached; nothing was measured")
             return []
         with device.old_objects_frozen():
@@ -74,7 +75,8 @@ def run_session(config: Config) -> list[Record]:
         session.lab.engine.close()
 
 
-def _open(config: Config) -> Session:
+def open_session(config: Config) -> Session:
+    """Engine, data, models and systems of a session, checked; `session.lab.engine` is to be closed."""
     engine = make_engine(config.engine)
     task = load_task(config.task, config.source, config.seed)
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
@@ -86,21 +88,13 @@ def _open(config: Config) -> Session:
     lab = Lab(task, zoo, engine, cache_dir, config.seed, config.scenario.profile_rounds)
     facts = device.describe(engine.device)
     contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine), facts["name"])
+    given = {}
+    if config.plan is not None:  # its options are those that it was made with
+        name = config.method.name
+        given[name], options = plan_file.given_plan(Path(config.plan), lab, systems[name], config.method)
+        config = replace(config, method=options, systems=config.systems | {name: options})
     ledger = Ledger(config, config_hash(config, list(systems), *contents), facts, engine.dtype)
-    return Session(config, systems, lab, ledger, _given_plan(config, systems, lab))
-
-
-def _given_plan(config: Config, systems: dict[str, type[System]], lab: Lab) -> dict[str, Plan]:
-    """The plan that `plan=path` names, by its method, refused before any work if it was made for something else."""
-    if config.plan is None:
-        return {}
-    path, method = Path(config.plan), config.method.name
-    plan = plan_file.load_plan(path)
-    current = plan_file.fingerprint(lab.task, lab.zoo, lab.engine) | {"method": method, "task": lab.task.name}
-    plan_file.check_plan(plan, path, current, len(lab.task.queries))
-    for fold in plan.folds:
-        systems[method].check_point(fold.point, lab.zoo.names)
-    return {method: plan}
+    return Session(config, systems, lab, ledger, given)
 
 
 def _importance(config: Config) -> list[str]:
@@ -111,20 +105,27 @@ def _importance(config: Config) -> list[str]:
 def _measure(session: Session) -> list[Record]:
     config, lab = session.config, session.lab
     start = time.perf_counter()
-    profile = lab.profile(_importance(config), prune_query)
-    profile = with_overheads(profile, lab, _importance(config))
-    for method, system in session.systems.items():
-        profile = system.prepare(lab, profile, config.systems[method])
+    profile = measure_profile(session)
     offline_s = {"train": lab.zoo.train_s, "profile": time.perf_counter() - start}
     made_for = plan_file.fingerprint(lab.task, lab.zoo, lab.engine)
     plans = make_plans(config, session.systems, profile, made_for, session.given)
     traces = _serve(session, plans)
     lab.pruned.save()
-    warnings = implausible(profile)
+    warnings = [*lab.task.warnings, *implausible(profile)]
     measured = Measured(
         config, lab.task, profile, plans, traces, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
     )
     return _record(session, measured)
+
+
+def measure_profile(session: Session) -> Profile:
+    """What is known offline of all models, on all validation rows."""
+    config, lab = session.config, session.lab
+    profile = lab.profile(_importance(config), prune_query)
+    profile = with_overheads(profile, lab, _importance(config))
+    for method, system in session.systems.items():
+        profile = system.prepare(lab, profile, config.systems[method])
+    return profile
 
 
 def _serve(session: Session, plans: Plans) -> dict[str, pd.DataFrame]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "zoo": {
         "tiny": Row("tabi_bench.config.zoo:TinyZooConfig", "tabi_bench.zoo.tiny:load"),
-        "minilm": Row("tabi_bench.config.zoo:MinilmZooConfig", "tabi_bench.zoo.minilm:load"),
+        "encoders": Row("tabi_bench.config.zoo:EncodersZooConfig", "tabi_bench.zoo.ladder:load"),
+        "minilm": Row("tabi_bench.config.zoo:EncodersZooConfig", "tabi_bench.zoo.ladder:load"),
         "paper": Row("tabi_bench.config.zoo:PaperZooConfig", "tabi_bench.zoo.paper:load"),
         "custom": Row("tabi_bench.config.zoo:CustomZooConfig", "tabi_bench.zoo.custom:load"),
     },
@@ -65,12 +67,15 @@ BASES = {  # of the schemas that a user's own choices name
     "scenario": "tabi_bench.config.scenario:ScenarioConfig",
 }
 REFERENCE_AGAIN = "reference_again"  # in `compare`: the reference a second time, with the reference's own options
+INSTALLED = (Path(__file__).parent / "baselines").is_dir()  # from a wheel, where no other `baselines` is in the way
 AGAIN = "baselines.controls:ReferenceAgain"
 
 
 def load(target: str) -> Any:
     """What `module:attribute` names; a ValueError in one sentence where there is no such thing."""
     module, _, attribute = target.partition(":")
+    if module.startswith("baselines.") and INSTALLED:
+        module = f"tabi_bench.{module}"
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from tabi_bench.config import Config
+from tabi_bench.names import printed
 from tabi_bench.records.record import Record
+from tabi_bench.verdict import verdict
 
 COLUMNS = (
     "system",
-    "score [95 %]",
+    "score % [95 %]",
     "target",
     "levels",
     "words cut",
@@ -22,7 +24,7 @@ COLUMNS = (
 
 
 def heading(found: list[Record]) -> str:
-    """Task, source, zoo, engine, device, target."""
+    """Task, source, zoo, engine, device, target; what speaks against the numbers below."""
     first = next((r for r in found if r.status == "ok"), found[0])
     lines = [f"{first.task} from source {first.source}, zoo {first.zoo}, engine {first.engine} on {first.device}"]
     if first.source == "generated":
@@ -31,8 +33,22 @@ def heading(found: list[Record]) -> str:
         kind = {"relative": "best single model minus slack", "paper": "the paper's"}.get(
             first.target["kind"], "absolute"
         )
-        lines.append(f"Target: {first.accuracy['metric']} {first.target['value']:.4f} ({kind}), same for all systems.")
-    return "\n".join(lines)
+        metric, value = first.accuracy["metric"], 100 * first.target["value"]
+        lines.append(f"Target: {metric} {value:.1f} % ({kind}), same for all systems.")
+    lines += dict.fromkeys(f"Warning: {warning}" for record in found for warning in record.warnings)
+    return "\n".join([*lines, *_contradictions(found)])
+
+
+def _contradictions(found: list[Record]) -> list[str]:
+    """Live answers that are not those of the profile, though they lie at no threshold and between no two labels."""
+    counts = {r.method: r.details["replay"] for r in found if "replay" in r.details}
+    return [
+        f"Warning: {printed(method)}: {count['unexplained']} of {count['compared']} live answers contradict "
+        "the profile behind its plan. Something changed in between, or a cache is damaged: move "
+        "cache_dir away and measure again."
+        for method, count in counts.items()
+        if count["unexplained"]
+    ]
 
 
 def rows(found: list[Record]) -> list[list[str]]:
@@ -42,11 +58,11 @@ def rows(found: list[Record]) -> list[list[str]]:
 
 def _row(r: Record) -> list[str]:
     if r.status != "ok":
-        return [r.method, r.status, *[""] * (len(COLUMNS) - 2)]
+        return [printed(r.method), r.status, *[""] * (len(COLUMNS) - 2)]
     a, ms = r.accuracy, r.latency_ms
     return [
-        r.method,
-        f"{a['value']:.4f} [{a['low']:.4f}, {a['high']:.4f}]",
+        printed(r.method),
+        f"{100 * a['value']:.1f} [{100 * a['low']:.1f}, {100 * a['high']:.1f}]",
         r.outcome or "",
         " / ".join(f"{100 * share:.0f} %" for share in r.shares),
         f"{100 * r.words_pruned_share:.0f} %" if len(r.shares) > 1 else "",
@@ -67,15 +83,18 @@ def _reduction(r: Record) -> str:
 
 
 def where(found: list[Record], config: Config) -> str:
-    """Reasons of what has no result, and the folder of the records."""
-    lines = [f"{r.method}: {r.error}" for r in found if r.status != "ok"]
+    """Reasons of what has no result, the folder of the records, and whether a cascade pays."""
+    lines = [f"{printed(r.method)}: {r.error}" for r in found if r.status != "ok"]
     ok = next((r for r in found if r.status == "ok"), None)
     if ok is not None:
-        versus = ok.reference["method"]
+        versus = printed(ok.reference["method"])
         lines.append(f"levels: share of queries answered at level 1 / 2; reduction: of mean latency against {versus}.")
         price = ok.config["cost"]["usd_per_hour"]  # that of the record, which may be an earlier run's
         lines.append(f"$ / 1M: a million queries, one after the other, at cost.usd_per_hour={price:g}.")
-    lines += [f"{r.method}: {remark}" for r in found for remark in r.details.get("system", {}).get("remarks", ())]
+    remarks = [(r.method, remark) for r in found for remark in r.details.get("system", {}).get("remarks", ())]
+    lines += [f"{printed(method)}: {remark}" for method, remark in remarks]
     folder = Path(config.results_dir) / config.label
     lines += [f"Record: {folder / r.run_id}" for r in found]
+    if sentence := verdict(found):
+        lines += ["", sentence]
     return "\n".join(lines)

@@ -72,6 +72,29 @@ class FoldPlan:
     predicted: Predicted = field(default_factory=Predicted)
 
 
+class ModelSource(TypedDict, total=False):
+    """Where a model lies, one of the first three, and how it is read."""
+
+    package: str  # below the folder of this package: shipped models
+    beside: str  # below the folder of plan.json
+    folder: str
+    label_order: list[int] | None
+    scale: list[float] | None
+    max_length: int
+
+
+class Deployment(TypedDict, total=False):
+    """What a program of one's own needs beside the operating point; written by `tabi_bench.export`."""
+
+    note: str
+    metric: str
+    columns: list[str]  # names of the texts that a query has
+    models: dict[str, ModelSource]
+    engine: dict[str, Any]  # its settings
+    confidences: list[float]  # 101 quantiles of what the first level compares with its threshold, on the tuning rows
+    usd_per_hour: float
+
+
 @dataclass
 class Plan:
     """What a method decided offline for one task. Plain data: `plan.json` (read by `planning.plan_file`)."""
@@ -82,6 +105,7 @@ class Plan:
     split_seed: int
     fingerprint: dict[str, Any]  # hashes of models, data, tokenizers; engine
     options: dict[str, Any] = field(default_factory=dict)
+    deployment: Deployment = field(default_factory=Deployment)  # of an exported plan; empty in a session's
 
     def fold_of(self, rows: np.ndarray) -> np.ndarray:
         """(N,) index of the fold that serves each row. Raises PlanError for a row that none serves."""

@@ -46,6 +46,17 @@ def replay_point(point: Point, profile: Profile, positions: np.ndarray) -> Outco
     return Outcomes(profile.rows[positions], rules.label_of(combined), levels, latency_ms, kept, borderline)
 
 
+def first_confidences(point: Point, profile: Profile) -> np.ndarray:
+    """(n,) what the first level compares with its threshold on those rows where its output is finite."""
+    model = profile.models[point.models[0]]
+    finite = np.isfinite(model.logits).all(axis=1)
+    outputs = outputs_of(model.logits[finite], point.temperatures[0])
+    if len(point.models) == 1:
+        return rules.confidence(outputs)
+    pooled = None if model.pooled is None else model.pooled[finite]
+    return point.confidence_of(0, outputs, pooled, profile.rows[finite])
+
+
 def _read(point: Point, profile: Profile, level: int, positions: np.ndarray) -> Pruned:
     """The level's outputs on what it reads of the rows at `positions`: pruned or full text."""
     name = point.models[level]

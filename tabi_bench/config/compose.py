@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from tabi_bench import registry
-from tabi_bench.config.fields import ConfigError, check_bounds
+from tabi_bench.config.fields import ConfigError, check_bounds, settings
 from tabi_bench.config.method import CascadeConfig, ControlConfig, MethodConfig
 from tabi_bench.config.session import Config
 from tabi_bench.config.task import TaskConfig
@@ -35,6 +35,11 @@ def conf_dir() -> Path:
     """The folder `conf`: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
+
+
+def default_cache_dir() -> Path:
+    """The cache where nobody names another: TABI_BENCH_CACHE, else tabi-bench below XDG_CACHE_HOME or ~/.cache."""
+    return Path(_load(conf_dir() / "config.yaml").cache_dir).expanduser()
 
 
 def register() -> None:
@@ -78,6 +83,31 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
     _check(config)
     _refuse_unread(config, files, hydra.runtime.choices)
     return config
+
+
+def from_record(values: Mapping[str, Any], method: str) -> Config:
+    """The configuration of one method of a session, from the `config` of its record. Raises ConfigError.
+
+    Settings of a choice of one's own are known only where its base has them.
+    """
+    rest = {key: value for key, value in values.items() if key != "method"}
+    try:
+        options = rest.pop("systems")[method]
+        parts = {group: _typed(group, rest.pop(group)) for group in GROUPS if group != "method"}
+        node = _typed("method", options)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"the record does not say how it was made ({error}); measure it again") from None
+    rest |= {"compare": [method], "overwrite": False, "prepare": False}
+    with _in_one_sentence("", "a session"):
+        whole = _merged(OmegaConf.structured(Config), rest, parts, {"method": node, "systems": {method: node}})
+        return cast(Config, OmegaConf.to_object(whole))
+
+
+def _typed(group: str, values: dict[str, Any]) -> DictConfig:
+    row = registry.TABLE.get(group, {}).get(values["name"])
+    schema = TaskConfig if group == "task" else registry.load(row.schema if row else registry.BASES[group])
+    with _in_one_sentence(group, f"{group}={values['name']}"):
+        return _merged(OmegaConf.structured(schema), values)
 
 
 def read_file(group: str, choice: str, overrides: Sequence[str] = (), /, **values: Any) -> Any:
@@ -151,7 +181,12 @@ class Files:
         """Values as the typed node of their choice; `path` is where the user set them."""
         name = values["name"]
         schema, code = (TaskConfig, None) if group == "task" else self._row(group, values)
-        known = {key: value for key, value in values.items() if key not in ("code", "schema")}
+        lists = {one.name for one in fields(schema) if str(one.type).startswith("list")}
+        known = {
+            key: [value] if key in lists and isinstance(value, str) else value  # zoo.paths=DIR is understood
+            for key, value in values.items()
+            if key not in ("code", "schema")
+        }
         with _in_one_sentence(path or group, f"{group}={name}"):
             return _merged(OmegaConf.structured(schema), known, {"code": code} if code else {})
 
@@ -360,6 +395,8 @@ def _unread(config: Config) -> dict[str, str]:
         )
     if config.target.kind != "paper":
         found["task.paper_target"] = f"target.kind={config.target.kind}"
-    if config.plan is not None and isinstance(config.method, CascadeConfig):
-        found |= {f"method.{f.name}": "the plan holds it" for f in fields(CascadeConfig) if f.name not in NOT_SETTINGS}
+    if config.plan is not None:
+        free = (*NOT_SETTINGS, *config.method.read_when_served)
+        held = [name for name, _, _ in settings(config.method) if name.split(".")[0] not in free]
+        found |= {f"method.{name}": "the plan holds it" for name in held}
     return found

@@ -30,6 +30,11 @@ class MethodConfig:
         """Which kinds of importance its systems may read."""
         return ()
 
+    @property
+    def read_when_served(self) -> tuple[str, ...]:
+        """Settings that a saved plan does not hold."""
+        return ()
+
 
 @dataclass
 class CascadeConfig(MethodConfig):
@@ -92,6 +97,10 @@ class CocktailConfig(MethodConfig):
     slo_ms: float | None = field(metadata=number(above=0))  # None: the slowest model's profiled mean
     smoothed: bool
     latency: str = field(metadata=among("auto", "serial", "concurrent"))  # how members run
+
+    @property
+    def read_when_served(self) -> tuple[str, ...]:
+        return ("latency",)
 
     def unread(self, config: Config) -> dict[str, str]:
         return {"smoothed": "scores are averaged, not voted on"} if config.task.is_regression else {}

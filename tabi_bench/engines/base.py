@@ -35,6 +35,10 @@ class Output:
         self.logits, self.pooled, self.probabilities, self.verdict = logits, pooled, probabilities, verdict
         self._importance = importance
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: with its importance, as the encoding is left behind."""
+        return Output, (self.logits, self.importance, self.pooled, self.probabilities, self.verdict)
+
     @property
     def finite(self) -> bool:
         """Whether all logits are finite."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding as Pieces
@@ -40,6 +41,10 @@ class Encoding:
         self.texts, self.ids, self.type_ids, self.truncated = texts, ids, type_ids, truncated
         self._tokenizer = tokenizer
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which has a tokenizer of its own: a vocabulary is not sent with each query."""
+        return {**self.__dict__, "_tokenizer": None}
+
     @property
     def n_tokens(self) -> int:
         return len(self.ids)
@@ -65,10 +70,13 @@ class Encoding:
         return 1 - np.array(self.pieces.special_tokens_mask, np.int64)
 
     def kept_texts(self, keep: np.ndarray) -> tuple[str, ...]:
-        """The texts with the words of `keep` (W,) bool alone, joined by single spaces."""
+        """The texts with the words of `keep` (W,) bool alone, joined by one space; one that lost none stays."""
         ends = np.cumsum([len(words) for words in self.words])[:-1]
-        parts = zip(self.words, np.split(np.asarray(keep, bool), ends), strict=True)
-        return tuple(" ".join(word for word, kept in zip(words, part, strict=True) if kept) for words, part in parts)
+        parts = zip(self.texts, self.words, np.split(np.asarray(keep, bool), ends), strict=True)
+        return tuple(
+            text if part.all() else " ".join(word for word, kept in zip(words, part, strict=True) if kept)
+            for text, words, part in parts
+        )
 
     def without(self, keep: np.ndarray) -> Encoding:
         """The encoding of `kept_texts(keep)`, for keep (W,) bool over all words: here tokenised anew."""

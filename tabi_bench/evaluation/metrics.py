@@ -38,7 +38,7 @@ def matthews_from_counts(right: np.ndarray, labels: np.ndarray, predictions: np.
 
 
 def pearson_from_moments(
-    n: np.ndarray, x: np.ndarray, y: np.ndarray, xx: np.ndarray, yy: np.ndarray, xy: np.ndarray
+    n: np.ndarray, x: np.ndarray | float, y: np.ndarray | float, xx: np.ndarray, yy: np.ndarray, xy: np.ndarray
 ) -> np.ndarray:
     """(...,) Pearson correlation from n and the sums of x, y, x^2, y^2 and x y; 0 where one side is constant."""
     x_varies, y_varies = n * xx - x**2, n * yy - y**2

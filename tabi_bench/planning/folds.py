@@ -38,17 +38,21 @@ class Fold:
 def folds_of(profile: Profile, config: Config, margin_se: float) -> list[Fold]:
     """The two folds of a session. Raises Unreachable."""
     halves = two_folds(profile.labels, config.seed)
-    slack = config.task.slack if config.target.slack is None else config.target.slack
-    value = config.task.paper_target if config.target.kind == "paper" else config.target.value
     folds = []
     for half, other in zip(halves, reversed(halves), strict=True):
         tune, held = half, half[:0]
         if config.certify.epsilon is not None:
             tune, held = set_apart(profile.labels, half, config.seed)
         view = profile.view(tune)
-        target = Target.of(view, config.target.kind, value, slack, margin_se, config.seed)
-        folds.append(Fold(tune, held, other, view, target))
+        folds.append(Fold(tune, held, other, view, target_on(view, config, margin_se)))
     return folds
+
+
+def target_on(view: Profile, config: Config, margin_se: float) -> Target:
+    """The session's target on the rows of `view`. Raises Unreachable."""
+    slack = config.task.slack if config.target.slack is None else config.target.slack
+    value = config.task.paper_target if config.target.kind == "paper" else config.target.value
+    return Target.of(view, config.target.kind, value, slack, margin_se, config.seed)
 
 
 def plan_folds(system: type[System], folds: list[Fold], options: Any) -> list[FoldPlan]:

@@ -1,6 +1,6 @@
 """`python -m tabi_bench.report RESULTS [--out DIR] [--only NAME ...]`: tables and figures from records alone.
 
-A folder in which the bench measured the paper's shapes gets their tables, beside the bench's files.
+A folder in which the bench measured the paper's shapes gets their table, beside the bench's files.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 from tabi_bench.report import shapes
-from tabi_bench.report.site import rebuild, write_shapes
+from tabi_bench.report.site import rebuild
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,10 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname).1s %(message)s")
     try:
-        write = write_shapes if shapes.benches(options.results) else rebuild
-        written = write(options.results, options.out, options.only)
+        measured = shapes.build(options.results)
+        folder = Path(options.out or options.results).expanduser()
+        written = [path for table in measured for path in table.save(folder)]
+        written = written or rebuild(options.results, options.out, options.only)
     except (FileNotFoundError, ValueError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     print(f"{len(written)} files; {written[-1]}")
     return 0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields as fields_of
 from pathlib import Path
 
 import pandas as pd
 
-from tabi_bench.report import figures, tables
+from tabi_bench import names
+from tabi_bench.report import figures, from_records, tables
 from tabi_bench.report.cells import Table, provenance, word
 from tabi_bench.report.drawing import Drawing
-from tabi_bench.report.reading import METHODS, TASKS, Setting, frame, read
+from tabi_bench.report.fields import frame
+from tabi_bench.report.reading import Setting, read
 
-OVER_SETTINGS = ("paper", "headline")  # tables that are not of one setting
-NAMES = (*OVER_SETTINGS, *dict.fromkeys(builder.__name__ for builder in (*tables.BUILDERS, *figures.BUILDERS)))
+HEADLINE = "headline"  # the table that is not of one setting
+NAMES = (HEADLINE, *dict.fromkeys([*tables.NAMES, *(builder.__name__ for builder in figures.BUILDERS)]))
 
 
 class Note(str):
@@ -36,53 +39,49 @@ class Report:
     def contents(self) -> Table:
         """What was measured: per preset and setting its tasks, systems and number of records."""
         runs = self.results.runs
-        found = frame(runs).groupby(["label", *Setting.__dataclass_fields__], dropna=False)
-        told = {"tasks": ("task", _listed), "systems": ("method", _listed), "records": ("run_id", "size")}
-        data = found.agg(**told).reset_index().rename(columns={"label": "preset"})
-        columns = [word(key, key) for key in data.columns]
-        return Table("contents", "What was measured", data, columns, provenance(runs), self.results.problems)
+        groups = frame(runs).groupby(["label", *(field.name for field in fields_of(Setting))], dropna=False)
+        columns = {"tasks": ("task", _tasks), "systems": ("method", _systems), "records": ("run_id", "size")}
+        data = groups.agg(**columns).reset_index().rename(columns={"label": "preset"})
+        shown = [word(key, key) for key in data.columns]
+        return Table("contents", "What was measured", data, shown, provenance(runs), list(self.results.problems))
 
-    def entries(self, *names: str) -> list[Entry]:
+    def entries(self, *wanted: str) -> list[Entry]:
         """The figure and the table of each name, setting by setting; a note says where nothing was measured.
 
         Raises ValueError for a name that is neither a table nor a figure.
         """
-        if unknown := [name for name in names if name not in NAMES]:
+        if unknown := [name for name in wanted if name not in NAMES]:
             raise ValueError(f"no table or figure {', '.join(unknown)}; there are {', '.join(NAMES)}")
-        return [entry for name in names for entry in self._entries(name)]
+        return [entry for name in wanted for entry in self._entries(name)]
 
-    def show(self, *names: str) -> None:
+    def show(self, *wanted: str) -> None:
         """Displays `entries` in a notebook."""
         from IPython.display import display  # only where notebooks run
 
-        display(*self.entries(*names))
+        display(*self.entries(*wanted))
 
     def _entries(self, name: str) -> list[Entry]:
-        if name in OVER_SETTINGS:
-            table = tables.printed() if name == "paper" else self._headline()
-            return [Note(f"**{table.title}**"), table] if table else [_unmeasured(name)]
+        unmeasured = Note(f"*Not measured: these results hold nothing for `{name}`.*")
+        if name == HEADLINE:
+            table = from_records.headline(self.results)
+            return [Note(f"**{table.title}**"), table] if table else [unmeasured]
         parts = {setting: self._parts(name, setting) for setting in self._tables}
         if not any(parts.values()):
-            return [_unmeasured(name)]
+            return [unmeasured]
         shown: list[Entry] = []
-        for setting, mine in parts.items():
-            shown += [Note(f"**{mine[0].title}**: {setting}"), *mine] if mine else []
-        return shown + [Note(f"*Nothing of it under {setting}.*") for setting, mine in parts.items() if not mine]
-
-    def _headline(self) -> Table | None:
-        return tables.headline(self.results) if any(run.label == "main_table" for run in self.results.runs) else None
+        for setting, own in parts.items():
+            shown += [Note(f"**{own[0].title}**: {setting}"), *own] if own else []
+        return shown + [Note(f"*Nothing of it under {setting}.*") for setting, own in parts.items() if not own]
 
     def _parts(self, name: str, setting: Setting) -> list[Drawing | Table]:
-        mine = self._tables[setting]
-        drawn = figures.build(self.results, setting, mine, [name])
-        return [*drawn.values(), *mine.build([name]).values()]
+        own = self._tables[setting]
+        known = own.build([name]) if name in tables.NAMES else {}
+        return [*figures.build(own, [name]).values(), *known.values()]
 
 
-def _unmeasured(name: str) -> Note:
-    return Note(f"*Not measured: these results hold nothing for `{name}`.*")
+def _tasks(values: pd.Series) -> str:
+    return ", ".join(sorted(set(values), key=lambda task: names.place(names.TASKS, task)))
 
 
-def _listed(values: pd.Series) -> str:
-    """Tasks or systems, each once, in their usual order."""
-    order = {name: place for place, name in enumerate((*TASKS, *METHODS))}
-    return ", ".join(sorted(set(values), key=lambda name: (order.get(name, len(order)), name)))
+def _systems(values: pd.Series) -> str:
+    return ", ".join(map(names.printed, sorted(set(values), key=lambda name: names.place(names.SYSTEMS, name))))

@@ -1,19 +1,25 @@
-"""A table as data: raw values for CSV, strings for Markdown and LaTeX, its notes and its line of provenance."""
+"""A table as data: raw values for CSV, strings for Markdown, HTML and LaTeX, its notes and its line of provenance."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tabi_bench.names import printed
 from tabi_bench.report.reading import Run
 
 NONE = "–"
 Row = dict[str, Any]
+LATEX = {"\\": r"\textbackslash{}", "–": "--", "−": "$-$", "≥": r"$\geq$", "^": r"\textasciicircum{}"}
+LATEX |= {"~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 @dataclass(frozen=True)
@@ -42,21 +48,22 @@ class Table:
         return pd.DataFrame(shown, columns=[column.header for column in self.columns])
 
     def csv(self) -> str:
-        """Raw values with the line of provenance in each row."""
-        return self.data.assign(provenance=self.provenance).to_csv(index=False, lineterminator="\n")
+        """Raw values with the line of provenance in each row; as many digits as repeat on any machine."""
+        data = self.data.assign(provenance=self.provenance)
+        return data.to_csv(index=False, lineterminator="\n", float_format="%.7g")
 
     def markdown(self) -> str:
         text = self.text()
         lines = [text.columns, ["---"] * len(text.columns), *text.to_numpy()]
-        body = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return "\n\n".join([f"**{self.title}**", body, *self.notes, f"*{self.provenance}*"]) + "\n"
+        body = "\n".join("| " + " | ".join(map(markdown, line)) + " |" for line in lines)
+        below = [*map(markdown, self.notes), f"*{markdown(self.provenance)}*"]
+        return "\n\n".join([f"**{markdown(self.title)}**", body, *below]) + "\n"
 
     def html(self) -> str:
         """Scrolls sideways where it is wider than the page."""
         body = self.text().to_html(index=False, border=0)
-        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in self.notes)
-        source = f'<p class="source">{escape(self.provenance)}</p>'
-        return f'<div class="scroll" style="overflow-x: auto">{body}</div>{notes}{source}'
+        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in self._below)
+        return f'<div class="scroll" style="overflow-x: auto">{body}</div>{notes}'
 
     def _repr_html_(self) -> str:
         """What a notebook shows: its own style would break the lines in cells."""
@@ -65,24 +72,39 @@ class Table:
     def latex(self) -> str:
         """booktabs; needs `\\usepackage{booktabs}`."""
         text = self.text().map(_latex).rename(columns=_latex)
-        caption = " ".join(map(_latex, [f"{self.title}.", *self.notes, self.provenance]))
+        caption = " ".join(map(_latex, [f"{self.title}.", *self._below]))
         style = text.style.hide(axis="index")
         return style.to_latex(hrules=True, caption=caption, label=f"tab:{self.name}", environment="table*")
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes <name>.md, .csv and .tex into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        forms = {".md": self.markdown(), ".csv": self.csv(), ".tex": self.latex()}
+        for end, content in forms.items():
+            (folder / f"{self.name}{end}").write_text(content, encoding="utf-8")
+        return [folder / f"{self.name}{end}" for end in forms]
+
+    @property
+    def _below(self) -> list[str]:
+        return [*self.notes, self.provenance]
 
 
 def _shown(columns: list[Column], line: Row) -> list[str]:
     if line.get("status", "ok") == "ok":
         return [column.render(line) for column in columns]
-    first = next((i for i, column in enumerate(columns) if column.measured), None)
-    shown = [NONE if column.measured else column.render(line) for column in columns]
-    if first is not None:
-        shown[first] = line["status"]
-    return shown
+    first = next((column for column in columns if column.measured), None)
+    texts = {True: line["status"], False: NONE}
+    return [texts[column is first] if column.measured else column.render(line) for column in columns]
+
+
+def markdown(text: str) -> str:
+    """Text as Markdown shows it; a name may hold markup."""
+    text = re.sub(r"\s*\n\s*", " ", str(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*|$~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=\())", r"\\\1", text)
 
 
 def _latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "–": "--", "−": "$-$", "≥": r"$\geq$", **{c: f"\\{c}" for c in "&%$#_{}"}}
-    return "".join(special.get(c, c) for c in str(text))
+    return "".join(LATEX.get(character, character) for character in str(text))
 
 
 # --- how values are shown ---------------------------------------------------------------------------------------------
@@ -97,12 +119,14 @@ def word(key: str, header: str, measured: bool = False) -> Column:
     return Column(header, lambda line: NONE if absent(line.get(key)) else str(line[key]), measured)
 
 
-def number(key: str, header: str, digits: int = 2, factor: float = 1.0, measured: bool = True, sign: bool = False):
+def number(
+    key: str, header: str, digits: int = 2, factor: float = 1.0, measured: bool = True, sign: bool = False
+) -> Column:
     """A number, with its interval [key_low, key_high] where the row has one."""
     form = f"{'+' if sign else ''}.{digits}f"
 
     def render(line: Row) -> str:
-        value, low, high = (line.get(key + end) for end in ("", "_low", "_high"))
+        value, low, high = (line.get(key + end, np.nan) for end in ("", "_low", "_high"))
         if absent(value):
             return NONE
         text = format(factor * value, form)
@@ -124,39 +148,38 @@ def percent(key: str, header: str, digits: int = 1, measured: bool = True) -> Co
 def provenance(runs: Iterable[Run]) -> str:
     """The line under every table and figure: what the numbers were measured on, by which commit, when."""
     runs = list(runs)
-    settings = sorted({str(run.setting) for run in runs})
     facts = [run.record.provenance for run in runs]
+    devices = [fact["device"] for fact in facts if isinstance(fact.get("device"), dict)]
     commits = sorted({(fact.get("commit") or "unknown")[:10] + "+" * bool(fact.get("dirty")) for fact in facts})
-    drivers = {f"driver {d['driver']}" for d in _devices(facts) if d.get("driver")}
-    limits = {f"power limit {d['power_limit_w']:.0f} W" for d in _devices(facts) if d.get("power_limit_w")}
-    torch = {f"torch {fact['versions']['torch']}" for fact in facts if fact.get("versions", {}).get("torch")}
+    versions = {f"driver {d['driver']}" for d in devices if d.get("driver")}
+    versions |= {f"power limit {d['power_limit_w']:.0f} W" for d in devices if d.get("power_limit_w")}
+    versions |= {f"torch {fact['versions']['torch']}" for fact in facts if fact.get("versions", {}).get("torch")}
     days = sorted({fact["time"][:10] for fact in facts if fact.get("time")})
-    seeds = sorted({run.seed for run in runs} - {0})  # 0 is every record's default
-    seeded = [f"seeds {', '.join(map(str, sorted({run.seed for run in runs})))}"] if seeds else []
-    parts = [*settings, *seeded, *sorted(drivers | limits | torch), "commit " + ", ".join(commits), *days[:1]]
-    if len(days) > 1:
-        parts[-1] += f" to {days[-1]}"
+    seeds = sorted({run.seed for run in runs})
+    parts = sorted({str(run.setting) for run in runs})
+    parts += [f"seeds {', '.join(map(str, seeds))}"] if any(seeds) else []  # 0 is every record's default
+    parts += [*sorted(versions), "commit " + ", ".join(commits)]
+    parts += [days[0] + (f" to {days[-1]}" if len(days) > 1 else "")] if days else []
     if any(run.record.source == "generated" for run in runs):
         parts.append("generated queries: a demonstration, no evidence about the paper")
     return "; ".join(parts) + "."
 
 
-def _devices(facts: list[Row]) -> list[Row]:
-    return [fact["device"] for fact in facts if isinstance(fact.get("device"), dict)]
-
-
 def reasons(runs: Iterable[Run]) -> list[str]:
-    """A sentence per task and reason for which runs have no numbers."""
-    found: dict[tuple, list[str]] = {}
+    """A sentence per task and reason for which runs have no numbers, and the warnings of their sessions."""
+    by_reason: dict[tuple, list[str]] = {}
+    warnings: dict[str, None] = {}
     for r in (run.record for run in runs):
         if r.status != "ok":
-            found.setdefault((r.task, r.status, _brief(r.error)), []).append(r.method)
-    return [f"{task}, {', '.join(them)}: {status}: {why}." for (task, status, why), them in found.items()]
+            by_reason.setdefault((r.task, r.status, _brief(r.error)), []).append(printed(r.method))
+        warnings |= dict.fromkeys(f"{r.task}: {warning}" for warning in r.warnings)
+    failed = [f"{task}, {', '.join(names)}: {status}: {why}." for (task, status, why), names in by_reason.items()]
+    return [*warnings, *failed]
 
 
 def _brief(error: str | None, length: int = 200) -> str:
-    first = (error or "no reason recorded").strip().splitlines()[0].rstrip(".")
-    return first if len(first) <= length else first[:length] + "…"
+    line = (error or "no reason recorded").strip().splitlines()[0].rstrip(".")
+    return line if len(line) <= length else line[:length] + "…"
 
 
 def make_table(

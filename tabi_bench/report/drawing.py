@@ -1,102 +1,88 @@
-"""How figures look and are kept: widths, colours, panels, provenance; PDF, PNG and the CSV of what was drawn."""
+"""How figures look and are kept: widths, colours, panels, provenance; SVG, PDF and the CSV of what was drawn."""
 
 from __future__ import annotations
 
 import io
+import logging
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tabi_bench import names
+
 ONE_COLUMN, TWO_COLUMNS = 3.35, 7.0  # inches
 COLUMNS = 5  # panels beside each other at most
-STYLE = {
-    **seaborn.axes_style("ticks"),
-    "font.size": 7,
-    "axes.labelsize": 7,
-    "axes.titlesize": 7.5,
-    "xtick.labelsize": 6,
-    "ytick.labelsize": 6,
-    "legend.fontsize": 6.5,
-    "font.family": "DejaVu Sans",
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.5,
-    "axes.grid": True,
-    "grid.color": "0.92",
-    "grid.linewidth": 0.5,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-    "savefig.dpi": 220,
-}
+STYLE = str(Path(__file__).with_name("paper.mplstyle"))
+UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}}
 _BLIND = seaborn.color_palette("colorblind").as_hex()
 # Told apart by marker and line as well as by colour, so that a print in grey can be read.
 LOOKS: dict[str, tuple[str, str, str]] = {
-    "infaas": (_BLIND[7], "s", "--"),
-    "single": (_BLIND[5], "p", "--"),
-    "cocktail": (_BLIND[1], "^", "-."),
-    "tabi": (_BLIND[0], "o", "-"),
-    "tabi3": (_BLIND[2], "D", "-"),
-    "deebert": (_BLIND[4], "v", ":"),
-    "random": (_BLIND[6], "X", ":"),
-    "oracle": (_BLIND[3], "*", "--"),
+    names.INFAAS: (_BLIND[7], "s", "--"),
+    names.SINGLE: (_BLIND[5], "p", "--"),
+    names.COCKTAIL: (_BLIND[1], "^", "-."),
+    names.TABI: (_BLIND[0], "o", "-"),
+    names.TABI3: (_BLIND[2], "D", "-"),
+    names.DEEBERT: (_BLIND[4], "v", ":"),
+    names.RANDOM: (_BLIND[6], "X", ":"),
+    names.ORACLE: (_BLIND[3], "*", "--"),
 }
+_BY_LABEL = {names.printed(method): look for method, look in LOOKS.items()}
 _MARKERS, _LINES = "oD^vsXp*hPd", ("-", "--", "-.")
 # As many markers and colours as share no divisor: no pair comes twice before the 110th.
 SPARE = [(_BLIND[k % 10], _MARKERS[k % 11], _LINES[k % 3]) for k in range(110)]
 
 
-def look(name: str, place: int = 0) -> tuple[str, str, str]:
-    """Colour, marker and line of a system (or of the `place`-th other thing)."""
-    return LOOKS.get(name.split(" (")[0], SPARE[place % len(SPARE)])
+def look(label: str, position: int = 0) -> tuple[str, str, str]:
+    """Colour, marker and line of a system by its printed name (or of another thing, by its position)."""
+    return _BY_LABEL.get(label.split(" (")[0], SPARE[position % len(SPARE)])
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: what is drawn (data, as in the CSV), how (draw), and where the numbers come from."""
+    """A figure: what is drawn (data, as in the CSV), how (draw), where the numbers come from, and what is missing."""
 
     name: str
     title: str
     data: pd.DataFrame
     draw: Callable[[], Figure]
     provenance: str
+    note: str = ""
 
     def save(self, folder: Path) -> list[Path]:
-        """Writes <name>.pdf, .png and .csv into `folder`."""
+        """Writes <name>.svg, .pdf and .csv into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{self.name}{end}" for end in (".pdf", ".png", ".csv")]
-        with self._drawn() as figure:
-            figure.savefig(paths[0], metadata={"CreationDate": None, "ModDate": None})
-            figure.savefig(paths[1])
-        self.data.assign(provenance=self.provenance).to_csv(paths[2], index=False, lineterminator="\n")
+        paths = [folder / f"{self.name}.{end}" for end in ("svg", "pdf", "csv")]
+        for path in paths[:2]:
+            path.write_bytes(self._bytes(path.suffix[1:]))
+        data = self.data.assign(provenance=self.provenance)
+        data.to_csv(paths[2], index=False, lineterminator="\n", float_format="%.7g")
         return paths
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
-        picture = io.BytesIO()
-        with self._drawn() as figure:
-            figure.savefig(picture, format="png", dpi=150)
-        return picture.getvalue()
+        return self._bytes("png", dpi=150)
 
-    @contextmanager
-    def _drawn(self) -> Iterator[Figure]:
-        """The figure with its provenance below; the style holds until it is saved."""
-        with matplotlib.rc_context(STYLE):
+    def _bytes(self, kind: str, **options: Any) -> bytes:
+        """The figure with its note and provenance below it."""
+        logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for every glyph table otherwise
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
+        picture = io.BytesIO()
+        with matplotlib.style.context(STYLE):
             figure = self.draw()
-            source = "\n".join(textwrap.wrap(self.provenance, int(27 * figure.get_figwidth())))
+            width = int(27 * figure.get_figwidth())
+            source = "\n".join(line for part in (self.note, self.provenance) for line in textwrap.wrap(part, width))
             figure.supxlabel(source, fontsize=5, color="0.35", x=0.01, ha="left", ma="left", linespacing=1.3)
-            yield figure
+            figure.savefig(picture, format=kind, metadata=UNDATED.get(kind), **options)
+        return picture.getvalue()
 
 
 def panels(titles: Sequence[str], rows: int = 1, height: float = 1.45) -> tuple[Figure, np.ndarray]:
@@ -108,10 +94,10 @@ def panels(titles: Sequence[str], rows: int = 1, height: float = 1.45) -> tuple[
     figure = Figure(figsize=(width, bands * rows * height + 0.55), layout="constrained")
     grid = figure.subplots(bands * rows, columns, squeeze=False)
     chosen = np.empty((rows, len(titles)), object)
-    for place, title in enumerate(titles):
-        band, column = divmod(place, columns)
-        chosen[:, place] = grid[band * rows : (band + 1) * rows, column]
-        chosen[0, place].set_title(title)
+    for position, title in enumerate(titles):
+        band, column = divmod(position, columns)
+        chosen[:, position] = grid[band * rows : (band + 1) * rows, column]
+        chosen[0, position].set_title(title)
     for axes in grid.flat:
         if not any(axes is one for one in chosen.flat):
             axes.set_axis_off()
@@ -121,54 +107,56 @@ def panels(titles: Sequence[str], rows: int = 1, height: float = 1.45) -> tuple[
 def label_axes(axes: np.ndarray, x: str, ys: Sequence[str]) -> None:
     """Labels: x below the last panel of each title, y left of each first panel of a line."""
     columns = min(axes.shape[1], COLUMNS)
-    for place in range(axes.shape[1]):
-        axes[-1, place].set_xlabel(x)
-        if place % columns == 0:
-            for one, y in zip(axes[:, place], ys, strict=True):
+    for position in range(axes.shape[1]):
+        axes[-1, position].set_xlabel(x)
+        if position % columns == 0:
+            for one, y in zip(axes[:, position], ys, strict=True):
                 one.set_ylabel(y)
 
 
 def legend(figure: Figure, axes: Iterable[Axes]) -> None:
     """One legend above all panels, each name once, read from left to right in lines of about equal length."""
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for one in axes:
-        handles, names = one.get_legend_handles_labels()
-        for handle, name in zip(handles, names, strict=True):
-            found.setdefault(name, handle)
-    if not found:
+        for handle, name in zip(*one.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    if not handles:
         return
-    columns = _columns(list(found), figure.get_figwidth())
+    columns = _columns(list(handles), figure.get_figwidth())
     # matplotlib fills a legend column by column
-    order = [name for start in range(columns) for name in list(found)[start::columns]]
-    figure.legend([found[name] for name in order], order, loc="outside upper center", ncols=columns)
+    order = [name for start in range(columns) for name in list(handles)[start::columns]]
+    figure.legend([handles[name] for name in order], order, loc="outside upper center", ncols=columns)
 
 
-def _columns(names: list[str], inches: float) -> int:
+def _columns(labels: list[str], inches: float) -> int:
     """The columns of a legend: as few lines as fit into the width, then as few columns as those lines need."""
-    for columns in range(len(names), 1, -1):
-        longest = [max(map(len, names[start::columns])) for start in range(columns)]
+    for columns in range(len(labels), 1, -1):
+        longest = [max(map(len, labels[start::columns])) for start in range(columns)]
         if sum(4 * length + 31 for length in longest) <= 72 * inches:  # points: a letter; handle and gaps
-            lines = -(-len(names) // columns)
-            return -(-len(names) // lines)
+            lines = -(-len(labels) // columns)
+            return -(-len(labels) // lines)
     return 1
 
 
-def intervals(
-    axes: Axes, data: pd.DataFrame, rows: list[str], hues: list[str], value: str, factor: float = 1.0
-) -> None:
+def whiskers(data: pd.DataFrame, value: str, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) values and (2, n) reaches of their intervals, nothing where there is none. data: <value>, _low, _high."""
+    x = factor * data[value].astype(float).to_numpy()
+    low, high = (
+        factor * data[f"{value}_{end}"].astype(float).fillna(data[value]).to_numpy() for end in ("low", "high")
+    )
+    return x, np.nan_to_num(np.maximum([x - low, high - x], 0))
+
+
+def intervals(axes: Axes, data: pd.DataFrame, rows: list[str], hues: list[str], value: str) -> None:
     """A dot with its interval per row and hue, dodged. data: columns row, hue, <value>, <value>_low, <value>_high."""
     step = 0.7 / max(len(hues), 1)
     for k, hue in enumerate(hues):
-        mine = data[(data.hue == hue) & data[value].notna()]
-        if mine.empty:
+        of_hue = data[(data.hue == hue) & data[value].notna()]
+        if of_hue.empty:
             continue
-        y = np.array([rows.index(row) for row in mine.row]) + (k - (len(hues) - 1) / 2) * step
-        x = factor * mine[value].astype(float).to_numpy()
-        low, high = (
-            factor * mine[f"{value}_{end}"].astype(float).fillna(mine[value]).to_numpy() for end in ("low", "high")
-        )
+        y = np.array([rows.index(row) for row in of_hue.row]) + (k - (len(hues) - 1) / 2) * step
+        x, reach = whiskers(of_hue, value)
         color, marker, _ = look(hue, k)
-        reach = np.maximum([x - low, high - x], 0)
         axes.errorbar(x, y, xerr=reach, fmt=marker, color=color, elinewidth=0.8, label=hue)
     axes.axvline(0, color="0.4", linewidth=0.6, zorder=0)
     axes.set_yticks(range(len(rows)), rows)

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
+from tabi_bench import names
 from tabi_bench.profiling.profile import Profile
-from tabi_bench.report import derived, paper
-from tabi_bench.report.cells import Table, provenance
-from tabi_bench.report.drawing import COLUMNS, TWO_COLUMNS, Drawing, intervals, label_axes, legend, look, panels
-from tabi_bench.report.reading import METHODS, Results, Session, Setting, newest, sessions
-from tabi_bench.report.tables import Tables, profiled
+from tabi_bench.report import derived
+from tabi_bench.report.cells import Row, Table, provenance
+from tabi_bench.report.drawing import (
+    COLUMNS,
+    TWO_COLUMNS,
+    Drawing,
+    intervals,
+    label_axes,
+    legend,
+    look,
+    panels,
+    whiskers,
+)
+from tabi_bench.report.from_profiles import profiled, routed
+from tabi_bench.report.reading import Session, first, newest, sessions
+from tabi_bench.report.tables import Tables
 
-log = logging.getLogger(__name__)
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
 QUANTILES = np.unique(np.concatenate([np.linspace(0, 0.99, 100), np.linspace(0.99, 1, 21)]))
+FAINT = {"color": "0.4", "linestyle": ":", "linewidth": 0.8}
+TABI, INFAAS, ORACLE, RANDOM, COCKTAIL = map(
+    names.printed, (names.TABI, names.INFAAS, names.ORACLE, names.RANDOM, names.COCKTAIL)
+)
 
 
 def _ok(table: Table | None) -> pd.DataFrame:
@@ -34,102 +47,153 @@ def _ok(table: Table | None) -> pd.DataFrame:
     return data
 
 
-def _systems(names: list[str]) -> list[str]:
-    """Systems in their usual order."""
-    order = {name: place for place, name in enumerate(METHODS)}
-    return sorted(dict.fromkeys(names), key=lambda name: order.get(name.split(" (")[0], len(order)))
+def _systems(labels: Iterable[str]) -> list[str]:
+    """Printed names in their usual order."""
+    order = list(names.SYSTEMS.values())
+    return sorted(dict.fromkeys(labels), key=lambda label: names.place(order, label.split(" (")[0]))
+
+
+def _missing(tables: Tables, shown: Iterable[str], why: str, table: Table | None = None) -> str:
+    """Which of the setting's tasks a figure lacks, and which systems of its table have no numbers."""
+    every = {run.record.task for run in tables.results.runs if run.setting == tables.setting}
+    absent = sorted(every - set(shown), key=lambda task: names.place(names.TASKS, task))
+    parts = [f"{', '.join(absent)} ({why})"] if absent else []
+    if table is not None and "status" in table.data:
+        bad = table.data[(table.data.status != "ok") & table.data.task.isin(list(shown))]
+        parts += dict.fromkeys(f"{cells.task}: {cells.system} ({cells.status})" for cells in bad.itertuples())
+    return f"Not drawn: {'; '.join(parts)}." if parts else ""
+
+
+def _by_task(
+    name: str,
+    title: str,
+    drawn: pd.DataFrame,
+    plot: Callable[[np.ndarray, pd.DataFrame, str], None],
+    labels: tuple,
+    **kept,
+) -> Drawing:
+    """A figure with one panel (or a column of them) per task. plot(axes, its rows, task); labels: x, every y."""
+    x, *ys = labels
+    height = kept.pop("height", 1.45)
+
+    def draw() -> Figure:
+        tasks = list(dict.fromkeys(drawn.task))
+        figure, axes = panels(tasks, rows=len(ys), height=height)
+        for task, column in zip(tasks, axes.T, strict=True):
+            plot(column, drawn[drawn.task == task], task)
+        label_axes(axes, x, ys)
+        legend(figure, axes.flat)
+        return figure
+
+    return Drawing(name, title, drawn, draw, **kept)
 
 
 # --- systems side by side ---------------------------------------------------------------------------------------------
 
 
-def _forest(name: str, title: str, table: Table, data: pd.DataFrame, row: str, hue: str = "system") -> Drawing | None:
+def _forest(tables: Tables, name: str, row: str = "task", hue: str = "system") -> Drawing | None:
     """Reduction against INFaaS, and score minus target, with intervals; the paper's reductions as open diamonds."""
-    if data.empty or data.reduction_pct.isna().all():
+    table = tables.get(name)
+    data = _ok(table)
+    if table is None or data.empty or data.reduction_pct.isna().all():
         return None
     drawn = data.assign(row=data[row], hue=data[hue])
     for end in ("", "_low", "_high"):
         drawn[f"margin{end}"] = 100 * (drawn[f"score{end}"].astype(float) - drawn.target.astype(float))
     # Intervals of a Pearson or Matthews correlation are as wide as those of an accuracy: one axis serves all.
     rows = list(dict.fromkeys(drawn.row))
-    hues = _systems(list(drawn.hue)) if hue == "system" else list(dict.fromkeys(drawn.hue))
-    keys = ["reduction_pct", "margin"]
-    columns = ["row", "hue", *(f"{k}{end}" for k in keys for end in ("", "_low", "_high"))]
+    hues = _systems(drawn.hue) if hue == "system" else list(dict.fromkeys(drawn.hue))
     printed = "paper_reduction_vs_infaas_pct"
-    columns += [printed] if printed in drawn else []
+    columns = ["row", "hue", *(f"{k}{end}" for k in ("reduction_pct", "margin") for end in ("", "_low", "_high"))]
+    columns += [printed]
 
     def draw() -> Figure:
         figure = Figure(figsize=(TWO_COLUMNS, 0.9 + 0.1 * len(rows) * max(len(hues), 2)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.2, 1])
         intervals(left, drawn[drawn.reduction_pct.notna()], rows, hues, "reduction_pct")
         intervals(right, drawn, rows, hues, "margin")
-        if row == "task" and printed in drawn and drawn[printed].notna().any():
-            theirs = drawn[drawn[printed].notna()]
-            at = [rows.index(each) for each in theirs.row]
-            left.plot(theirs[printed], at, "D", mfc="none", mec="black", ms=4, label="tabi, the paper", zorder=5)
+        theirs = drawn[drawn[printed].notna()]
+        if row == "task" and len(theirs):
+            at = [rows.index(task) for task in theirs.row]
+            left.plot(theirs[printed], at, "D", mfc="none", mec="black", ms=4, label=f"{TABI}, the paper", zorder=5)
         left.set_xlabel("reduction of mean latency against INFaaS, %")
         right.set_xlabel("score minus target, points")
         legend(figure, [right, left])
         return figure
 
-    return Drawing(name, title, drawn[columns], draw, table.provenance)
+    note = _missing(tables, drawn.task, "failed, infeasible or not in this preset", table)
+    return Drawing(name, table.title, drawn[columns], draw, table.provenance, note)
 
 
-def main(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
+def main(tables: Tables) -> Drawing | None:
     """Tabi and Cocktail against INFaaS on every task, and the score beside the target."""
-    data = _ok(tables.get("main"))
-    return _forest("main", "Reductions and scores", tables["main"], data, "task") if len(data) else None
+    return _forest(tables, "main")
 
 
-def all_systems(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
-    data = _ok(tables.get("all_systems"))
-    return _forest("all_systems", "All systems", tables["all_systems"], data, "task") if len(data) else None
+def deebert(tables: Tables) -> Drawing | None:
+    return _forest(tables, "deebert")
 
 
-def deebert(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
-    data = _ok(tables.get("deebert"))
-    return _forest("deebert", "Tabi against early exit", tables["deebert"], data, "task") if len(data) else None
+def ablation(tables: Tables) -> Drawing | None:
+    return _forest(tables, "ablation", hue="variant")
 
 
-def ablation(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
-    data = _ok(tables.get("ablation"))
-    return _forest("ablation", "Ablation", tables["ablation"], data, "task", "variant") if len(data) else None
+def engines(tables: Tables) -> Drawing | None:
+    table = tables.get("engines")
+    if table is not None:
+        table.data["where"] = table.data.task + ", " + table.data.engine_dtype
+    return _forest(tables, "engines", row="where")
 
 
-def engines(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
-    data = _ok(tables.get("engines"))
-    if data.empty:
+def all_systems(tables: Tables) -> Drawing | None:
+    """Score against mean latency of every system, with intervals; the target as a line."""
+    table = tables.get("all_systems")
+    data = _ok(table)
+    if table is None or data.empty:
         return None
-    data = data.assign(where=data.task + ", " + data.engine_dtype)
-    return _forest("engines", "Engines", tables["engines"], data, "where")
+    keys = [f"{key}{end}" for key in ("mean_ms", "score") for end in ("", "_low", "_high")]
+    drawn = data[["task", "system", "target", *keys]]
+    order = _systems(drawn.system)
+
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        for system, row in rows.groupby("system"):
+            color, marker, _ = look(system, order.index(system))
+            (x, xerr), (y, yerr) = whiskers(row, "mean_ms"), whiskers(row, "score", 100)
+            axes[0].errorbar(x, y, yerr, xerr, marker, color=color, elinewidth=0.6, label=system, alpha=0.9)
+        axes[0].axhline(100 * rows.target.mean(), **FAINT, label="target")
+
+    kept = {"provenance": table.provenance, "note": _missing(tables, drawn.task, "not in this preset", table)}
+    return _by_task("all_systems", "All systems", drawn, plot, ("mean ms", "score, %"), height=2.2, **kept)
 
 
 STAGES = ("tokenise", "level1", "decide", "prune", "level2", "level3", "members", "harness")  # in their order in time
 
 
-def latency(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
-    """Mean latency of INFaaS, Cocktail and Tabi, stacked from its stages."""
-    data = _ok(tables.get("main"))
-    found = {run.record.run_id: run for run in results.pick(setting, "main_table", "adhoc")}
-    stages = [{"task": e.task, "system": e.system, **found[e.run_id].record.breakdown_ms} for e in data.itertuples()]
+def latency(tables: Tables) -> Drawing | None:
+    """Mean latency of INFaaS, Cocktail and Tabi, stacked from its stages, with its interval."""
+    table = tables.get("main")
+    data = _ok(table)
+    runs = {run.record.run_id: run.record for run in tables.results.pick(tables.setting, "main_table", "adhoc")}
+    keys = ["task", "system", "mean_ms", "mean_ms_low", "mean_ms_high"]
+    stages = [
+        {key: cells[key] for key in keys} | runs[cells["run_id"]].breakdown_ms for cells in data.to_dict("records")
+    ]
     drawn = pd.DataFrame(stages)
-    if drawn.empty or len(drawn.columns) == 2:
+    if table is None or set(drawn) <= set(keys):
         return None
-    others = [c for c in drawn if c not in ("task", "system", *STAGES)]
-    names = [c for c in (*STAGES[:-1], *others, STAGES[-1]) if c in drawn]
-    drawn = drawn[["task", "system", *names]].fillna(dict.fromkeys(names, 0.0))
+    others = [c for c in drawn if c not in (*keys, *STAGES)]
+    order = [c for c in (*STAGES[:-1], *others, STAGES[-1]) if c in drawn]
+    drawn[order] = drawn[order].fillna(0.0)
+    systems = _systems(drawn.system)
+    tasks = list(dict.fromkeys(drawn.task))
 
-    def draw() -> Figure:
-        tasks, systems = list(dict.fromkeys(drawn.task)), _systems(list(drawn.system))
-        figure, axes = panels(tasks, height=1.3)
-        for place, (task, one) in enumerate(zip(tasks, axes[0], strict=True)):
-            _stacked(one, drawn[drawn.task == task], names, systems)
-            one.set_yticks(range(len(systems)), systems if place % COLUMNS == 0 else [""] * len(systems))
-        label_axes(axes, "mean ms", [""])
-        legend(figure, axes[0])
-        return figure
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        _stacked(axes[0], rows, order, systems)
+        labels = systems if tasks.index(task) % COLUMNS == 0 else [""] * len(systems)
+        axes[0].set_yticks(range(len(systems)), labels)
 
-    return Drawing("latency", "Mean latency by stage", drawn, draw, tables["main"].provenance)
+    kept = {"provenance": table.provenance, "note": _missing(tables, tasks, "not in this preset", table)}
+    return _by_task("latency", "Mean latency by stage", drawn, plot, ("mean ms", ""), height=1.3, **kept)
 
 
 def _stacked(axes: Axes, data: pd.DataFrame, stages: list[str], systems: list[str]) -> None:
@@ -137,10 +201,12 @@ def _stacked(axes: Axes, data: pd.DataFrame, stages: list[str], systems: list[st
     at = np.array([systems.index(system) for system in data.system])
     left = np.zeros(len(data))
     for stage in stages:
-        place = STAGES.index(stage) if stage in STAGES else len(STAGES)
-        style = {"color": look("", place)[0], "hatch": HATCHES[place % len(HATCHES)], "edgecolor": "white", "lw": 0.2}
-        axes.barh(at, data[stage], left=left, label=stage, **style)
+        position = STAGES.index(stage) if stage in STAGES else len(STAGES)
+        color = look("", position)[0]
+        axes.barh(at, data[stage], left=left, color=color, edgecolor="white", linewidth=0.4, label=stage)
         left += data[stage].to_numpy()
+    mean, reach = whiskers(data, "mean_ms")
+    axes.errorbar(mean, at, xerr=reach, fmt="none", ecolor="black", elinewidth=0.7, capsize=1.5)
     for missing in set(range(len(systems))) - set(at):
         axes.annotate("none", (0, missing), (3, 0), textcoords="offset points", va="center", fontsize=6, color="0.35")
     axes.set_ylim(len(systems) - 0.5, -0.5)
@@ -150,150 +216,93 @@ def _stacked(axes: Axes, data: pd.DataFrame, stages: list[str], systems: list[st
 # --- one figure each --------------------------------------------------------------------------------------------------
 
 
-def models(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
-    """The ladder: score against mean latency."""
+def models(tables: Tables) -> Drawing | None:
+    """The ladder: score against mean latency, and the Pareto front as a line; models off it are hollow."""
     table = tables.get("models")
     if table is None:
         return None
-    drawn = table.data[["task", "model", "params_millions", "mean_ms", "score"]]
+    drawn = table.data[["task", "model", "params_millions", "mean_ms", "score", "front"]]
+    order = list(dict.fromkeys(drawn.model))
 
-    def draw() -> Figure:
-        tasks, names = list(dict.fromkeys(drawn.task)), list(dict.fromkeys(drawn.model))
-        figure, axes = panels(tasks)
-        for task, one in zip(tasks, axes[0], strict=True):
-            mine = drawn[drawn.task == task]
-            line = mine.sort_values("mean_ms")
-            one.plot(line.mean_ms, 100 * line.score, color="0.6", linewidth=0.6)
-            for each in mine.itertuples():
-                color, marker, _ = look("", names.index(each.model))
-                one.plot(each.mean_ms, 100 * each.score, marker, color=color, label=each.model)
-            one.margins(0.1, 0.1)
-        label_axes(axes, "mean ms", ["score, %"])
-        legend(figure, axes[0])
-        return figure
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        front = rows[rows.front == "yes"].sort_values("mean_ms")
+        axes[0].step(front.mean_ms, 100 * front.score, where="post", color="0.6", linewidth=0.6, label="Pareto front")
+        for model in rows.itertuples():
+            color, marker, _ = look("", order.index(model.model))
+            face = color if model.front == "yes" else "white"
+            axes[0].plot(model.mean_ms, 100 * model.score, marker, color=color, mfc=face, label=model.model)
+        axes[0].margins(0.1, 0.1)
 
-    return Drawing("models", "The ladder of models", drawn, draw, table.provenance)
+    kept = {"provenance": table.provenance, "note": _missing(tables, drawn.task, "no profile was kept")}
+    return _by_task("models", "The ladder of models", drawn, plot, ("mean ms", "score, %"), **kept)
 
 
-def three_level(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
-    """Which level returned, and what the third level changes against two."""
-    data = _ok(tables.get("three_level"))
-    if data.empty:
-        return None
-    drawn = data.assign(row=data.task + ", " + data.system)
-    for level in range(3):
-        drawn[f"level{level + 1}"] = [100 * s[level] if len(s) > level else 0.0 for s in drawn.shares]
-    changes = ["mean_ms_change", "p50_change", "p99_change"]
-    drawn = drawn.reindex(columns=["task", "system", "row", "level1", "level2", "level3", *changes])
-    theirs = paper.printed("three_level").iloc[0]
-    printed = [theirs.mean_vs_tabi_pct, theirs.median_vs_tabi_pct, theirs.p99_vs_tabi_pct]
-
-    def draw() -> Figure:
-        figure = Figure(figsize=(TWO_COLUMNS, 1.1 + 0.22 * len(drawn)), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        start = np.zeros(len(drawn))
-        for k, level in enumerate(("level1", "level2", "level3")):
-            shade = ["0.3", "0.6", "0.85"][k]  # grey: the colours are the tasks', on the right
-            left.barh(drawn.row, drawn[level], left=start, color=shade, edgecolor="white", label=f"level {k + 1}")
-            start += drawn[level].to_numpy()
-        left.invert_yaxis()
-        left.set_xlabel("queries returned, %")
-        left.xaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=""))
-        mine = drawn[drawn.system.str.startswith("tabi3")]
-        rows = ["mean", "p50", "p99"]
-        for k, each in enumerate(mine.itertuples()):
-            values = [getattr(each, change) for change in changes]
-            right.plot(
-                values,
-                np.arange(3) + 0.12 * (k - (len(mine) - 1) / 2),
-                look("", k)[1],
-                color=look("", k)[0],
-                label=each.task,
-            )
-        right.plot(printed, range(3), "D", mfc="none", mec="black", label=f"{theirs.task}, the paper")
-        right.axvline(0, color="0.4", linewidth=0.6)
-        right.set_yticks(range(3), rows)
-        right.set_ylim(2.5, -0.5)
-        right.set_xlabel("three levels against two, change of latency, %")
-        legend(figure, [left, right])
-        return figure
-
-    return Drawing("three_level", "Two and three levels", drawn, draw, tables["three_level"].provenance)
-
-
-def pruning(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
+def pruning(tables: Tables) -> Drawing | None:
     """alpha against words pruned; words pruned against score and the large model's time, with the controls."""
-    data = _ok(tables.get("pruning"))
+    table = tables.get("pruning")
+    data = _ok(table)
     if "rerouted" in data:
         data = data[data.rerouted != 0]  # where nothing is re-routed, nothing was pruned
-    if data.empty:
+    if table is None or data.empty:
         return None
     keys = ["task", "control", "alpha", "words_pruned_share", "score", "score_low", "score_high", "large_ms", "mean_ms"]
     drawn = data.reindex(columns=keys)
-    views = [
-        ("alpha", "words_pruned_share", 1, 100),
-        ("words_pruned_share", "score", 100, 100),
-        ("words_pruned_share", "large_ms", 100, 1),
-    ]
+    views = {
+        ("alpha", "words pruned, %"): ("alpha", 1, "words_pruned_share", 100),
+        ("words pruned, %", "score, %"): ("words_pruned_share", 100, "score", 100),
+        ("words pruned, %", "large model, ms"): ("words_pruned_share", 100, "large_ms", 1),
+    }
 
     def draw() -> Figure:
         tasks = list(dict.fromkeys(drawn.task))
         figure = Figure(figsize=(TWO_COLUMNS, 1.7 * len(tasks) + 0.4), layout="constrained")
         grid = figure.subplots(len(tasks), 3, squeeze=False)
         for task, line in zip(tasks, grid, strict=True):
-            for (x, y, by, times), one in zip(views, line, strict=True):
-                for k, (control, mine) in enumerate(drawn[drawn.task == task].groupby("control", sort=True)):
+            rows = drawn[drawn.task == task].sort_values("alpha")
+            for ((x_label, y_label), (x, by, y, times)), one in zip(views.items(), line, strict=True):
+                for k, (control, points) in enumerate(rows.groupby("control", sort=True)):
                     color, marker, style = look("", k)
-                    mine = mine.sort_values("alpha")
-                    one.plot(by * mine[x], times * mine[y], style, marker=marker, color=color, label=control)
-            line[0].set(xlabel="alpha", ylabel=f"{task}: words pruned, %")
-            line[1].set(xlabel="words pruned, %", ylabel="score, %")
-            line[2].set(xlabel="words pruned, %", ylabel="large model, ms")
-            if drawn[drawn.task == task].large_ms.isna().all():
+                    one.plot(by * points[x], times * points[y], style, marker=marker, color=color, label=control)
+                one.set(xlabel=x_label, ylabel=y_label, title=task if one is line[1] else "")
+            if rows.large_ms.isna().all():
                 line[2].text(0.5, 0.5, "too few re-routed", ha="center", va="center", transform=line[2].transAxes)
                 line[2].set(xticks=[], yticks=[])
         legend(figure, grid.flat)
         return figure
 
-    return Drawing("pruning", "Word pruning", drawn, draw, tables["pruning"].provenance)
+    note = _missing(tables, drawn.task, "nothing was re-routed, or not in this preset")
+    return Drawing("pruning", "Word pruning", drawn, draw, table.provenance, note)
 
 
-# --- from traces ------------------------------------------------------------------------------------------------------
-
-
-def tail(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
+def tail(tables: Tables) -> Drawing | None:
     """Share of queries slower than x, per task and system."""
-    found = [s for s in newest(sessions(results.pick(setting, "main_table", "all_systems", "adhoc"))) if _strict(s)]
-    runs = [run for session in found for run in session.values() if run.trace is not None]
+    candidates = newest(sessions(tables.results.pick(tables.setting, "main_table", "all_systems", "adhoc")))
+    strict = [session for session in candidates if first(session).margin_se != 0]
+    slower, parts, runs = np.maximum(1 - QUANTILES, 5e-4), [], []
+    for run in (run for session in strict for run in session.values()):
+        if (trace := run.whole) is not None:
+            runs.append(run)
+            cells = {"task": run.record.task, "system": names.printed(run.record.method), "slower": slower}
+            parts.append(pd.DataFrame(cells | {"ms": np.quantile(trace.latency_ms, QUANTILES)}))
     if not runs:
         return None
-    parts = []
-    for run in runs:
-        ms = np.quantile(run.trace.latency_ms, QUANTILES)
-        parts.append(
-            pd.DataFrame({"task": run.record.task, "system": run.record.method, "slower": 1 - QUANTILES, "ms": ms})
-        )
     drawn = pd.concat(parts, ignore_index=True)
 
-    def draw() -> Figure:
-        tasks = list(dict.fromkeys(drawn.task))
-        figure, axes = panels(tasks)
-        for task, one in zip(tasks, axes[0], strict=True):
-            for system, mine in drawn[drawn.task == task].groupby("system", sort=False):
-                color, _, style = look(system)
-                one.plot(mine.ms, np.maximum(mine.slower, 5e-4), style, color=color, label=system)
-            one.set(xscale="log", yscale="log", ylim=(9e-4, 1.2))
-            one.set_yticks([1, 0.1, 0.01, 0.001], ["100 %", "10 %", "1 %", "0.1 %"])
-            shown = drawn[(drawn.task == task) & (drawn.slower > 9e-4)].ms
-            one.xaxis.set_major_locator(LogLocator(subs=_ticks(shown.max() / shown.min()), numticks=12))
-            one.xaxis.set_major_formatter(FuncFormatter("{:g}".format))
-            one.minorticks_off()
-            one.set_xlim(shown.min() / 1.1, shown.max() * 1.1)
-        label_axes(axes, "ms", ["queries slower"])
-        legend(figure, axes[0])
-        return figure
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        one = axes[0]
+        for system, line in rows.groupby("system", sort=False):
+            color, _, style = look(system)
+            one.plot(line.ms, line.slower, style, color=color, label=system)
+        one.set(xscale="log", yscale="log", ylim=(9e-4, 1.2))
+        one.set_yticks([1, 0.1, 0.01, 0.001], ["100 %", "10 %", "1 %", "0.1 %"])
+        shown = rows[rows.slower > 9e-4].ms
+        one.xaxis.set_major_locator(LogLocator(subs=_ticks(shown.max() / shown.min()), numticks=12))
+        one.xaxis.set_major_formatter(FuncFormatter("{:g}".format))
+        one.minorticks_off()
+        one.set_xlim(shown.min() / 1.1, shown.max() * 1.1)
 
-    return Drawing("tail", "Latency distribution", drawn, draw, provenance(runs))
+    kept = {"provenance": provenance(runs), "note": _missing(tables, drawn.task, "no traces were kept")}
+    return _by_task("tail", "Latency distribution", drawn, plot, ("ms", "queries slower"), **kept)
 
 
 def _ticks(span: float) -> tuple[float, ...]:
@@ -305,170 +314,142 @@ def _ticks(span: float) -> tuple[float, ...]:
     return (1, 2, 5) if span > 4 else (1, 1.5, 2, 3, 5, 7)
 
 
-def _strict(session: Session) -> bool:
-    return next(iter(session.values())).margin_se != 0
-
-
 # --- from profiles and plans ------------------------------------------------------------------------------------------
 
 
-def _routed(results: Results, setting: Setting) -> list[tuple[Session, Profile, pd.DataFrame]]:
-    """Sessions whose Tabi has a confidence on profiled outputs, with one row per query."""
-    found = []
-    for session, profile in profiled(results, setting):
-        plan = session["tabi"].plan if "tabi" in session else None
-        queries = None if plan is None else derived.routed(profile, plan)
-        if queries is not None:
-            found.append((session, profile, queries))
-    return found
+def _routed(tables: Tables, several: bool = False) -> list[tuple[Session, Profile, pd.DataFrame]]:
+    """Sessions whose Tabi has a confidence on profiled outputs (and several levels in both folds), a row per query."""
+    parts = []
+    for session, profile in profiled(tables.results, tables.setting):
+        queries = routed(tables.results, session, profile)
+        if queries is not None and (not several or (queries.levels > 1).all()):
+            parts.append((session, profile, queries))
+    return parts
 
 
-def _provenance(found: list[tuple]) -> str:
-    return provenance(run for session, *_ in found for run in session.values() if run.record.status == "ok")
+def _kept(tables: Tables, parts: list[tuple], why: str) -> Row:
+    runs = (run for session, *_ in parts for run in session.values() if run.ok)
+    return {"provenance": provenance(runs), "note": _missing(tables, [p.task for _, p, _ in parts], why)}
 
 
-def threshold(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
-    """tau against score, predicted latency and re-route share; the chosen tau of each fold as a line."""
-    found = [each for each in _routed(results, setting) if (each[2].levels > 1).all()]
-    if not found:
+ONE_LEVEL = "one model in a fold, scores, or no profile"
+
+
+def threshold(tables: Tables) -> Drawing | None:
+    """tau against score, predicted latency and re-route share; chosen taus, target and INFaaS as lines."""
+    parts = _routed(tables, several=True)
+    if not parts:
         return None
-    curves = [derived.threshold_curve(p.metric, queries).assign(task=p.task) for _, p, queries in found]
+    curves = [derived.threshold_curve(p.metric, queries).assign(task=p.task) for _, p, queries in parts]
     drawn = pd.concat(curves, ignore_index=True)
-    chosen = {p.task: [fold.point["taus"][0] for fold in s["tabi"].plan.folds] for s, p, _ in found}
+    chosen = {p.task: queries.groupby("fold").tau.first().tolist() for _, p, queries in parts}
     drawn["chosen"] = [" / ".join(f"{tau:.4f}" for tau in chosen[task]) for task in drawn.task]
+    targets = {p.task: s[names.TABI].record.target["value"] for s, p, _ in parts}
+    alone = {p.task: _alone(s, p) for s, p, _ in parts}
 
-    def draw() -> Figure:
-        figure, axes = panels(list(chosen), rows=3, height=1.0)
-        for task, column in zip(chosen, axes.T, strict=True):
-            mine = drawn[drawn.task == task]
-            for one, key, factor in zip(column, ("score", "mean_ms", "share"), (100, 1, 100), strict=True):
-                one.plot(mine.tau, factor * mine[key], color=look("tabi")[0])
-                for tau in chosen[task]:
-                    if tau <= 1:
-                        one.axvline(tau, color="0.4", linestyle=":", linewidth=0.8, label="chosen for a fold")
-                one.set_xlim(min(0.99, mine.tau.min()), 1.005)
-            for one in column[:-1]:
-                one.tick_params(labelbottom=False)
-        label_axes(axes, "threshold tau", ["score, %", "mean ms", "re-routed, %"])
-        legend(figure, axes.flat)
-        return figure
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        for one, key, factor in zip(axes, ("score", "mean_ms", "share"), (100, 1, 100), strict=True):
+            one.plot(rows.tau, factor * rows[key], color=look(TABI)[0])
+            for tau in (tau for tau in chosen[task] if tau <= 1):
+                one.axvline(tau, **FAINT, label="chosen for a fold")
+            one.set_xlim(min(0.99, rows.tau.min()), 1.005)
+        axes[0].axhline(100 * targets[task], color=look(COCKTAIL)[0], linewidth=0.8, label="target")
+        for one, value in zip(axes, alone[task], strict=False):
+            one.axhline(value, color=look(INFAAS)[0], linestyle="--", linewidth=0.8, label=INFAAS)
+        for one in axes[:-1]:
+            one.tick_params(labelbottom=False)
 
-    title = "Threshold, full text"
-    return Drawing("threshold", title, drawn, draw, _provenance(found))
+    labels = ("threshold tau", "score, %", "mean ms", "re-routed, %")
+    return _by_task(
+        "threshold", "Threshold, full text", drawn, plot, labels, height=1.0, **_kept(tables, parts, ONE_LEVEL)
+    )
 
 
-def break_even(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
-    """Target against the least predicted latency of every kind of system."""
+def _alone(session: Session, profile: Profile) -> list[float]:
+    """INFaaS's score (%) and mean latency (ms), replayed; empty without its plan."""
+    infaas = session.get(names.INFAAS)
+    if infaas is None or infaas.plan is None:
+        return []
+    score, ms = derived.alone(profile, infaas.plan)
+    return [100 * score, ms]
+
+
+def break_even(tables: Tables) -> Drawing | None:
+    """Target against the least predicted latency of one model and of two levels."""
     table = tables.get("break_even")
     if table is None:
         return None
-    drawn = table.data[["task", "target", "infaas_ms", "cocktail_ms", "cascade_ms"]]
-    kinds = {
-        "infaas_ms": ("INFaaS", "infaas"),
-        "cocktail_ms": ("Cocktail, in parallel", "cocktail"),
-        "cascade_ms": ("two levels", "tabi"),
-    }
+    drawn = table.data[["task", "target", "single_ms", "cascade_ms"]]
+    kinds = {"single_ms": ("one model", INFAAS), "cascade_ms": ("two levels", TABI)}
 
-    def draw() -> Figure:
-        tasks = list(dict.fromkeys(drawn.task))
-        figure, axes = panels(tasks)
-        for task, one in zip(tasks, axes[0], strict=True):
-            mine = drawn[drawn.task == task].sort_values("target")
-            for key, (name, system) in kinds.items():
-                color, marker, style = look(system)
-                one.plot(
-                    100 * mine.target, mine[key].astype(float), style, marker=marker, ms=2.2, color=color, label=name
-                )
-            one.set_ylim(0, 1.1 * np.nanmax(mine[list(kinds)].astype(float)))
-        label_axes(axes, "target, %", ["predicted mean ms"])
-        legend(figure, axes[0])
-        return figure
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        rows = rows.sort_values("target")
+        for key, (name, system) in kinds.items():
+            color, marker, style = look(system)
+            y = rows[key].astype(float)
+            axes[0].plot(100 * rows.target, y, style, marker=marker, ms=2.2, color=color, label=name)
+        axes[0].set_ylim(0, 1.1 * np.nanmax(rows[list(kinds)].astype(float)))
 
-    return Drawing("break_even", "Break-even", drawn, draw, table.provenance)
+    kept = {"provenance": table.provenance, "note": _missing(tables, drawn.task, "no profile was kept")}
+    return _by_task("break_even", "Break-even", drawn, plot, ("target, %", "predicted mean ms"), **kept)
 
 
-def calibration(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
+def calibration(tables: Tables) -> Drawing | None:
     """Reliability diagrams of level 1 before and after temperature scaling."""
-    found = _routed(results, setting)
-    if not found:
+    parts = _routed(tables)
+    if not parts:
         return None
-    parts, errors = [], {}
-    for _, profile, queries in found:
-        fitted = derived.calibration(queries)
-        errors[profile.task] = (fitted["ece_before"], fitted["ece_after"])
-        parts.append(fitted["bins"].rename_axis(["when", "bin"]).reset_index().assign(task=profile.task))
-    drawn = pd.concat(parts, ignore_index=True)
+    fitted = {p.task: derived.calibration(queries) for _, p, queries in parts}
+    drawn = pd.concat([fit["bins"].reset_index().assign(task=task) for task, fit in fitted.items()], ignore_index=True)
 
-    def draw() -> Figure:
-        figure, axes = panels(list(errors))
-        for task, one in zip(errors, axes[0], strict=True):
-            one.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
-            for when, name in (("before", "cocktail"), ("after", "tabi")):
-                mine = drawn[(drawn.task == task) & (drawn.when == when) & (drawn.n > 0)]
-                color, marker, style = look(name)
-                one.plot(mine.confidence, mine.accuracy, style, color=color, linewidth=0.6)
-                one.scatter(
-                    mine.confidence,
-                    mine.accuracy,
-                    3 + 60 * mine.n / mine.n.sum(),
-                    color=color,
-                    marker=marker,
-                    label=f"{when} scaling",
-                    zorder=3,
-                    clip_on=False,
-                )
-            before, after = (100 * error for error in errors[task])
-            one.set_title(f"{task}\nECE {before:.1f} to {after:.1f} %", fontsize=6)
-            low = drawn[(drawn.task == task) & (drawn.n > 0)].confidence.min()
-            one.set_xlim(low - 0.03, 1.02)
-            one.set_ylim(min(low, drawn[(drawn.task == task) & (drawn.n > 0)].accuracy.min()) - 0.05, 1.04)
-        label_axes(axes, "confidence", ["share right"])
-        legend(figure, axes[0])
-        return figure
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        one, rows = axes[0], rows[rows.n > 0]
+        one.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
+        for when, system in (("before", COCKTAIL), ("after", TABI)):
+            bins, (color, marker, style) = rows[rows.when == when], look(system)
+            one.plot(bins.confidence, bins.accuracy, style, color=color, linewidth=0.6)
+            sizes, kept = 3 + 60 * bins.n / bins.n.sum(), {"label": f"{when} scaling", "zorder": 3, "clip_on": False}
+            one.scatter(bins.confidence, bins.accuracy, sizes, color=color, marker=marker, **kept)
+        before, after = (100 * fitted[task][f"ece_{when}"] for when in ("before", "after"))
+        one.set_title(f"{task}\nECE {before:.1f} to {after:.1f} %", fontsize=6)
+        low = rows.confidence.min()
+        one.set_xlim(low - 0.03, 1.02)
+        one.set_ylim(min(low, rows.accuracy.min()) - 0.05, 1.04)
 
-    return Drawing("calibration", "Reliability of level 1 (size: share of queries)", drawn, draw, _provenance(found))
+    title = "Reliability of level 1 (size: share of queries)"
+    kept = _kept(tables, parts, "scores, or no profile")
+    return _by_task("calibration", title, drawn, plot, ("confidence", "share right"), **kept)
 
 
-def deferral(results: Results, setting: Setting, tables: Tables) -> Drawing | None:
+def deferral(tables: Tables) -> Drawing | None:
     """Accuracy against the share handed to the large model, beside random order and the oracle's."""
-    found = [each for each in _routed(results, setting) if (each[2].levels > 1).all()]
-    if not found:
+    parts = _routed(tables, several=True)
+    if not parts:
         return None
-    parts = []
-    for _, profile, queries in found:
-        curves = derived.deferral(queries)["curves"]
+    frames = []
+    for _, profile, queries in parts:
         at = np.unique(np.linspace(0, len(queries), 201).astype(int))
-        share = at / len(queries)
-        parts += [
-            pd.DataFrame({"task": profile.task, "order": o, "share": share, "accuracy": c[at]})
-            for o, c in curves.items()
-        ]
-    drawn = pd.concat(parts, ignore_index=True)
-    chosen = {p.task: s["tabi"].record.shares[1:] for s, p, _ in found}
+        for order, curve in derived.deferral(queries)["curves"].items():
+            columns = {"task": profile.task, "order": order, "share": at / len(queries), "accuracy": curve[at]}
+            frames.append(pd.DataFrame(columns))
+    drawn = pd.concat(frames, ignore_index=True)
+    chosen = {p.task: 100 * sum(s[names.TABI].record.shares[1:]) for s, p, _ in parts}
 
-    def draw() -> Figure:
-        figure, axes = panels(list(chosen))
-        for task, one in zip(chosen, axes[0], strict=True):
-            for order, name in (("oracle", "oracle"), ("confidence", "tabi"), ("random", "random")):
-                mine = drawn[(drawn.task == task) & (drawn.order == order)]
-                color, _, style = look(name)
-                one.plot(100 * mine.share, 100 * mine.accuracy, style, color=color, label=order)
-            style = {"color": "0.4", "linestyle": ":", "linewidth": 0.8}
-            one.axvline(100 * sum(chosen[task]), label="share that Tabi re-routed", **style)
-        label_axes(axes, "re-routed, %", ["accuracy, %"])
-        legend(figure, axes[0])
-        return figure
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        for order, system in (("oracle", ORACLE), ("confidence", TABI), ("random", RANDOM)):
+            curve, (color, _, style) = rows[rows.order == order], look(system)
+            axes[0].plot(100 * curve.share, 100 * curve.accuracy, style, color=color, label=order)
+        axes[0].axvline(chosen[task], **FAINT, label="share that Tabi re-routed")
 
-    return Drawing("deferral", "Deferral", drawn, draw, _provenance(found))
+    kept = _kept(tables, parts, ONE_LEVEL)
+    return _by_task("deferral", "Deferral", drawn, plot, ("re-routed, %", "accuracy, %"), **kept)
 
 
-Builder = Callable[[Results, Setting, Tables], Drawing | None]
-BUILDERS: tuple[Builder, ...] = (
+BUILDERS: tuple[Callable[[Tables], Drawing | None], ...] = (
     main,
     latency,
     all_systems,
     models,
-    three_level,
     deebert,
     pruning,
     ablation,
@@ -481,7 +462,7 @@ BUILDERS: tuple[Builder, ...] = (
 )
 
 
-def build(results: Results, setting: Setting, tables: Tables, only: Collection[str] = ()) -> dict[str, Drawing]:
+def build(tables: Tables, only: Collection[str] = ()) -> dict[str, Drawing]:
     """Every figure (or those named in `only`) for which this setting has something, by name."""
-    found = (builder(results, setting, tables) for builder in BUILDERS if not only or builder.__name__ in only)
-    return {drawing.name: drawing for drawing in found if drawing is not None}
+    drawings = (builder(tables) for builder in BUILDERS if not only or builder.__name__ in only)
+    return {drawing.name: drawing for drawing in drawings if drawing is not None}

@@ -1,4 +1,7 @@
-"""What was measured, read back: records, traces, plans and profiles below a results folder."""
+"""What was measured, read back: records, traces, plans and profiles below a results folder.
+
+A file that is damaged is named among the problems, and everything else goes on.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,48 @@ import logging
 import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tabi_bench.evaluation.statistics import Interval, latency_reduction
+from tabi_bench.evaluation.statistics import Interval, latency_reduction, mean_latency
+from tabi_bench.names import AGAIN, SYSTEMS, TASKS, place
+from tabi_bench.planning.plan_file import load_plan
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
 from tabi_bench.records.record import Record
+from tabi_bench.report.fields import row
 from tabi_bench.system import Plan
 
 log = logging.getLogger(__name__)
-TASKS = ("sst2", "mnli", "rte", "qqp", "mrpc", "cola", "qnli", "stsb", "massive", "clinc")  # the paper's order
-CASCADES = ("tabi", "tabi3", "deebert", "random", "oracle")  # systems with an early return
-METHODS = ("infaas", "single", "cocktail", "deebert", "random", "tabi", "tabi3", "oracle")
-PERCENTILES = ("p50", "p90", "p95", "p99")
+
+
+class Problems(list[str]):
+    """What could not be read, in words, each once."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+
+    def read(self, path: Path, load: Callable[[Path], Any]) -> Any:
+        """What `load` makes of a file; None where it is absent, or damaged in any way, which is noted."""
+        if not path.is_file():
+            return None
+        try:
+            return load(path)
+        except Exception as error:  # parquet, zip and JSON files raise anything when they are damaged
+            self.note(path, error)
+            return None
+
+    def note(self, path: Path, error: Exception) -> None:
+        """Names a file and what is wrong with it."""
+        reason = " ".join(str(error).replace(str(self._root), "").split())[:200]
+        problem = f"unreadable: {path.relative_to(self._root)}: {type(error).__name__}: {reason}"
+        if problem not in self:
+            self.append(problem)
+            log.warning(problem)
 
 
 @dataclass(frozen=True)
@@ -35,15 +63,22 @@ class Setting:
     engine: str
     dtype: str
     device: str
+    scenario: str = "single_stream"
 
     @property
     def slug(self) -> str:
         """For file names; the device, which has a long name, by two words of it."""
         short = re.sub(r"\(.*?\)|,.*|@.*|\bCPU\b|\bNVIDIA\b", "", self.device).split()[:2]
-        return re.sub(r"[^a-z0-9]+", "-", "-".join([self.source, self.zoo, self.engine, self.dtype, *short]).lower())
+        parts = [self.source, self.zoo, self.engine, self.dtype, *short, *self._scenario]
+        return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower())
+
+    @property
+    def _scenario(self) -> list[str]:
+        return [self.scenario] if self.scenario != "single_stream" else []
 
     def __str__(self) -> str:
-        return ", ".join(f"{key} {value}" for key, value in vars(self).items())
+        shown = {key: value for key, value in vars(self).items() if key != "scenario"}
+        return ", ".join([f"{key} {value}" for key, value in shown.items()] + self._scenario)
 
 
 @dataclass(frozen=True)
@@ -52,15 +87,20 @@ class Run:
 
     record: Record
     folder: Path
+    problems: Problems = field(compare=False)
 
     @property
     def label(self) -> str:
         return self.record.config.get("label") or self.folder.parent.name
 
     @property
+    def ok(self) -> bool:
+        return self.record.status == "ok"
+
+    @property
     def setting(self) -> Setting:
         r = self.record
-        return Setting(r.source, r.zoo, r.engine, r.provenance.get("dtype", "dtype unknown"), r.device)
+        return Setting(r.source, r.zoo, r.engine, r.provenance.get("dtype", "dtype unknown"), r.device, r.scenario)
 
     @property
     def margin_se(self) -> float | None:
@@ -78,22 +118,32 @@ class Run:
         return self.record.config.get("method", {})
 
     @property
+    def details(self) -> dict[str, Any]:
+        """The record's, of any schema."""
+        return dict(self.record.details)
+
+    @property
     def time(self) -> str:
         return self.record.provenance.get("time", "")
 
     @cached_property
     def trace(self) -> pd.DataFrame | None:
         """One row per served query (serving/single_stream.py says which columns), or None where nothing was served."""
-        path = self.folder / "trace.parquet"
-        return pd.read_parquet(path) if path.is_file() else None
+        return self.problems.read(self.folder / "trace.parquet", _trace)
 
     @cached_property
     def plan(self) -> Plan | None:
-        path = self.folder / "plan.json"
-        return Plan.load(path) if path.is_file() else None
+        return self.problems.read(self.folder / "plan.json", load_plan)
+
+    @property
+    def whole(self) -> pd.DataFrame | None:
+        """The trace if it holds every query, by block; slim copies keep some sessions' in part."""
+        trace, served = self.trace, self.record.latency_ms.get("n")
+        known = trace is not None and {"block", "row", "latency_ms"} <= set(trace) and len(trace) == served
+        return trace if known else None
 
 
-Session = dict[str, Run]  # the runs of one session, by method
+Session = dict[str, Run]  # the runs of one session by method, the reference's second serving left out
 
 
 @dataclass
@@ -102,56 +152,72 @@ class Results:
 
     root: Path
     runs: list[Run]
-    problems: list[str] = field(default_factory=list)
+    problems: Problems
 
     def settings(self) -> list[Setting]:
         return sorted({run.setting for run in self.runs}, key=str)
 
     def pick(self, setting: Setting, *labels: str) -> list[Run]:
         """The runs of a setting under the first of `labels` that it has."""
-        mine = [run for run in self.runs if run.setting == setting]
-        return next((found for label in labels if (found := [r for r in mine if r.label == label])), [])
+        of_setting = [run for run in self.runs if run.setting == setting]
+        by_label = ([run for run in of_setting if run.label == label] for label in labels)
+        return next((runs for runs in by_label if runs), [])
 
     def profile(self, run: Run) -> Profile | None:
         """The profile of a run's session, or None where none was stored."""
         path = run.folder.parent / "profiles" / f"{run.record.session_id}.npz"
-        return load_profile(path) if path.is_file() else None
+        if path not in self._profiles:
+            self._profiles[path] = self.problems.read(path, load_profile)
+        return self._profiles[path]
+
+    @cached_property
+    def _profiles(self) -> dict[Path, Profile | None]:
+        return {}
 
 
 def read(root: Path | str) -> Results:
     """Reads every record below `root`. Raises FileNotFoundError where there is none; damaged ones become problems."""
     root = Path(root).expanduser()
-    results = Results(root, [])
+    problems = Problems(root)
+    runs = []
     for path in sorted(root.rglob("record.json")):
+        if path.parent.name.startswith("."):  # a killed process was still writing it
+            continue
+        record = problems.read(path, Record.load)
+        run = Run(record, path.parent, problems)
         try:
-            results.runs.append(Run(Record.load(path), path.parent))
-        except (OSError, ValueError, TypeError) as error:
-            results.problems.append(f"{path.relative_to(root)}: {type(error).__name__}: {error}")
-            log.warning("unreadable record %s: %s", path, error)
-    for session in sessions(results.runs):
-        _intervals_over_blocks(session)
-    if not results.runs:
+            runs += [run] if record is not None and row(run) else []
+        except Exception as error:  # a record of the right keys may hold anything
+            problems.note(path, error)
+    if not runs:
         raise FileNotFoundError(f"no readable record.json below {root}; run an experiment first, or name its folder")
-    return results
+    for session in sessions(runs):
+        _intervals_over_blocks(session)
+    return Results(root, runs, problems)
 
 
 def _intervals_over_blocks(session: Session) -> None:
-    """Reductions in records of schema 1 had intervals that are too narrow: they come anew from traces, or go."""
+    """Intervals in records of schema 1 are too narrow: they come anew from traces, or go."""
     for run in session.values():
-        reference = run.record.reference
-        other = session.get(reference.get("method", ""))
-        if run.record.schema_version > 1 or other is None or other is run:
+        if run.record.schema_version > 1 or not run.ok:
             continue
-        anew = reduction(run, other) if _whole(run) and _whole(other) else None
+        latency, reference = run.record.latency_ms, run.record.reference
+        trace = run.whole
+        mean = None if trace is None else mean_latency(trace.latency_ms, trace.block)
+        latency["mean_low"], latency["mean_high"] = (mean.low, mean.high) if mean else (None, None)
+        other = session.get(reference.get("method", ""))
+        anew = reduction(run, other) if other else None
         reference["reduction_low"], reference["reduction_high"] = (anew.low, anew.high) if anew else (None, None)
 
 
-def _whole(run: Run) -> bool:
-    """Whether the trace holds every query; slim copies keep some sessions' in part."""
-    return run.trace is not None and "block" in run.trace and len(run.trace) == run.record.latency_ms.get("n")
+def _trace(path: Path) -> pd.DataFrame:
+    trace = pd.read_parquet(path)
+    numbers = trace[["position", *({"latency_ms", "block", "row", "level"} & set(trace))]]
+    if not np.isfinite(numbers.to_numpy(np.float64)).all():
+        raise ValueError("rows without a number")
+    return trace
 
 
-@cache
 def load_profile(path: Path) -> Profile:
     """A stored profile: logits (float32 of float16), tokens, latency curves. No text, so no words, no importance."""
     with np.load(path) as stored:
@@ -161,8 +227,11 @@ def load_profile(path: Path) -> Profile:
     models = {}
     for name, params, layers in zip(meta["models"], meta["params"], meta["layers"], strict=True):
         keys = ("latency_lengths", "latency_ms", "latency_ms_importance")
-        curve = LatencyCurve(*(arrays[f"{name}/{key}"] for key in keys), step=bool(arrays[f"{name}/step"]))
+        lengths, ms, ms_importance = (arrays[f"{name}/{key}"] for key in keys)
+        curve = LatencyCurve(lengths, ms, ms_importance, step=bool(arrays[f"{name}/step"]))
         logits, tokens = arrays[f"{name}/logits"].astype(np.float32), arrays[f"{name}/tokens"].astype(np.int64)
+        if logits.shape[:1] != (n,) or tokens.shape != (n,):
+            raise ValueError(f"{name} has outputs of {len(logits)} rows, the labels are {n}")
         models[name] = ModelProfile(name, params, layers, logits, tokens, curve, truncated=np.zeros(n, bool))
     return Profile(
         task=meta["task"],
@@ -170,7 +239,6 @@ def load_profile(path: Path) -> Profile:
         n_outputs=next(iter(models.values())).logits.shape[1],
         rows=arrays["rows"],
         labels=arrays["labels"],
-        words=np.zeros(n, np.int64),
         models=models,
     )
 
@@ -179,53 +247,51 @@ def load_profile(path: Path) -> Profile:
 
 
 def sessions(runs: Iterable[Run]) -> list[Session]:
-    """Runs by session: {method: run}, each session's methods in their usual order."""
-    found: dict[str, Session] = {}
-    for run in sorted(runs, key=lambda run: _place(METHODS, run.record.method)):
-        found.setdefault(run.record.session_id, {})[run.record.method] = run
-    return list(found.values())
+    """Runs by session: {method: run}, each session's methods in their usual order, without `reference_again`."""
+    by_id: dict[str, Session] = {}
+    for run in sorted(runs, key=lambda run: place(SYSTEMS, run.record.method)):
+        if run.record.method != AGAIN:
+            by_id.setdefault(run.record.session_id, {})[run.record.method] = run
+    return list(by_id.values())
 
 
-def newest(found: list[Session], variant: Callable[[Session], Hashable] = lambda session: None) -> list[Session]:
+def newest(candidates: list[Session], variant: Callable[[Session], Hashable] = lambda session: None) -> list[Session]:
     """Of sessions alike in task, systems, margin and `variant`: the newest that did not fail. The paper's order.
 
     Of a task's seeds only the lowest of which a session did not fail is read: nothing mixes seeds within a task.
     """
-    best: dict[Hashable, tuple] = {}
-    for session in _of_lowest_seed(found):
-        first = _first(session)
-        cell = (first.record.task, tuple(session), first.margin_se, variant(session))
-        rank = (_sound(session), first.time)
+    best: dict[tuple, tuple] = {}
+    for session in _of_lowest_seed(candidates):
+        run = first(session)
+        cell = (run.record.task, tuple(session), run.margin_se, variant(session))
+        rank = (_sound(session), run.time)
         if cell not in best or rank > best[cell][0]:
             best[cell] = (rank, session)
-    return [best[cell][1] for cell in sorted(best, key=lambda cell: (_place(TASKS, cell[0]), str(cell[1:])))]
+    return [best[cell][1] for cell in sorted(best, key=lambda cell: (place(TASKS, cell[0]), str(cell[1:])))]
 
 
-def by_seed(found: list[Session]) -> dict[int, list[Session]]:
+def by_seed(candidates: list[Session]) -> dict[int, list[Session]]:
     """The newest sessions of each seed, the lowest seed first."""
-    seeds = sorted({_first(session).seed for session in found})
-    return {seed: newest([session for session in found if _first(session).seed == seed]) for seed in seeds}
+    seeds = sorted({first(session).seed for session in candidates})
+    return {seed: newest([session for session in candidates if first(session).seed == seed]) for seed in seeds}
 
 
-def _of_lowest_seed(found: list[Session]) -> list[Session]:
+def _of_lowest_seed(candidates: list[Session]) -> list[Session]:
     best: dict[str, tuple[bool, int]] = {}
-    for session in found:
-        first = _first(session)
-        rank = (not _sound(session), first.seed)
-        best[first.record.task] = min(rank, best.get(first.record.task, rank))
-    return [session for session in found if _first(session).seed == best[_first(session).record.task][1]]
+    for session in candidates:
+        run = first(session)
+        rank = (not _sound(session), run.seed)
+        best[run.record.task] = min(rank, best.get(run.record.task, rank))
+    return [session for session in candidates if first(session).seed == best[first(session).record.task][1]]
 
 
-def _first(session: Session) -> Run:
+def first(session: Session) -> Run:
+    """The run that speaks for what a session's runs share."""
     return next(iter(session.values()))
 
 
 def _sound(session: Session) -> bool:
     return all(run.record.status != "failed" for run in session.values())
-
-
-def _place(order: tuple[str, ...], name: str) -> tuple[int, str]:
-    return (order.index(name) if name in order else len(order), name)
 
 
 def reduction(ours: Run, other: Run) -> Interval | None:
@@ -235,60 +301,8 @@ def reduction(ours: Run, other: Run) -> Interval | None:
     """
     if ours.record.session_id != other.record.session_id:
         raise ValueError(f"{ours.folder.name} and {other.folder.name} are of different sessions: no ratio of the two")
-    if ours.trace is None or other.trace is None:
+    a, b = ours.whole, other.whole
+    if a is None or b is None or len(a) != len(b):
         return None
-    a, b = ours.trace.sort_values("position"), other.trace.sort_values("position")
+    a, b = a.sort_values("position"), b.sort_values("position")
     return latency_reduction(a.latency_ms.to_numpy(), b.latency_ms.to_numpy(), a.block.to_numpy())
-
-
-# --- records as a frame -----------------------------------------------------------------------------------------------
-
-
-def row(run: Run) -> dict[str, Any]:
-    """A record as one flat row; what it lacks is None."""
-    r = run.record
-    reference = r.reference
-    apart = reference.get("accuracy_difference") or {}
-    plain = r.details.get("plain_rule") or {}
-    return {
-        "task": r.task,
-        "method": r.method,
-        "status": r.status,
-        "error": r.error,
-        "label": run.label,
-        "margin_se": run.margin_se,
-        "seed": run.seed,
-        "metric": r.accuracy.get("metric"),
-        "target": r.target.get("value"),
-        "score": r.accuracy.get("value"),
-        "score_low": r.accuracy.get("low"),
-        "score_high": r.accuracy.get("high"),
-        "n": r.accuracy.get("n"),
-        "outcome": r.outcome,
-        "mean_ms": r.latency_ms.get("mean"),
-        **{p: r.latency_ms.get(p) for p in PERCENTILES},
-        "reference": reference.get("method"),
-        "reduction_pct": reference.get("reduction_pct"),
-        "reduction_low": reference.get("reduction_low"),
-        "reduction_high": reference.get("reduction_high"),
-        **{f"difference{end}": apart.get(f"value{end}", apart.get(end[1:])) for end in ("", "_low", "_high")},
-        "plain_score": plain.get("score"),
-        "plain_reduction_pct": plain.get("reduction_pct"),
-        "oracle_share": (r.details.get("oracle") or {}).get("share") if r.method == "tabi" else None,
-        "returned_early": r.shares[0] if r.shares and r.method in CASCADES else None,
-        "shares": r.shares,
-        "words_pruned_share": r.words_pruned_share if r.status == "ok" else None,
-        "usd_per_1k": r.cost.get("usd_per_1k"),
-        "joules_per_query": r.cost.get("joules_per_query"),
-        "throughput_qps": r.throughput_qps,
-        **vars(run.setting),
-        "session_id": r.session_id,
-        "run_id": r.run_id,
-        "commit": r.provenance.get("commit"),
-        "time": run.time,
-    }
-
-
-def frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """One flat row per record: what notebooks and tables start from."""
-    return pd.DataFrame([row(run) for run in runs])

@@ -5,9 +5,9 @@ A marker names a table, the folder of its records (relative to where this runs) 
     <!-- table: main results/NAME | task, system, score % -->
     <!-- /table -->
 
-`paper` needs no folder; `headline` is the main table's Tabi in one row per task, the engines side by side; `ladder`
-comes from the folder's training*.json; `shapes`, `projection` and `projection_summary` from the bench's files. A folder
-without records gets a sentence that says so; an unknown table or column is an error.
+`headline` is the main table's Tabi in one row per task, the engines side by side; `ladder` comes from the folder's
+training*.json, `shapes` from the bench's files. A folder without records gets a sentence that says so; an unknown table
+or column is an error.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from tabi_bench.report import shapes, tables
+from tabi_bench.report import from_records, shapes, tables
 from tabi_bench.report.cells import Table
 from tabi_bench.report.ladder import ladder
-from tabi_bench.report.reading import read
+from tabi_bench.report.reading import Results, read
 
 MARKER = re.compile(
     r"^(<!-- table: (?P<name>\w+)(?: (?P<folder>[^|\n]+?))?(?: \| (?P<columns>[^\n]+?))? -->\n)"
@@ -30,6 +30,7 @@ MARKER = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 OPENING = re.compile(r"^<!-- table:", re.MULTILINE)
+OTHERS = ("headline", "ladder", "shapes")
 
 
 def rewritten(text: str, root: Path) -> str:
@@ -41,50 +42,51 @@ def rewritten(text: str, root: Path) -> str:
         raise ValueError(
             "a marker is not closed or not understood: <!-- table: NAME FOLDER | COLUMNS --> <!-- /table -->"
         )
-    return MARKER.sub(lambda found: found[1] + _fill(found, root) + found[5], text)
+    return MARKER.sub(lambda match: match[1] + _fill(match, root) + match[5], text)
 
 
-def _fill(found: re.Match, root: Path) -> str:
-    name, folder, columns = found["name"], found["folder"], found["columns"]
-    if name == "paper":
-        return _chosen(tables.printed(), columns)
-    if name == "headline" and folder:
-        return _chosen(tables.headline(read(root / folder)), columns)
-    known = [*(builder.__name__ for builder in tables.BUILDERS), "ladder", *shapes.NAMES]
-    if name not in known or not folder:
-        every = ", ".join(known)
-        raise ValueError(f"{found[1].strip()}: a table is 'paper', 'headline', or one of {every} and a results folder")
-    if name == "ladder":
-        mine = [_chosen(table, columns)] if (table := ladder(root / folder)) else []
-    elif name in shapes.NAMES:
-        mine = [_chosen(table, columns) for table in shapes.build(root / folder)[name]]
-    elif settings := _settings(root / folder):
-        mine = [_chosen(table, columns) for setting in settings if (table := setting.get(name))]
-    else:
+def _fill(match: re.Match, root: Path) -> str:
+    name, folder = match["name"], match["folder"]
+    if name not in (*OTHERS, *tables.NAMES) or not folder:
+        known = ", ".join((*OTHERS, *tables.NAMES))
+        raise ValueError(f"{match[1].strip()}: a table is one of {known}, then stands a results folder")
+    made = _tables(name, root / folder)
+    if made is None:
         return f"*No records in {folder} yet.*\n"
-    if not mine:
-        return f"*Nothing measured for {name} in {folder} yet.*\n"
-    return "\n".join(mine)
+    return "\n".join(_chosen(t, match["columns"]) for t in made) or f"*Nothing measured for {name} in {folder} yet.*\n"
+
+
+def _tables(name: str, folder: Path) -> list[Table] | None:
+    """The tables of that name, of each setting (or file) one; None where the folder holds no records."""
+    if name == "shapes":
+        return shapes.build(folder)
+    if name == "ladder":
+        return [table for table in (ladder(folder),) if table is not None]
+    results = _read(folder)
+    if results is None:
+        return None
+    made = [from_records.headline(results)]
+    if name != "headline":
+        made = [tables.Tables(results, setting).get(name) for setting in results.settings()]
+    return [table for table in made if table is not None]
 
 
 @cache
-def _settings(folder: Path) -> list[tables.Tables]:
-    """The tables of every setting of a results folder; none where it holds no records."""
+def _read(folder: Path) -> Results | None:
     try:
-        results = read(folder)
+        return read(folder)
     except FileNotFoundError:
-        return []
-    return [tables.Tables(results, setting) for setting in results.settings()]
+        return None
 
 
 def _chosen(table: Table, columns: str | None) -> str:
     if columns is None:
         return table.markdown()
-    there = {column.header: column for column in table.columns}
+    known = {column.header: column for column in table.columns}
     wanted = [name.strip() for name in columns.split(",")]
-    if unknown := [name for name in wanted if name not in there]:
-        raise ValueError(f"table {table.name} has no column {', '.join(unknown)}; it has {', '.join(there)}")
-    return replace(table, columns=[there[name] for name in wanted]).markdown()
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"table {table.name} has no column {', '.join(unknown)}; it has {', '.join(known)}")
+    return replace(table, columns=[known[name] for name in wanted]).markdown()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,12 +94,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", default=["README.md", *map(str, sorted(Path("docs").glob("*.md")))])
     try:
         for path in map(Path, parser.parse_args(arguments).files):
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             if (new := rewritten(text, Path())) != text:
-                path.write_text(new)
+                path.write_text(new, encoding="utf-8")
                 print(f"{path}: tables rewritten")
     except (OSError, ValueError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     return 0
 

@@ -1,10 +1,10 @@
 """`python -m tabi_bench.report.slim RESULTS OUT`: what the report reads of a results folder, small enough to commit.
 
-Kept: every record, floats to seven digits, without what the main table's records of the same task say already; of the
-engines named (all, if none is) the plans that a table reads, Tabi's, and INFaaS's where traces stay, without the rows
-they were tuned on, and one profile per task, the one that derived tables read; of traces those of the main table's
-first seed and, of pruning, the queries that went on, with the columns that are read, times as float32. Where a task has
-many labels, logits are rounded to steps of 1/32, or of 1/2 where they hardly count. There is no text in any of them.
+Kept: every record with the details that a table reads, floats to seven digits; of the engines named (all, if none is)
+the plans that a table reads, Tabi's, and INFaaS's where traces stay, without the rows they were tuned on, and one
+profile per task, the one that derived tables read; of traces those of the main table's first seed and, of pruning, the
+queries that went on, with the columns that are read, times as float32. Where a task has many labels, logits are rounded
+to steps of 1/32, or of 1/2 where they hardly count. There is no text in any of them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tabi_bench.report.reading import Results, Run, read
-from tabi_bench.report.tables import profiled
+from tabi_bench import names
+from tabi_bench.report.from_profiles import profiled
+from tabi_bench.report.reading import Results, Run, first, read, sessions
 
-TIMES = {"latency_ms": np.float32}
-PLACES = {"position": np.int32, "row": np.int32, "block": np.int32}
-STAGES = {"level": np.int32, "stage_level1_ms": np.float32, "stage_level2_ms": np.float32}
-TRACED = {"main_table": PLACES | TIMES, "pruning": {"position": np.int32} | STAGES}  # by label
-PLANNED = ("tabi", "tabi3")
+MAIN, PRUNING = "main_table", "pruning"
+PLACES = {"position": np.int32, "row": np.int32, "block": np.int32, "latency_ms": np.float32}
+STAGES = {"position": np.int32, "level": np.int32, "stage_level1_ms": np.float32, "stage_level2_ms": np.float32}
+TRACED = {MAIN: PLACES, PRUNING: STAGES}  # by label
+PLANNED = (names.TABI, names.TABI3)
 UNREAD = ("engines", "deebert", "models", "ablation")  # labels whose plans no table reads
-REPEATED = ("zoo", "break_even", "calibration", "deferral")  # details of a task's models, alike in all its records
+DETAILS = ("also", "data", "system", "failures", "truncated", "replay", "plain_rule", "oracle")
 DIGITS = 7  # significant ones of a float in a record or plan
 MANY_LABELS, STEP = 32, 1 / 32
 LOW, LOW_STEP = 8.0, 1 / 2  # a logit so far below the row's highest has a probability below 0.04 %
@@ -39,42 +40,36 @@ LOW, LOW_STEP = 8.0, 1 / 2  # a logit so far below the row's highest has a proba
 def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
     """Writes the slim copy of the results below `root` into the empty or absent folder `out`; returns its bytes.
 
-    Raises FileNotFoundError without records, FileExistsError where `out` holds something, ValueError for a record that
+    Raises FileNotFoundError without records, FileExistsError where `out` holds something, ValueError for a file that
     cannot be read: a copy without it would hide it.
     """
     results, out = read(root), Path(out).expanduser()
-    if results.problems:
-        raise ValueError("; ".join(results.problems))
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name another folder, or remove it")
-    told = {run.record.task for run in results.runs if run.label == "main_table"}
-    first_seed = min((run.record.config["seed"] for run in results.runs), default=0)
+    first_seed = min(run.seed for run in results.runs)
+    profiles = _profiles(results, engines)
     for run in results.runs:
         folder = out / run.folder.relative_to(results.root)
         folder.mkdir(parents=True)
         record = asdict(run.record)
-        if run.label != "main_table" and run.record.task in told:
-            record["details"] = {k: v for k, v in record["details"].items() if k not in REPEATED}
+        record["details"] = {key: value for key, value in record["details"].items() if key in DETAILS}
         _dump(record, folder / "record.json")
-        if _named(run, engines):
+        if not engines or run.record.engine in engines:
             _plan(run, folder)
-        if run.record.config["seed"] == first_seed:
+        if run.seed == first_seed:
             _trace(run, results, folder)
-    for path in _profiles(results, engines):
+    for path in profiles:
         target = out / path.relative_to(results.root)
         target.parent.mkdir(parents=True, exist_ok=True)
         with np.load(path) as stored:
             _save(target, {name: coarse(array) for name, array in stored.items()})
+    if results.problems:
+        raise ValueError("; ".join(results.problems))
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
-def _named(run: Run, engines: Sequence[str]) -> bool:
-    """Whether the run's engine is among those named; all are where none is."""
-    return not engines or run.record.engine in engines
-
-
 def _dump(value: dict, path: Path) -> None:
-    path.write_text(json.dumps(_rounded(value), separators=(",", ":")))
+    path.write_text(json.dumps(_rounded(value), separators=(",", ":")), encoding="utf-8")
 
 
 def _rounded(value: Any) -> Any:
@@ -82,31 +77,31 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _plan(run: Run, folder: Path) -> None:
     """The run's plan, where a table reads it; of pruning's, tables read the points alone."""
-    infaas = run.record.method == "infaas" and run.label in TRACED
-    if run.plan is None or run.label in UNREAD or not (run.record.method in PLANNED or infaas):
+    infaas = run.record.method == names.INFAAS and run.label in TRACED
+    if run.label in UNREAD or not (run.record.method in PLANNED or infaas) or run.plan is None:
         return
     plan = asdict(run.plan)
     for fold in plan["folds"]:
         fold["tuned_on"] = []
-        if run.label == "pruning":
+        if run.label == PRUNING:
             fold["serves"] = []
     _dump(plan, folder / "plan.json")
 
 
 def _trace(run: Run, results: Results, folder: Path) -> None:
     """The run's trace with the columns that a table reads; of pruning, the queries that Tabi's level 1 sent on."""
-    kept, trace = TRACED.get(run.label), run.trace
-    if not kept or trace is None:
+    columns, trace = TRACED.get(run.label, {}), run.trace
+    if not columns or trace is None:
         return
-    if run.label == "pruning":
+    if run.label == PRUNING:
         trace = trace[trace.position.isin(_sent_on(run, results))]
-    columns = {name: dtype for name, dtype in kept.items() if name in trace}
+    columns = {name: dtype for name, dtype in columns.items() if name in trace}
     trace = trace[list(columns)].astype(columns).sort_values("position")
     encoding = {c: "BYTE_STREAM_SPLIT" if t is np.float32 else "DELTA_BINARY_PACKED" for c, t in columns.items()}
     best = {"compression": "zstd", "compression_level": 19, "use_dictionary": False, "column_encoding": encoding}
@@ -115,9 +110,9 @@ def _trace(run: Run, results: Results, folder: Path) -> None:
 
 def _sent_on(run: Run, results: Results) -> pd.Series:
     """Positions of the queries that Tabi re-routed in the run's session."""
-    session = (other for other in results.runs if other.record.session_id == run.record.session_id)
-    traces = [other.trace for other in session if other.record.method == "tabi" and other.trace is not None]
-    return pd.concat([trace.position[trace.level > 0] for trace in traces] or [pd.Series(dtype=int)])
+    (session,) = (s for s in sessions(results.runs) if first(s).record.session_id == run.record.session_id)
+    trace = session[names.TABI].trace if names.TABI in session else None
+    return pd.Series(dtype=int) if trace is None else trace.position[trace.level > 0]
 
 
 def coarse(array: np.ndarray) -> np.ndarray:
@@ -139,9 +134,9 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _profiles(results: Results, engines: Sequence[str]) -> list[Path]:
     """The files of the profiles that derived tables read."""
-    first = [next(iter(s.values())) for setting in results.settings() for s, _ in profiled(results, setting)]
-    first = [run for run in first if _named(run, engines)]
-    return [run.folder.parent / "profiles" / f"{run.record.session_id}.npz" for run in first]
+    runs = [first(session) for setting in results.settings() for session, _ in profiled(results, setting)]
+    wanted = [run for run in runs if not engines or run.record.engine in engines]
+    return [run.folder.parent / "profiles" / f"{run.record.session_id}.npz" for run in wanted]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -153,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         size = slim(options.results, options.out, options.profiles_of)
     except (OSError, ValueError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     print(f"{options.out}: {size / 1e6:.2f} MB")
     return 0

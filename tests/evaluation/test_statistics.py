@@ -41,12 +41,12 @@ def test_the_paired_bootstrap_agrees_with_drawing_rows():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
     ours, other = (np.where(rng.random(200) < share, labels, (labels + 1) % 3) for share in (0.85, 0.8))
-    found = score_difference("accuracy", labels, ours, other)
+    actual = score_difference("accuracy", labels, ours, other)
     rows = rng.integers(0, 200, (4000, 200))
     gain = (ours == labels).astype(float) - (other == labels)
     low, high = np.quantile(gain[rows].mean(axis=1), [0.025, 0.975])
-    assert found.value == pytest.approx(gain.mean())
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
+    assert actual.value == pytest.approx(gain.mean())
+    assert (actual.low, actual.high) == pytest.approx((low, high), abs=0.01)
 
 
 @pytest.mark.parametrize("metric", ["matthews", "pearson"])
@@ -55,8 +55,8 @@ def test_the_bootstrap_is_paired(metric):
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 100).astype(float if metric == "pearson" else int)
     says = np.where(rng.random(100) < 0.8, labels, 1 - labels)
-    found = score_difference(metric, labels, says, says)
-    assert (found.value, found.low, found.high) == (0, 0, 0)
+    actual = score_difference(metric, labels, says, says)
+    assert (actual.value, actual.low, actual.high) == (0, 0, 0)
     own = score_interval(metric, labels, says)
     assert own.low < own.value < own.high
 
@@ -76,9 +76,9 @@ def test_outcomes():
 @given(st.integers(1, 500), st.data())
 def test_wilson_holds_its_share_and_stays_within_bounds(n, data):
     correct = data.draw(st.integers(0, n))
-    found = wilson(correct, n)
-    assert 0 <= found.low <= correct / n + 1e-9 and correct / n - 1e-9 <= found.high <= 1
-    assert wilson(correct, n, 0.99).low <= found.low + 1e-12
+    actual = wilson(correct, n)
+    assert 0 <= actual.low <= correct / n + 1e-9 and correct / n - 1e-9 <= actual.high <= 1
+    assert wilson(correct, n, 0.99).low <= actual.low + 1e-12
 
 
 @given(BITS, BITS, BITS)
@@ -238,12 +238,12 @@ def test_calibration_error_lies_between_bias_and_one(confidence, correct):
 @given(SURE, BITS)
 def test_auroc_counts_pairs(confidence, correct):
     right, wrong = confidence[correct == 1], confidence[correct == 0]
-    found = auroc(confidence, correct)
+    actual = auroc(confidence, correct)
     if not len(right) or not len(wrong):
-        assert np.isnan(found)
+        assert np.isnan(actual)
         return
     pairs = (right[:, None] > wrong).mean() + 0.5 * (right[:, None] == wrong).mean()
-    assert found == pytest.approx(pairs)
+    assert actual == pytest.approx(pairs)
 
 
 @given(SURE, BITS, BITS)

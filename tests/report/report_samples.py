@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from tabi_bench.records import Record
+from tabi_bench.records.record import Record
 
 ROWS = 120
 MODELS = {"small": (1_000_000, 1, 2.0), "middle": (3_000_000, 2, 4.0), "large": (9_000_000, 4, 10.0)}
@@ -63,8 +63,8 @@ def trace(mean_ms: float, routed: float = 0.0) -> pd.DataFrame:
 
 
 def plan(method: str) -> dict:
-    """Two folds; INFaaS runs the large model, Tabi the small and the large one."""
-    point = {"model": "large"}
+    """Two folds; INFaaS runs the large model, Tabi the small and the large one, Cocktail the others."""
+    point = {"members": ["small", "middle"]} if method == "cocktail" else {"model": "large"}
     if method == "tabi":
         point = {"models": ["small", "large"], "temperatures": [2.0, 1.0], "weights": [0.8, 0.95], "taus": [0.75]}
         point |= {"alphas": [0.5], "ensemble": "weighted", "confidence": "max", "agreement": []}
@@ -81,8 +81,8 @@ def save_profile(path, task: str = "sst2") -> None:
     for (name, (_, _, ms)), share in zip(MODELS.items(), (0.8, 0.88, 0.95), strict=True):
         right = random.random(ROWS) < share
         sure = np.where(right, random.uniform(1, 4, ROWS), random.uniform(0, 2, ROWS))
-        said = np.where(right, labels, 1 - labels)
-        arrays[f"{name}/logits"] = np.stack([sure * (said == 0), sure * (said == 1)], 1).astype(np.float16)
+        answers = np.where(right, labels, 1 - labels)
+        arrays[f"{name}/logits"] = np.stack([sure * (answers == 0), sure * (answers == 1)], 1).astype(np.float16)
         arrays[f"{name}/tokens"] = np.full(ROWS, 12, np.uint16)
         arrays[f"{name}/latency_lengths"] = np.array([8, 16])
         arrays[f"{name}/latency_ms"] = np.array([ms, ms])

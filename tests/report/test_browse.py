@@ -49,7 +49,7 @@ def test_an_unknown_name_is_refused(results):
 def test_contents(results):
     data = Report(results).contents().data
     assert data[["preset", "tasks", "systems", "records"]].to_numpy().tolist() == [
-        ["main_table", "sst2, rte, cola", "infaas, cocktail, tabi", 9]
+        ["main_table", "sst2, rte, cola", "INFaaS, Cocktail, Tabi", 9]
     ]
 
 
@@ -75,4 +75,4 @@ def test_a_legend_takes_as_few_lines_as_fit():
 def test_no_legend_entry_for_a_paper_without_the_task(tmp_path):
     write(tmp_path, *(record(m, "a", task="tickets", run_id=m) for m in ("infaas", "tabi")))
     _, drawing, _ = Report(tmp_path).entries("main")
-    assert [text.get_text() for text in drawing.draw().legends[0].get_texts()] == ["infaas", "tabi"]
+    assert [text.get_text() for text in drawing.draw().legends[0].get_texts()] == ["INFaaS", "Tabi"]

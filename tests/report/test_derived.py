@@ -12,9 +12,9 @@ from tabi_bench.report.reading import read
 
 @pytest.fixture
 def run(results):
-    found = read(results)
-    run = next(r for r in found.runs if (r.record.task, r.record.method) == ("sst2", "tabi"))
-    return run, found.profile(run)
+    actual = read(results)
+    run = next(r for r in actual.runs if (r.record.task, r.record.method) == ("sst2", "tabi"))
+    return run, actual.profile(run)
 
 
 def test_the_threshold_curve_by_hand():
@@ -51,18 +51,18 @@ def test_curves_start_and_end_where_the_models_stand(run):
 def test_break_even(run):
     _, profile = run
     table = derived.break_even(profile)
-    assert (table.infaas_ms.iloc[0], table.infaas.iloc[0]) == (10.0, "large")
+    assert (table.single_ms.iloc[0], table.single.iloc[0]) == (10.0, "large")
     assert table.target.diff().iloc[1:].lt(0).all()
-    for column in ("infaas_ms", "cascade_ms"):
+    for column in ("single_ms", "cascade_ms"):
         assert table[column].dropna().diff().iloc[1:].le(1e-12).all(), "a lower target never costs more"
-    assert np.isfinite(table.cascade_ms.iloc[-1]) and table.cascade_ms.iloc[-1] < table.infaas_ms.iloc[0]
+    assert np.isfinite(table.cascade_ms.iloc[-1]) and table.cascade_ms.iloc[-1] < table.single_ms.iloc[0]
 
 
 def test_calibration_of_the_sample(run):
     run, profile = run
-    found = derived.calibration(derived.routed(profile, run.plan))
-    assert found["bins"].loc["after"].n.sum() == found["n"] == 120
-    assert 0.5 < found["auroc"] <= 1
+    actual = derived.calibration(derived.routed(profile, run.plan))
+    assert actual["bins"].loc["after"].n.sum() == actual["n"] == 120
+    assert 0.5 < actual["auroc"] <= 1
 
 
 def test_the_oracles_share_by_hand(run, results):
@@ -76,9 +76,9 @@ def test_the_oracles_share_by_hand(run, results):
     queries = derived.routed(profile, run.plan)
     taus = np.array([run.plan.folds[fold].point["taus"][0] for fold in queries.fold])
     routed = queries.confidence < taus
-    said = np.where(routed, queries.both, queries.small)
+    answers = np.where(routed, queries.both, queries.small)
     better = ((queries.small != queries.label) & (profile.models["large"].logits.argmax(1) == queries.label)).sum()
-    needed = (said == queries.label).sum() - (queries.small == queries.label).sum()
+    needed = (answers == queries.label).sum() - (queries.small == queries.label).sum()
     assert 0 < needed <= better
     saved = {"tabi": 10 - 2 - 10 * routed.mean(), "oracle": 10 - 2 - 10 * needed / len(queries)}
     assert share == pytest.approx(saved["tabi"] / saved["oracle"])

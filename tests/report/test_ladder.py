@@ -66,17 +66,17 @@ def test_nothing_trained(tmp_path):
 
 
 def test_between_markers(folder):
-    told = rewritten("<!-- table: ladder . -->\n<!-- /table -->\n", folder)
-    assert "| 1 | gained by distilling | 3.0 | -2.0 |" in told
-    told = rewritten("<!-- table: ladder none -->\n<!-- /table -->\n", folder)
-    assert "*Nothing measured for ladder in none yet.*" in told
+    page = rewritten("<!-- table: ladder . -->\n<!-- /table -->\n", folder)
+    assert "| 1 | gained by distilling | 3.0 | -2.0 |" in page
+    page = rewritten("<!-- table: ladder none -->\n<!-- /table -->\n", folder)
+    assert "*Nothing measured for ladder in none yet.*" in page
 
 
 def test_what_started_from_mnli_is_told(tmp_path):
     training(tmp_path / "training.json", {("rte", 1): 0.6, ("rte", 6): 0.7, ("mnli", 1): 0.5})
     path = tmp_path / "training.json"
-    told = json.loads(path.read_text())
-    for row in told["models"]:
+    content = json.loads(path.read_text())
+    for row in content["models"]:
         row |= {"via_mnli": {"validation_score": 0.5, "seconds": 1.0}} if row["task"] == "rte" else {}
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(content))
     assert ladder(tmp_path).notes[0].endswith("Seed 0. Started from mnli's models: rte.")

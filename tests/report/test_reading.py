@@ -6,28 +6,29 @@ import numpy as np
 import pytest
 from report_samples import record, write
 
-from tabi_bench.report.reading import Run, Setting, frame, newest, read, reduction, sessions
+from tabi_bench.report.fields import frame
+from tabi_bench.report.reading import Problems, Run, Setting, newest, read, reduction, sessions
 
 
 def test_round_trip(results):
-    found = read(results)
-    table = frame(found.runs).set_index(["task", "method"])
+    actual = read(results)
+    table = frame(actual.runs).set_index(["task", "method"])
     assert len(table) == 9
     assert table.loc[("sst2", "tabi"), ["mean_ms", "reduction_pct", "returned_early"]].tolist() == [6.0, 40.0, 0.6]
     assert np.isnan(table.loc[("sst2", "infaas"), "returned_early"])
     assert table.loc[("rte", "cocktail"), "status"] == "infeasible"
-    assert len(found.settings()) == 1
+    assert len(actual.settings()) == 1
 
 
 def test_profile_round_trip(results):
-    found = read(results)
-    run = next(r for r in found.runs if r.record.task == "sst2")
-    profile = found.profile(run)
+    actual = read(results)
+    run = next(r for r in actual.runs if r.record.task == "sst2")
+    profile = actual.profile(run)
     assert profile.names == ["small", "middle", "large"]
     assert [m.mean_ms for m in profile.models.values()] == [2.0, 4.0, 10.0]
     assert profile.models["small"].logits.dtype == np.float32
-    failed = next(r for r in found.runs if r.record.task == "cola")
-    assert found.profile(failed) is None and failed.trace is None and failed.plan is None
+    failed = next(r for r in actual.runs if r.record.task == "cola")
+    assert actual.profile(failed) is None and failed.trace is None and failed.plan is None
 
 
 def test_an_unreadable_record_is_named(results):
@@ -58,9 +59,9 @@ def test_the_newest_whole_session_stands_for_a_cell(tmp_path):
     write(tmp_path, record("infaas", "new", provenance=later), record("tabi", "new", provenance=later), profile=False)
     failed = [record(m, "failed", provenance=latest, status="failed") for m in ("infaas", "tabi")]
     write(tmp_path, *failed, profile=False)
-    found = sessions(read(tmp_path).runs)
-    assert len(found) == 3
-    (chosen,) = newest(found)
+    actual = sessions(read(tmp_path).runs)
+    assert len(actual) == 3
+    (chosen,) = newest(actual)
     assert {run.record.session_id for run in chosen.values()} == {"new"}
 
 
@@ -68,4 +69,4 @@ def test_a_slug_fit_for_file_names(results):
     assert read(results).settings()[0].slug == "generated-tiny-eager-float32-some"
     gpu = Setting("local", "minilm", "graph", "float16", "NVIDIA H100 80GB HBM3")
     assert gpu.slug == "local-minilm-graph-float16-h100-80gb"
-    assert isinstance(Run(record("tabi"), results).setting, Setting)
+    assert isinstance(Run(record("tabi"), results, Problems(results)).setting, Setting)

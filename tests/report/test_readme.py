@@ -22,7 +22,7 @@ def test_the_text_around_stays_and_a_second_time_changes_nothing(results):
     text = f"before\n<!-- table: main . | task, system, mean ms -->\nold\n{END}"
     text += f"between\n<!-- table: tail . -->\n{END}after\n"
     once = rewritten(text, results)
-    assert "| sst2 | tabi | 6.00 |" in once and "old" not in once and "paper: ms" not in once
+    assert "| sst2 | Tabi | 6.000 |" in once and "old" not in once and "paper: ms" not in once
     assert all(f"\n{word}\n" in f"\n{once}" for word in ("before", "between", "after"))
     assert once.count("commit abc1234567") == 2, "each table keeps its line of provenance"
     assert rewritten(once, results) == once
@@ -33,23 +33,19 @@ def test_a_folder_without_records_says_so(tmp_path):
     assert "*No records in results/none yet.*\n<!-- /table -->" in rewritten(text, tmp_path)
 
 
-def test_the_papers_table_needs_no_folder(tmp_path):
-    assert "| sst2 |" in rewritten(f"<!-- table: paper -->\n{END}", tmp_path)
-
-
 def test_the_headline_holds_one_row_per_task_and_each_engines_reduction(results):
-    told = rewritten(f"<!-- table: headline . -->\n{END}", results)
-    lines = [line for line in told.splitlines() if line.startswith("| sst2 |")]
+    page = rewritten(f"<!-- table: headline . -->\n{END}", results)
+    lines = [line for line in page.splitlines() if line.startswith("| sst2 |")]
     assert len(lines) == 1
     alone = rewritten(f"<!-- table: main . | task, system, vs INFaaS % -->\n{END}", results)
-    reduction = next(line for line in alone.splitlines() if line.startswith("| sst2 | tabi |")).split("|")[3]
+    reduction = next(line for line in alone.splitlines() if line.startswith("| sst2 | Tabi |")).split("|")[3]
     assert reduction.strip() in lines[0] and reduction.strip() != "–"
 
 
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        (f"<!-- table: mian . -->\n{END}", "'headline', or one of main, all_systems"),
+        (f"<!-- table: mian . -->\n{END}", "headline, ladder, shapes, main, all_systems"),
         (f"<!-- table: main -->\n{END}", "results folder"),
         (f"<!-- table: main . | colour -->\n{END}", "no column colour"),
         ("<!-- table: main . -->\n", "not closed"),

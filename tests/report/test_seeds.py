@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from report_samples import record, write
 
-from tabi_bench.report import tables
+from tabi_bench.report.from_records import headline
 from tabi_bench.report.reading import by_seed, newest, read, sessions
 from tabi_bench.report.slim import slim
+from tabi_bench.report.tables import Tables
 
 LATER = {"dtype": "float32", "commit": "def4567890", "time": "2026-02-01T00:00:00+00:00"}
 
@@ -17,11 +18,11 @@ def session(name: str, reduction: float, early: float, apart: float, **changes):
     reference = {"method": "infaas", "reduction_pct": reduction, "accuracy_difference": {"value": apart}}
     reference |= {"reduction_low": reduction - 1, "reduction_high": reduction + 1}
     mean = {"mean": 10 - reduction / 10, "p99": 12.0}
-    mine = {"shares": [early, 1 - early], "reference": reference, "latency_ms": mean} | changes
-    own = {key: changes[key] for key in ("seed", "provenance", "task", "margin_se", "label") if key in changes}
+    of_tabi = {"shares": [early, 1 - early], "reference": reference, "latency_ms": mean} | changes
+    common = {key: changes[key] for key in ("seed", "provenance", "task", "margin_se", "label") if key in changes}
     task = changes.get("task", "sst2")
-    infaas = record("infaas", name, run_id=f"{task}-infaas-{name}", **own)
-    return infaas, record("tabi", name, **(mine | {"run_id": f"{task}-tabi-{name}"}))
+    infaas = record("infaas", name, run_id=f"{task}-infaas-{name}", **common)
+    return infaas, record("tabi", name, **(of_tabi | {"run_id": f"{task}-tabi-{name}"}))
 
 
 @pytest.fixture
@@ -37,17 +38,17 @@ def folder(tmp_path):
 def built(root):
     results = read(root)
     (setting,) = results.settings()
-    return tables.build(results, setting)
+    return Tables(results, setting).build()
 
 
-def ids(found):
-    return [next(iter(each.values())).record.session_id for each in found]
+def ids(actual):
+    return [next(iter(each.values())).record.session_id for each in actual]
 
 
 def test_of_several_seeds_the_lowest_is_read_and_of_one_seed_the_newest(folder):
     every = sessions(read(folder).runs)
     assert ids(newest(every)) == ["a", "d"]
-    assert {seed: ids(found) for seed, found in by_seed(every).items()} == {0: ["a", "d"], 1: ["c"]}
+    assert {seed: ids(actual) for seed, actual in by_seed(every).items()} == {0: ["a", "d"], 1: ["c"]}
 
 
 def test_a_seed_that_failed_gives_way_to_the_next(folder):
@@ -64,11 +65,11 @@ def test_a_session_of_other_systems_does_not_bring_a_second_seed_in(folder):
 
 
 def test_no_table_mixes_seeds(folder):
-    found = built(folder)
+    actual = built(folder)
     for name in ("main", "models", "tail", "break_even", "calibration"):
-        assert set(found[name].data.session_id) == {"a", "d"}, name
-    assert "seeds" not in found["main"].provenance
-    assert "seeds 0, 1" in found["seeds"].provenance
+        assert set(actual[name].data.session_id) == {"a", "d"}, name
+    assert "seeds" not in actual["main"].provenance
+    assert "seeds 0, 1" in actual["seeds"].provenance
 
 
 def test_the_spread_by_hand(folder):
@@ -78,7 +79,7 @@ def test_the_spread_by_hand(folder):
         "task": "sst2",
         "engine": "eager",
         "margin SE": "0.5",
-        "systems": "tabi vs infaas",
+        "systems": "Tabi vs INFaaS",
         "seed 0: less %": "40.0 [39.0, 41.0]",
         "seed 0: early %": "60",
         "seed 0: score, points": "-1.0",
@@ -94,7 +95,7 @@ def test_the_spread_by_hand(folder):
 
 
 def test_the_headline_is_of_the_lowest_seed_with_the_spread_beside_it(folder):
-    table = tables.headline(read(folder))
+    table = headline(read(folder))
     text = table.text().set_index("task")
     assert text.loc["sst2", "eager: less than INFaaS %"].startswith("40.0")
     assert text["eager: spread over seeds"].loc[["sst2", "rte"]].tolist() == ["6.0", "–"]
@@ -103,7 +104,7 @@ def test_the_headline_is_of_the_lowest_seed_with_the_spread_beside_it(folder):
 
 def test_one_seed_has_no_spread(results):
     assert "seeds" not in built(results)
-    assert not [c.header for c in tables.headline(read(results)).columns if "seeds" in c.header]
+    assert not [c.header for c in headline(read(results)).columns if "seeds" in c.header]
 
 
 def test_the_slim_copy_keeps_every_seed(folder, tmp_path_factory):

@@ -8,41 +8,43 @@ import pandas as pd
 import pytest
 from report_samples import record, write
 
-from tabi_bench.report import tables
+from tabi_bench.report.cells import Table
+from tabi_bench.report.from_records import engines
 from tabi_bench.report.reading import read
+from tabi_bench.report.tables import Tables
 
 
-def built(root) -> dict[str, tables.Table]:
+def built(root) -> dict[str, Table]:
     results = read(root)
     (setting,) = results.settings()
-    return tables.build(results, setting)
+    return Tables(results, setting).build()
 
 
-def cell(table: tables.Table, column: str, **where) -> str:
+def cell(table: Table, column: str, **where) -> str:
     text = table.text()
     for key, value in where.items():
         text = text[text[key] == value]
-    (found,) = text[column]
-    return found
+    (actual,) = text[column]
+    return actual
 
 
 def test_the_main_table(results):
     table = built(results)["main"]
-    assert cell(table, "mean ms", task="sst2", system="tabi") == "6.00"
-    assert cell(table, "vs INFaaS %", task="sst2", system="tabi") == "40.0"
-    assert cell(table, "vs INFaaS %", task="sst2", system="infaas") == "–"
-    assert cell(table, "vs Cocktail %", task="sst2", system="tabi").startswith("25.0 [")
-    assert cell(table, "paper: ms", task="sst2", system="tabi") == "13.2"
+    assert cell(table, "mean ms", task="sst2", system="Tabi") == "6.000"
+    assert cell(table, "vs INFaaS %", task="sst2", system="Tabi") == "40.0"
+    assert cell(table, "vs INFaaS %", task="sst2", system="INFaaS") == "–"
+    assert cell(table, "vs Cocktail %", task="sst2", system="Tabi").startswith("25.0 [")
+    assert cell(table, "paper: ms", task="sst2", system="Tabi") == "13.2"
     assert table.text().task.tolist() == ["sst2"] * 3 + ["rte"] * 3 + ["cola"] * 3, "the paper's order"
 
 
 def test_cells_without_numbers_say_why(results):
     table = built(results)["main"]
-    assert cell(table, "score %", task="rte", system="cocktail") == "infeasible"
-    assert cell(table, "mean ms", task="rte", system="cocktail") == "–"
-    assert cell(table, "score %", task="cola", system="tabi") == "failed"
-    assert "rte, cocktail: infeasible: no ensemble of [2] meets the target." in table.notes
-    assert "cola, infaas, cocktail, tabi: failed: RuntimeError: out of memory & luck." in table.notes
+    assert cell(table, "score %", task="rte", system="Cocktail") == "infeasible"
+    assert cell(table, "mean ms", task="rte", system="Cocktail") == "–"
+    assert cell(table, "score %", task="cola", system="Tabi") == "failed"
+    assert "rte, Cocktail: infeasible: no ensemble of [2] meets the target." in table.notes
+    assert "cola, INFaaS, Cocktail, Tabi: failed: RuntimeError: out of memory & luck." in table.notes
     assert "Not measured: mnli, qqp, mrpc, qnli, stsb, massive, clinc." in table.notes
 
 
@@ -50,12 +52,12 @@ def test_a_system_that_a_task_lacks_is_missing(tmp_path):
     write(tmp_path, record("infaas", "a"), record("cocktail", "a"), record("tabi", "a"))
     rte = [record(m, "b", task="rte", run_id=f"rte-{m}-b") for m in ("infaas", "tabi")]
     write(tmp_path, *rte)
-    assert cell(built(tmp_path)["main"], "score %", task="rte", system="cocktail") == "missing"
+    assert cell(built(tmp_path)["main"], "score %", task="rte", system="Cocktail") == "missing"
 
 
 def test_a_reference_other_than_infaas_is_named(tmp_path):
     write(tmp_path, record("single", "a"), record("tabi", "a", reference={"method": "single", "reduction_pct": 30.0}))
-    assert cell(built(tmp_path)["main"], "vs INFaaS %", system="tabi") == "30.0 vs single"
+    assert cell(built(tmp_path)["main"], "vs INFaaS %", system="Tabi") == "30.0 vs single model"
 
 
 def test_both_margins_stand_side_by_side(tmp_path):
@@ -110,33 +112,33 @@ def test_ablation_and_three_levels_and_early_exit(tmp_path):
     three = [record(m, "t", label="three_level", task="mnli", run_id=f"mnli-{m}") for m in ("infaas", "tabi")]
     write(tmp_path, *three, record("tabi3", "t", label="three_level", task="mnli", run_id="mnli-tabi3", **slower))
     write(tmp_path, *(record(m, "e", label="deebert") for m in ("infaas", "tabi", "deebert")))
-    found = built(tmp_path)
+    actual = built(tmp_path)
     variants = ["whole", "without calibration", "without pruning", "without ensemble"]
-    assert found["ablation"].text()["Tabi"].tolist() == variants
-    assert cell(found["three_level"], "mean vs tabi %", system="tabi3") == "+25.0"
-    assert cell(found["three_level"], "returned by level %", system="tabi3") == "50.0 / 30.0 / 20.0"
-    assert "deebert-roberta-large: 95.9 %, -38 %" in cell(found["deebert"], "paper", system="deebert")
+    assert actual["ablation"].text()["Tabi"].tolist() == variants
+    assert cell(actual["three_level"], "mean vs Tabi %", system="Tabi, three levels") == "+25.0"
+    assert cell(actual["three_level"], "returned by level %", system="Tabi, three levels") == "50.0 / 30.0 / 20.0"
+    assert "deebert-roberta-large: 95.9 %, -38 %" in cell(actual["deebert"], "paper", system="DeeBERT")
 
 
 def test_engines_stand_in_one_table_without_ratios_between_them(tmp_path):
     for engine in ("eager", "graph"):
-        mine = {"engine": engine, "label": "engines"}
-        write(tmp_path, *(record(m, engine, run_id=f"sst2-{m}-{engine}", **mine) for m in ("infaas", "tabi")))
+        own = {"engine": engine, "label": "engines"}
+        write(tmp_path, *(record(m, engine, run_id=f"sst2-{m}-{engine}", **own) for m in ("infaas", "tabi")))
     results = read(tmp_path)
-    found = [tables.engines(results, setting) for setting in results.settings()]
-    assert found[1] is None
-    assert found[0].text().engine.tolist() == ["eager, float32"] * 2 + ["graph, float32"] * 2
+    actual = [engines(results, setting) for setting in results.settings()]
+    assert actual[1] is None
+    assert actual[0].text().engine.tolist() == ["eager, float32"] * 2 + ["graph, float32"] * 2
 
 
 def test_tables_from_profiles(results):
-    found = built(results)
-    assert set(found) == {"main", "models", "tail", "break_even", "break_even_pairs", "calibration", "deferral"}
+    actual = built(results)
+    assert set(actual) == {"main", "models", "tail", "break_even", "break_even_pairs", "calibration", "deferral"}
     pair = {"task": "sst2", "small": "small", "large": "large"}  # of 2 and 10 ms
-    assert cell(found["break_even_pairs"], "loses above, % re-routed", **pair) == "80.0"
-    assert cell(found["models"], "mean ms", task="sst2", model="large") == "10.00"
-    assert found["calibration"].text()["T by fold"].tolist() == ["2.00 / 2.00"] * 2
-    assert cell(found["tail"], "p50 ms", task="sst2", system="tabi").startswith("6.00 [")
-    assert "p99 ms" not in found["tail"].text(), "120 queries are too few for a p99"
+    assert cell(actual["break_even_pairs"], "loses above, % re-routed", **pair) == "80.0"
+    assert cell(actual["models"], "mean ms", task="sst2", model="large") == "10.000"
+    assert actual["calibration"].text()["T by fold"].tolist() == ["2.00 / 2.00"] * 2
+    assert cell(actual["tail"], "p50 ms", task="sst2", system="Tabi").startswith("6.000 [")
+    assert "p99 ms" not in actual["tail"].text(), "120 queries are too few for a p99"
 
 
 def test_forms_of_output(results):
@@ -150,8 +152,3 @@ def test_forms_of_output(results):
     latex = table.latex()
     assert "\\toprule" in latex and "\\bottomrule" in latex
     assert "out of memory \\& luck" in latex and "score \\%" in latex
-
-
-def test_the_paper_table():
-    text = tables.printed().text()
-    assert text[text.follows == "no"].task.tolist() == ["rte"]

@@ -1,0 +1,1 @@
+"""What is run by hand: the bench of engines, the paper's shapes."""

@@ -1,0 +1,91 @@
+"""`python -m tabi_bench.compare A B`: two results folders side by side, what changed beyond its interval.
+
+Records are matched by task, system, preset, source, zoo, engine, dtype, margin and seed, the newest of each. A change
+is beyond its interval where B - A is larger than both half-widths put together in quadrature. Milliseconds are compared
+too, although the two folders need not come from one session or machine: reductions are the fairer numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tabi_bench.names import SYSTEMS, TASKS, place, printed
+from tabi_bench.report.cells import Column, Table, number, word
+from tabi_bench.report.fields import frame
+from tabi_bench.report.reading import read
+
+KEYS = ["task", "method", "label", "source", "zoo", "engine", "dtype", "scenario", "margin_se", "seed"]
+COMPARED = {"score": ("score %", 100.0), "reduction_pct": ("reduction %", 1.0), "mean_ms": ("mean ms", 1.0)}
+
+
+def compare(before: Path | str, after: Path | str) -> Table:
+    """One row per system and quantity that both folders hold. Raises FileNotFoundError, ValueError without a match."""
+    sides = [_newest(folder) for folder in (before, after)]
+    both = sides[0].add_suffix(" A").join(sides[1].add_suffix(" B"), how="inner").reset_index()
+    if both.empty:
+        raise ValueError(f"{before} and {after} hold no record of the same task, system and setting")
+    lines = [line for cells in both.to_dict("records") for key in COMPARED if (line := _change(cells, key))]
+    lines.sort(key=lambda line: (place(TASKS, line["task"]), line["label"], place(SYSTEMS, line["method"])))
+    for side, name in zip(sides, "AB", strict=True):
+        side["only"] = ~side.index.isin(both.set_index(KEYS).index)
+        side.attrs["note"] = f"Only in {name}: {side.only.sum()} records."
+    columns = [word("label", "preset"), word("task", "task"), word("system", "system"), word("engine", "engine")]
+    columns += [number("seed", "seed", 0), word("quantity", "quantity")]
+    columns += [number("A", "A", 3), number("B", "B", 3), number("change", "B - A", 3, sign=True)]
+    columns.append(
+        Column("beyond its interval", lambda line: {True: "yes", False: "no"}.get(line["beyond"], "unknown"))
+    )
+    changed = sum(line["beyond"] is True for line in lines)
+    notes = [f"{changed} of {len(lines)} numbers changed beyond their interval.", *(s.attrs["note"] for s in sides)]
+    return Table("compare", "Two results folders", pd.DataFrame(lines), columns, f"A: {before}; B: {after}.", notes)
+
+
+def _newest(folder: Path | str) -> pd.DataFrame:
+    """The newest good record of every configuration, by KEYS."""
+    data = frame(read(folder).runs)
+    good = data[data.status == "ok"].sort_values("time")
+    return good.drop_duplicates(KEYS, keep="last").set_index(KEYS)
+
+
+def _change(cells: dict, key: str) -> dict | None:
+    """B - A of one quantity with its interval; None where either lacks it or it is the reference's own reduction."""
+    name, factor = COMPARED[key]
+    values = {side: [cells[f"{key}{end} {side}"] for end in ("", "_low", "_high")] for side in "AB"}
+    own = key == "reduction_pct" and cells["method"] == cells["reference B"]
+    if own or any(pd.isna(value[0]) for value in values.values()):
+        return None
+    line = {key: cells[key] for key in KEYS} | {"system": printed(cells["method"]), "quantity": name}
+    for side, interval in values.items():
+        line |= {
+            f"{side}{end}": factor * v for end, v in zip(("", "_low", "_high"), interval, strict=True) if pd.notna(v)
+        }
+    halves = [(value[2] - value[1]) / 2 for value in values.values() if pd.notna(value[1])]
+    change, half = line["B"] - line["A"], factor * float(np.hypot(*halves)) if len(halves) == 2 else np.nan
+    line |= {"change": change, "change_low": change - half, "change_high": change + half}
+    return line | {"beyond": None if np.isnan(half) else bool(abs(change) > half)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tabi_bench.compare", description=__doc__.splitlines()[0])
+    parser.add_argument("before", metavar="A", help="a results folder")
+    parser.add_argument("after", metavar="B", help="another one")
+    parser.add_argument("--all", action="store_true", help="also what did not change")
+    options = parser.parse_args(arguments)
+    try:
+        table = compare(options.before, options.after)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    text = table.text()
+    shown = text if options.all else text[text["beyond its interval"] != "no"]
+    print("\n".join([shown.to_string(index=False) if len(shown) else "Nothing changed.", *table.notes]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Tables that read profiles and plans: models, break-even, calibration, deferral. Predicted, not served."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from tabi_bench import names
+from tabi_bench.evaluation.metrics import predictions_from, score
+from tabi_bench.planning.break_even import break_even as by_pair
+from tabi_bench.profiling.profile import Profile
+from tabi_bench.report import derived, paper
+from tabi_bench.report.cells import Row, Table, make_table, number, percent, word
+from tabi_bench.report.reading import Results, Run, Session, Setting, first, newest, sessions
+from tabi_bench.report.side_by_side import SCORE, TASK, derivable
+
+Profiled = list[tuple[Session, Profile]]
+IN_SAMPLE = (
+    "Predicted from the profile, in-sample, full text, plain rule: what there is to be found, not what was served."
+)
+
+
+def profiled(results: Results, setting: Setting) -> Profiled:
+    """Per task the session that derived tables read, with its profile: with Tabi, the strictest margin."""
+    best: dict[str, tuple] = {}
+    for session in newest(sessions(results.pick(setting, "main_table", "all_systems", "adhoc", "models"))):
+        run = first(session)
+        profile = results.profile(run)
+        rank = (names.TABI in session and session[names.TABI].ok, run.margin_se or 0.0)
+        if profile is not None and (run.record.task not in best or rank > best[run.record.task][0]):
+            best[run.record.task] = (rank, session, profile)
+    return [(session, profile) for _, session, profile in best.values()]
+
+
+def routed(results: Results, session: Session, profile: Profile) -> pd.DataFrame | None:
+    """`derived.routed` under the session's Tabi; None without its plan, for scores, and where the two do not fit."""
+    tabi = session.get(names.TABI)
+    if tabi is None or tabi.plan is None:
+        return None
+    return derivable(results, tabi, derived.routed, profile, tabi.plan)
+
+
+def read_by(chosen: Profiled) -> list[Run]:
+    """The runs behind a table that is derived from profiles."""
+    return [run for session, _ in chosen for run in session.values() if run.ok]
+
+
+def models(results: Results, setting: Setting) -> Table | None:
+    """Every model of the ladder: parameters, layers, profiled mean latency, score; which are on the Pareto front."""
+    chosen, lines = profiled(results, setting), []
+    printed = paper.printed("models").set_index(paper.printed("models").model.str.lower())
+    for session, profile in chosen:
+        of_task = [
+            _model(profile, name, printed) | {"session_id": first(session).record.session_id} for name in profile.models
+        ]
+        best = -np.inf
+        for cells in sorted(of_task, key=lambda cells: (cells["mean_ms"], -cells["score"])):
+            cells["front"] = "yes" if cells["score"] > best else None
+            best = max(best, cells["score"])
+        lines += of_task
+    columns = [TASK, word("model", "model"), number("params_millions", "params M", 1), number("layers", "layers", 0)]
+    columns += [number("mean_ms", "mean ms", 3), SCORE, word("front", "on the front")]
+    columns += [number("paper_params_millions", "paper: params M", 0), number("paper_latency_ms", "paper: ms", 0)]
+    columns += [number("paper_accuracy_pct", "paper: score %", 1)]
+    note = (
+        "Profiled, not served: full text, one query at a time, mean over the validation split. On the front: no other "
+        "model is as fast and scores as high."
+    )
+    return make_table("models", "The ladder of models", lines, columns, read_by(chosen), [note])
+
+
+def _model(profile: Profile, name: str, printed: pd.DataFrame) -> Row:
+    model = profile.models[name]
+    theirs = printed.loc[name.lower()] if name.lower() in printed.index else {}
+    return {
+        "task": profile.task,
+        "model": name,
+        "params_millions": model.params / 1e6,
+        "layers": model.layers,
+        "mean_ms": model.mean_ms,
+        "score": score(profile.metric, profile.labels, predictions_from(model.logits)),
+        **{f"paper_{key}": theirs.get(key) for key in ("params_millions", "latency_ms", "accuracy_pct")},
+    }
+
+
+def break_even(results: Results, setting: Setting) -> Table | None:
+    """Target against the least predicted latency of one model and of two levels."""
+    chosen = profiled(results, setting)
+    data = _by_task(chosen, derived.break_even)
+    if data.empty:
+        return None
+    data["reduction_pct"] = 100 * (1 - data.cascade_ms / data.single_ms)
+    columns = [TASK, percent("slack", "below the best model, points", 2), percent("target", "target %")]
+    columns += [number("single_ms", "one model ms", 3), word("single", "which")]
+    columns += [number("cascade_ms", "two levels ms", 3)]
+    columns += [word("cascade", "their models"), number("reduction_pct", "two levels vs one %", 1)]
+    notes = [IN_SAMPLE, *(_pays(task, of_task) for task, of_task in data.groupby("task", sort=False))]
+    return make_table("break_even", "Break-even", data.to_dict("records"), columns, read_by(chosen), notes)
+
+
+def break_even_pairs(results: Results, setting: Setting) -> Table | None:
+    """The re-route share above which each pair loses to its large model, and the targets at which it wins."""
+    chosen = profiled(results, setting)
+    columns = [TASK, word("small", "small"), word("large", "large"), percent("share", "loses above, % re-routed")]
+    columns += [percent("above", "wins above target %", 2), percent("upto", "up to target %", 2)]
+    notes = [IN_SAMPLE, "No target: another model is always faster."]
+    lines = _by_task(chosen, by_pair).to_dict("records")
+    return make_table("break_even_pairs", "Break-even by pair", lines, columns, read_by(chosen), notes)
+
+
+def _by_task(chosen: Profiled, derive) -> pd.DataFrame:
+    parts = [derive(p).assign(task=p.task, session_id=first(s).record.session_id) for s, p in chosen]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _pays(task: str, data: pd.DataFrame) -> str:
+    """Where the cascade stops paying, in words."""
+    if data.cascade_ms.isna().all():
+        return f"{task}: no two-level cascade from a stored profile."
+    paying = data[data.reduction_pct > 0]
+    if paying.empty:
+        return f"{task}: the cascade pays at no target above {100 * data.target.min():.1f} %."
+    where = "the best model's own score" if paying.slack.min() == 0 else f"{100 * paying.target.max():.1f} %"
+    return f"{task}: the cascade pays at targets up to {where}."
+
+
+def calibration(results: Results, setting: Setting) -> Table | None:
+    """Calibration error of level 1 before and after temperature scaling, on queries that it was not fitted on."""
+    chosen, lines = profiled(results, setting), []
+    for session, profile in chosen:
+        plan = session[names.TABI].plan if names.TABI in session else None
+        if plan is not None:
+            points = [fold.point for fold in plan.folds]
+            cells = {"task": profile.task, "session_id": first(session).record.session_id}
+            cells["model"] = ", ".join(dict.fromkeys(point["models"][0] for point in points))
+            lines.append(cells | _calibration(points, routed(results, session, profile)))
+    columns = [TASK, word("model", "level 1"), word("temperature", "T by fold")]
+    columns += [percent("ece_before", "ECE before %", 2), percent("ece_after", "ECE after %", 2)]
+    columns += [number("auroc", "AUROC", 3), number("n", "queries", 0)]
+    note = (
+        "15 bins of equal width. AUROC: how well confidence ranks right above wrong answers; for scores, agreement "
+        "with the large model on tune (below 0.6, routing is near random)."
+    )
+    return make_table("calibration", "Calibration of level 1", lines, columns, read_by(chosen), [note])
+
+
+def _calibration(points: list[Row], queries: pd.DataFrame | None) -> Row:
+    if queries is not None:
+        measured = {key: value for key, value in derived.calibration(queries).items() if key != "bins"}
+        return measured | {"temperature": " / ".join(f"{point['temperatures'][0]:.2f}" for point in points)}
+    fits = [point["agreement"][0]["auroc"] for point in points if point.get("agreement")]
+    return {"auroc": float(np.mean(fits)) if fits else None}
+
+
+def deferral(results: Results, setting: Setting) -> Table | None:
+    """Areas under the deferral curves: random <= confidence <= oracle."""
+    chosen, lines = profiled(results, setting), []
+    for session, profile in chosen:
+        queries = routed(results, session, profile)
+        if queries is None or (queries.levels == 1).any():
+            continue
+        areas = derived.deferral(queries)["areas"]
+        span = areas["oracle"] - areas["random"]
+        share = (areas["confidence"] - areas["random"]) / span if span > 0 else None
+        session_id = first(session).record.session_id
+        lines.append({"task": profile.task, **areas, "of_oracle": share, "session_id": session_id})
+    without = [profile.task for _, profile in chosen if profile.task not in {cells["task"] for cells in lines}]
+    columns = [TASK, *(percent(order, f"area, {order} %", 2) for order in ("random", "confidence", "oracle"))]
+    columns += [percent("of_oracle", "of the oracle's gain %")]
+    notes = ["Area under accuracy against the share re-routed, full text, the plan's ensemble; accuracy also for cola."]
+    notes += [f"No curve (one level, scores, or no plan): {', '.join(without)}."] if without else []
+    return make_table("deferral", "Deferral", lines, columns, read_by(chosen), notes)
+
+
+BUILDERS = (models, break_even, break_even_pairs, calibration, deferral)
