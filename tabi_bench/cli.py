@@ -13,7 +13,7 @@ import traceback
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from tabi_bench.config import GROUPS, Config, ConfigError, conf_dir, from_dict_config, register
 
@@ -133,10 +133,10 @@ def _job(raw: DictConfig) -> list[Record]:
 
     hydra = HydraConfig.get()
     try:
-        config = from_dict_config(raw, hydra)
+        config = from_dict_config(raw, cast(Any, hydra))
         logging.captureWarnings(True)
         if config.derive:
-            return _derive(config, list(hydra.overrides.task))
+            return _derive(config, list(map(str, hydra.overrides.task)))
         _import_libraries()
         from tabi_bench.experiment import run_session
 
@@ -147,7 +147,7 @@ def _job(raw: DictConfig) -> list[Record]:
     except Exception as error:
         if log.isEnabledFor(logging.DEBUG):
             raise
-        raise SystemExit(_one_line(error, Path(hydra.runtime.output_dir))) from None
+        raise SystemExit(_one_line(error, Path(str(hydra.runtime.output_dir)))) from None
 
 
 def _printed(results: list[Record], config: Config) -> None:
@@ -166,7 +166,7 @@ def _derive(config: Config, overrides: list[str]) -> list[Record]:
     for override in overrides:
         if override.lstrip("+").partition("=")[0] not in ("experiment", "results_dir"):
             raise ConfigError(f"{override} would not be read: {config.derive} draws from the records of results_dir")
-    print("\n".join(map(str, rebuild(config.results_dir, only=[config.derive]))))
+    print("\n".join(map(str, rebuild(config.results_dir, only=[str(config.derive)]))))
     return []
 
 

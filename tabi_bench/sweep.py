@@ -85,17 +85,19 @@ def duration(seconds: float) -> str:
 
 
 def summary(jobs: dict[int, Job], total: int) -> str:
-    """One line per job; a job without an end has died."""
-    width = max((len(job["overrides"]) for job in jobs.values()), default=0)
+    """One line per job, with the settings in which jobs differ; a job without an end has died."""
+    shared = set.intersection(*(set(job["overrides"].split()) for job in jobs.values())) if len(jobs) > 1 else set()
+    swept = {n: " ".join(o for o in job["overrides"].split() if o not in shared) for n, job in jobs.items()}
+    width = max(map(len, swept.values()), default=0)
     lines = []
     for number in range(total):
-        job = jobs.get(number, {"overrides": "", "status": "not started"})
+        job = jobs.get(number, {"status": "not started"})
         status = "died" if job["status"] == "running" else job["status"]
         note = job.get("error") or ", ".join(
             filter(None, (job.get("result"), "measured before" * bool(job.get("reused"))))
         )
         wall = duration(job["wall_s"]) if job.get("wall_s") is not None else ""
-        lines.append(f"{number:>3}  {job['overrides']:<{width}}  {status:<8} {wall:>7}  {note}".rstrip())
+        lines.append(f"{number:>3}  {swept.get(number, ''):<{width}}  {status:<8} {wall:>7}  {note}".rstrip())
     good = sum(job["status"] == "ok" for job in jobs.values())
     return "\n".join([*lines, f"{good} of {total} jobs ok"])
 

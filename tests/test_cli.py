@@ -239,7 +239,7 @@ def test_the_summary_is_plain_text_in_a_pipe(micro, capsys):
     printed = capsys.readouterr().out
     assert "sst2 from source generated, zoo tiny, engine eager" in printed
     assert "no evidence about the real task" in printed and "\x1b" not in printed
-    lines = [line for line in printed.splitlines() if line.startswith(("system", "infaas", "tabi"))]
+    lines = [line for line in printed.splitlines() if line.startswith(("system", "INFaaS", "Tabi"))]
     assert "$ / 1M" in lines[0]
     assert len(lines) == 3 and "reference" in lines[1] and "%" in lines[2]
     assert f"Record: {config.results_dir}/adhoc/sst2-tabi-generated-tiny-eager-" in printed

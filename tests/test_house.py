@@ -51,11 +51,13 @@ def imports(name: str) -> Iterator[str]:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in TREES)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(name.split(".")[: -node.level]) if node.level else ""  # of a relative import
+            source = ".".join(filter(None, (above, node.module)))
+            inside = [f"{source}.{alias.name}" for alias in node.names]
             yield from (target for target in inside if target in TREES)
-            if node.module in TREES and any(target not in TREES for target in inside):
-                yield node.module
+            if source in TREES and any(target not in TREES for target in inside):
+                yield source
 
 
 GRAPH = {name: set(imports(name)) - {name, "tabi_bench"} for name in TREES}

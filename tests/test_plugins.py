@@ -162,7 +162,9 @@ def test_files_that_cannot_be_used_are_named(mine, file, text, says):
 def test_unknown_choices_name_ones_own_too(mine, tmp_path):
     code = ended(start(command_line, "--config-dir", str(mine), "zoo=huge", says=tmp_path / "printed"), seconds=60)
     assert code == 1
-    assert (tmp_path / "printed").read_text() == "unknown zoo 'huge'; there are: custom, mine, minilm, paper, tiny\n"
+    assert (
+        tmp_path / "printed"
+    ).read_text() == "unknown zoo 'huge'; there are: custom, encoders, mine, minilm, paper, tiny\n"
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

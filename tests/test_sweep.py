@@ -47,6 +47,12 @@ def test_the_table_tells_failed_dead_and_unstarted_jobs(tmp_path):
     assert "died" in lines[2] and "not started" in lines[3] and lines[4] == "1 of 4 jobs ok"
 
 
+def test_the_table_shows_the_settings_in_which_jobs_differ(tmp_path):
+    write(tmp_path, *({**DONE, "overrides": f"task={task} seed=1 zoo=tiny"} for task in ("sst2", "rte")))
+    lines = summary(read_jobs(tmp_path), 2).splitlines()
+    assert "task=rte" in lines[1] and "seed" not in lines[0] + lines[1]
+
+
 @pytest.mark.parametrize(("jobs", "code"), [((DONE, BEFORE), None), ((DONE, FAILED), 1), ((DONE,), 1)])
 def test_a_sweep_with_a_job_that_is_not_ok_exits_with_1(tmp_path, jobs, code):
     write(tmp_path, *jobs)

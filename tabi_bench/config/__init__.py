@@ -37,14 +37,3 @@ from tabi_bench.config.zoo import (
     TrainConfig,
     ZooConfig,
 )
-
-__all__ = [
-    "GROUPS", "CascadeConfig", "CertifyConfig", "CocktailConfig", "CompileConfig", "Config", "ConfigError",
-    "ControlConfig", "CostConfig", "CustomZooConfig", "DeebertConfig", "EagerConfig", "EncoderConfig",
-    "EncodersZooConfig", "EngineConfig", "FilesConfig", "FineTuneConfig", "FusedConfig", "GeneratedConfig",
-    "GraphConfig", "HubConfig", "HubSourceConfig", "InfaasConfig", "LadderTrainConfig", "LocalConfig", "MethodConfig",
-    "OfflineConfig", "OnnxConfig", "PaperZooConfig", "RampConfig", "ScenarioConfig", "SearchConfig", "ServerConfig",
-    "SingleConfig", "SingleStreamConfig", "SourceConfig", "TargetConfig", "TaskConfig", "TinyZooConfig", "TrainConfig",
-    "ZooConfig", "compose_config", "conf_dir", "default_cache_dir", "from_dict_config", "from_record", "read_file",
-    "register",
-]  # fmt: skip

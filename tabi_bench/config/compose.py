@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -46,7 +46,8 @@ def register() -> None:
     """Tells Hydra that the parts of the configuration take any key: we refuse unknown ones better than it does."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.__deepcopy__ = lambda store, _memo: store  # Hydra copies it with each file it reads, and only reads it
+    # Hydra copies the store with each file that it reads, and only reads it
+    setattr(ConfigStore, "__deepcopy__", lambda store, _memo: store)  # noqa: B010
     parts = {part: OmegaConf.create({}, flags={"struct": False}) for part in OPEN}
     ConfigStore.instance().store(name="open", node=OmegaConf.create(parts))
 
@@ -59,24 +60,24 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
     own = [f"hydra.searchpath=[file://{config_dir.absolute()}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         raw = compose("config", overrides=[*own, *overrides], return_hydra_config=True)
-    return from_dict_config(OmegaConf.masked_copy(raw, [key for key in raw if key != "hydra"]), raw.hydra)
+    return from_dict_config(OmegaConf.masked_copy(raw, [str(key) for key in raw if key != "hydra"]), raw.hydra)
 
 
 def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
     """The composed configuration as one `Config`, checked; hydra: Hydra's own part. Raises ConfigError."""
     own = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file" and s.provider != "main"]
-    files = Files([folder for folder in own if folder != conf_dir()])
+    files = Files([folder for folder in own if folder != conf_dir()], raw)
     sys.path += [str(folder) for folder in files.own if str(folder) not in sys.path]  # their code lies beside them
     with _in_one_sentence("", "the configuration"):
-        values = OmegaConf.to_container(raw, resolve=True)
+        values = _plain(raw)
     for part in OPEN:
         _refuse_scalar(part, values.get(part))
     for group in registry.TABLE:
         _check_name(group, values[group], hydra.runtime.choices[group])
-    parts = {group: files.node(group, values.pop(group)) for group in GROUPS if group != "method"}
+    parts: dict[str, Any] = {group: files.node(group, values.pop(group)) for group in GROUPS if group != "method"}
     parts["systems"], parts["method"] = _systems(values, files, [key.split("=")[0] for key in hydra.overrides.task])
     with _in_one_sentence("", "the configuration"):
-        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values, parts))
+        config = cast(Config, OmegaConf.to_object(_merged(OmegaConf.structured(Config), values, parts)))
     if config.target.kind is None:
         config.target.kind = _target_kind(config)
     _check(config)
@@ -98,15 +99,15 @@ def from_record(values: Mapping[str, Any], method: str) -> Config:
         raise ConfigError(f"the record does not say how it was made ({error}); measure it again") from None
     rest |= {"compare": [method], "overwrite": False, "prepare": False}
     with _in_one_sentence("", "a session"):
-        parts |= {"method": node, "systems": {method: node}}
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), rest, parts))
+        whole = _merged(OmegaConf.structured(Config), rest, parts, {"method": node, "systems": {method: node}})
+        return cast(Config, OmegaConf.to_object(whole))
 
 
 def _typed(group: str, values: dict[str, Any]) -> DictConfig:
-    row = TaskConfig if group == "task" else registry.TABLE[group].get(values["name"])
-    schema = row if row is TaskConfig else registry.load(row.schema if row else registry.BASES[group])
+    row = registry.TABLE.get(group, {}).get(values["name"])
+    schema = TaskConfig if group == "task" else registry.load(row.schema if row else registry.BASES[group])
     with _in_one_sentence(group, f"{group}={values['name']}"):
-        return OmegaConf.merge(OmegaConf.structured(schema), values)
+        return _merged(OmegaConf.structured(schema), values)
 
 
 def read_file(group: str, choice: str, overrides: Sequence[str] = (), /, **values: Any) -> Any:
@@ -114,17 +115,26 @@ def read_file(group: str, choice: str, overrides: Sequence[str] = (), /, **value
 
     overrides: "key=value" within the file; values: the same as Python values. Raises ConfigError.
     """
-    files = Files([])
-    whole = _load(conf_dir() / "config.yaml").copy()  # which a file may refer to
-    whole[group] = OmegaConf.merge(files.raw(group, choice), OmegaConf.from_dotlist(list(overrides)), values)
-    plain = OmegaConf.to_container(whole[group], resolve=True)
-    if "stands_on" in files.raw(group, choice):
+    files = Files([], _load(conf_dir() / "config.yaml"))
+    raw = files.raw(group, choice)
+    changed = _merged(raw, OmegaConf.from_dotlist(list(overrides)), values)
+    plain = _plain(_merged(files.root, {group: changed})[group])  # it may refer to other settings
+    if "stands_on" in raw:
         plain.setdefault("cascade", asdict(read_file(group, plain["stands_on"])))
     node = files.node(group, plain)
     with _in_one_sentence(group, f"{group}={choice}"):
         found = OmegaConf.to_object(node)
     check_bounds(found, f"{group}.")
     return found
+
+
+def _plain(config: Any) -> Any:
+    """Its values as dictionaries and lists."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _merged(*configs: Any) -> DictConfig:
+    return cast(DictConfig, OmegaConf.merge(*configs))
 
 
 def _load(file: Path) -> DictConfig:
@@ -134,7 +144,7 @@ def _load(file: Path) -> DictConfig:
 
 @lru_cache(maxsize=64)
 def _load_version(file: Path, _changed_ns: int) -> DictConfig:
-    return OmegaConf.load(file)
+    return cast(DictConfig, OmegaConf.load(file))
 
 
 @dataclass(frozen=True)
@@ -142,6 +152,7 @@ class Files:
     """The YAML files of choices: of `conf/` first, then of the user's own folders."""
 
     own: list[Path]
+    root: DictConfig  # the whole configuration
 
     def raw(self, group: str, name: str) -> DictConfig:
         """The values of a choice. Files of one's own may begin with `defaults: [another choice, _self_]`."""
@@ -153,7 +164,14 @@ class Files:
             raise ConfigError(f"{there[1]}: {group} {name!r} is taken; rename yours")
         raw = _load(there[0]).copy()
         above = [entry for entry in raw.pop("defaults", []) if entry != "_self_"]
-        return OmegaConf.merge(*(self.raw(group, entry) for entry in above), raw)
+        return _merged(*(self.raw(group, entry) for entry in above), raw)
+
+    def values(self, group: str, name: str) -> dict[str, Any]:
+        """The same as plain values, what refers to other settings resolved."""
+        raw = self.raw(group, name)
+        if "${" in OmegaConf.to_yaml(raw):
+            raw = _merged(self.root, {group: raw})[group]
+        return _plain(raw)
 
     def names(self, group: str) -> list[str]:
         """All choices of a group."""
@@ -170,7 +188,7 @@ class Files:
             if key not in ("code", "schema")
         }
         with _in_one_sentence(path or group, f"{group}={name}"):
-            return OmegaConf.merge(OmegaConf.structured(schema), known, {"code": code} if code else {})
+            return _merged(OmegaConf.structured(schema), known, {"code": code} if code else {})
 
     def _row(self, group: str, values: dict[str, Any]) -> tuple[type, str]:
         """Schema and code of a choice: of the table, or named in the user's file."""
@@ -200,7 +218,7 @@ def _in_one_sentence(path: str, what: str) -> Iterator[None]:
     try:
         yield
     except (ConfigKeyError, ConfigAttributeError) as error:
-        names = [f.name for f in fields(error.object_type) if f.name not in NOT_SETTINGS]
+        names = [f.name for f in fields(cast(Any, error.object_type)) if f.name not in NOT_SETTINGS]
         name = ".".join(filter(None, (path, str(error.full_key))))
         raise ConfigError(f"unknown setting {name}; {what} has: {', '.join(names) or 'none'}") from None
     except MissingMandatoryValue as error:
@@ -238,12 +256,12 @@ def _systems(values: dict[str, Any], files: Files, overridden: list[str]) -> tup
         _refuse_scalar(f"systems.{name}", options)
     values["compare"] = compare = _compared(values["compare"], files)
     name = chosen["name"]
-    default = OmegaConf.to_container(files.raw("method", name))
+    default = files.values("method", name)
     changed = [f"method.{key}" for key, value in chosen.items() if value != default.get(key)]
     if changed and name in given:
         raise ConfigError(f"{changed[0]} and systems.{name} are both set; set all of {name} in one of them")
-    raw = {m: OmegaConf.to_container(files.raw("method", m)) for m in compare if m != registry.REFERENCE_AGAIN}
-    raw |= {m: OmegaConf.to_container(files.raw("method", m)) for m in _stood_on(raw, given)}
+    raw = {m: files.values("method", m) for m in compare if m != registry.REFERENCE_AGAIN}
+    raw |= {m: files.values("method", m) for m in _stood_on(raw, given)}
     for system in given:
         if system not in raw:
             raise ConfigError(f"systems.{system} is set, but no system of compare={compare} reads it")
@@ -252,7 +270,7 @@ def _systems(values: dict[str, Any], files: Files, overridden: list[str]) -> tup
     elif changed or "method" in overridden:
         raise ConfigError(f"{changed[0] if changed else 'method'} is set, but compare={compare} leaves {name} out")
     nodes = {m: _options(m, raw, given, files, "method" if m == name else f"systems.{m}") for m in raw}
-    nodes[registry.REFERENCE_AGAIN] = OmegaConf.merge(nodes[compare[0]], {"code": registry.AGAIN})
+    nodes[registry.REFERENCE_AGAIN] = _merged(nodes[compare[0]], {"code": registry.AGAIN})
     return {m: nodes[m] for m in compare}, nodes.get(name) or files.node("method", chosen)
 
 
@@ -277,14 +295,14 @@ def _stood_on(raw: dict[str, dict[str, Any]], given: dict[str, Any]) -> set[str]
 
 def _options(name: str, raw: dict[str, Any], given: dict[str, Any], files: Files, path: str) -> DictConfig:
     """The typed options of one system; a control's hold those of the cascade that it stands on."""
-    values = OmegaConf.to_container(OmegaConf.merge(raw[name], given.get(name, {})))
+    values = _plain(_merged(raw[name], given.get(name, {})))
     base = values.get("stands_on")
     if base is None:
         return files.node("method", values, path)
     if "cascade" in values:
         raise ConfigError(f"{path}.cascade: {name} stands on {base}; set systems.{base}")
     cascade = _options(base, raw, given, files, f"systems.{base}")
-    if not issubclass(OmegaConf.get_type(cascade), CascadeConfig):
+    if not issubclass(cast(type, OmegaConf.get_type(cascade)), CascadeConfig):
         raise ConfigError(f"{path}.stands_on={base}: it is no cascade")
     return files.node("method", values | {"cascade": cascade}, path)
 
@@ -359,13 +377,13 @@ def _refuse_unread(config: Config, files: Files, choices: Mapping[str, str]) -> 
 def _refuse_changed(path: str, owner: Any, default: DictConfig, reasons: Mapping[str, str]) -> None:
     for key, why in reasons.items():
         value, standard = attrgetter(key)(owner), OmegaConf.select(default, key)
-        if value != (OmegaConf.to_container(standard) if OmegaConf.is_config(standard) else standard):
+        if value != (_plain(standard) if OmegaConf.is_config(standard) else standard):
             raise ConfigError(f"{path}.{key}={value} would not be read: {why}")
 
 
 def _unread(config: Config) -> dict[str, str]:
     """Settings that no system, target or plan of the session reads, and why."""
-    found = {}
+    found: dict[str, str] = {}
     cascades = [o for o in config.systems.values() if isinstance(o, CascadeConfig)]
     if not cascades:
         found |= dict.fromkeys(("certify.epsilon", "search.verify"), f"compare={config.compare} has no cascade")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tabi_bench.config.fields import among, number, text
@@ -17,8 +17,12 @@ class EngineConfig:
 
     name: str
     code: str
-    device: str = text(r"auto|cpu|cuda(:\d+)?", "choose auto, cpu or cuda:N")  # auto: cuda:0 where there is one
-    dtype: str = among("auto", "float32", "float16", "bfloat16")  # auto: float16 on a GPU, float32 on a CPU
+    device: str = field(
+        metadata=text(r"auto|cpu|cuda(:\d+)?", "choose auto, cpu or cuda:N")
+    )  # auto: cuda:0 where there is one
+    dtype: str = field(
+        metadata=among("auto", "float32", "float16", "bfloat16")
+    )  # auto: float16 on a GPU, float32 on a CPU
     fuse_qkv: bool  # one matrix product instead of three in each attention layer
 
     def unread(self, config: Config) -> dict[str, str]:
@@ -30,7 +34,7 @@ class EngineConfig:
 class EagerConfig(EngineConfig):
     """Plain PyTorch."""
 
-    threads: int | None = number(least=1)  # CPU threads of one forward pass; None: torch's own choice
+    threads: int | None = field(metadata=number(least=1))  # CPU threads of one forward pass; None: torch's own choice
 
     def unread(self, config: Config) -> dict[str, str]:
         return {"engine.threads": "they are threads of the CPU"} if self.device.startswith("cuda") else {}
@@ -40,8 +44,10 @@ class EagerConfig(EngineConfig):
 class GraphConfig(EngineConfig):
     """CUDA graphs, and the base of what is built on them."""
 
-    device: str = text(r"auto|cuda(:\d+)?", "CUDA graphs need a GPU: choose auto or cuda:N, or engine=eager")
-    buckets: list[int] = number(least=1)  # lengths that a query is padded to
+    device: str = field(
+        metadata=text(r"auto|cuda(:\d+)?", "CUDA graphs need a GPU: choose auto or cuda:N, or engine=eager")
+    )
+    buckets: list[int] = field(metadata=number(least=1))  # lengths that a query is padded to
 
 
 @dataclass
@@ -60,8 +66,8 @@ class CompileConfig(GraphConfig):
 class OnnxConfig(EngineConfig):
     """ONNX Runtime."""
 
-    device: str = among("auto", "cpu")
-    dtype: str = among("auto", "float32")
-    threads: int | None = number(least=1)  # of one forward pass; None: every core this process may use
+    device: str = field(metadata=among("auto", "cpu"))
+    dtype: str = field(metadata=among("auto", "float32"))
+    threads: int | None = field(metadata=number(least=1))  # of one forward pass; None: every core this process may use
     quantize: bool  # dynamic int8
     cache_dir: str  # where exported models are kept

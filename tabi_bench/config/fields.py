@@ -5,32 +5,34 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
+
+Limits = dict[str, Any]  # metadata of a dataclass field
 
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the setting, what it was, and what it may be."""
 
 
-def among(*choices: Any) -> Any:
+def among(*choices: Any) -> Limits:
     """A field, or a list of such, that is one of these."""
-    return field(metadata={"choices": choices})
+    return {"choices": choices}
 
 
-def number(least: float | None = None, most: float | None = None, above: float | None = None) -> Any:
+def number(least: float | None = None, most: float | None = None, above: float | None = None) -> Limits:
     """A field, or a list of such, within these bounds; every number must be finite."""
-    return field(metadata={"least": least, "most": most, "above": above})
+    return {"least": least, "most": most, "above": above}
 
 
-def share(text: str = "a share between 0 and 1, as 0.01 for 1 %", zero: bool = False, one: bool = False) -> Any:
+def share(text: str = "a share between 0 and 1, as 0.01 for 1 %", zero: bool = False, one: bool = False) -> Limits:
     """A fraction in (0, 1), with the ends where they are allowed; `text` says so to the user."""
-    return field(metadata={"share": (zero, one), "text": text})
+    return {"share": (zero, one), "text": text}
 
 
-def text(pattern: str, meaning: str) -> Any:
+def text(pattern: str, meaning: str) -> Limits:
     """A field, or a list of such, that matches a regular expression; `meaning` says so to the user."""
-    return field(metadata={"pattern": pattern, "text": meaning})
+    return {"pattern": pattern, "text": meaning}
 
 
 def settings(node: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

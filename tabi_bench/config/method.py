@@ -40,16 +40,18 @@ class MethodConfig:
 class CascadeConfig(MethodConfig):
     """Models asked one after the other until one is sure."""
 
-    levels: int = among(1, 2, 3)
+    levels: int = field(metadata=among(1, 2, 3))
     fewer_levels: bool  # also search plans of fewer levels, down to one model alone
     calibrate: bool
-    confidence: str = among("max", "margin", "entropy")
-    dispatcher: str = among("threshold", "sigmoid")
-    sigmoid_k: float = number(above=0)
-    alphas: list[float] = number(least=0)
-    importance: str = among("last", "mean")  # over layers
-    pruning: str = among("importance", "random", "stopwords")  # the last two: controls at the same share of words
-    ensembles: list[str] = among("weighted", "large", "log_odds", "tuned")  # searched
+    confidence: str = field(metadata=among("max", "margin", "entropy"))
+    dispatcher: str = field(metadata=among("threshold", "sigmoid"))
+    sigmoid_k: float = field(metadata=number(above=0))
+    alphas: list[float] = field(metadata=number(least=0))
+    importance: str = field(metadata=among("last", "mean"))  # over layers
+    pruning: str = field(
+        metadata=among("importance", "random", "stopwords")
+    )  # the last two: controls at the same share of words
+    ensembles: list[str] = field(metadata=among("weighted", "large", "log_odds", "tuned"))  # searched
 
     def check(self, path: str) -> None:
         for key, values in (("alphas", self.alphas), ("ensembles", self.ensembles)):
@@ -85,16 +87,16 @@ class SingleConfig(MethodConfig):
 class InfaasConfig(MethodConfig):
     """The fastest single model that meets the target."""
 
-    slo_ms: float | None = number(above=0)
+    slo_ms: float | None = field(metadata=number(above=0))
 
 
 @dataclass
 class CocktailConfig(MethodConfig):
     """A weighted majority of several models."""
 
-    slo_ms: float | None = number(above=0)  # None: the slowest model's profiled mean
+    slo_ms: float | None = field(metadata=number(above=0))  # None: the slowest model's profiled mean
     smoothed: bool
-    latency: str = among("auto", "serial", "concurrent")  # how members run
+    latency: str = field(metadata=among("auto", "serial", "concurrent"))  # how members run
 
     @property
     def read_when_served(self) -> tuple[str, ...]:
@@ -108,20 +110,22 @@ class CocktailConfig(MethodConfig):
 class RampConfig:
     """Stage two of early exit's training: the off-ramps, on the frozen model's hidden states."""
 
-    rows: int = number(least=1)  # of train at most, drawn by the seed
-    epochs: float = number(above=0)
-    batch_size: int = number(least=1)
-    learning_rate: float = number(above=0)
-    weight_decay: float = number(least=0)
-    dropout: float = share(zero=True)  # on what a ramp reads
+    rows: int = field(metadata=number(least=1))  # of train at most, drawn by the seed
+    epochs: float = field(metadata=number(above=0))
+    batch_size: int = field(metadata=number(least=1))
+    learning_rate: float = field(metadata=number(above=0))
+    weight_decay: float = field(metadata=number(least=0))
+    dropout: float = field(metadata=share(zero=True))  # on what a ramp reads
 
 
 @dataclass
 class DeebertConfig(MethodConfig):
     """Early exit from one model at the first active off-ramp whose entropy is below a threshold."""
 
-    max_ramps: int = number(least=1)  # active ramps at most
-    thresholds: int = number(least=1)  # entropies tried per set of ramps, evenly spaced among those seen on tune
+    max_ramps: int = field(metadata=number(least=1))  # active ramps at most
+    thresholds: int = field(
+        metadata=number(least=1)
+    )  # entropies tried per set of ramps, evenly spaced among those seen on tune
     train: RampConfig
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tabi_bench.config.fields import among, number
@@ -17,7 +17,9 @@ class ScenarioConfig:
 
     name: str
     code: str
-    profile_rounds: int = number(least=1, most=1000)  # times that every model is profiled at every length
+    profile_rounds: int = field(
+        metadata=number(least=1, most=1000)
+    )  # times that every model is profiled at every length
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -38,17 +40,17 @@ class ScenarioConfig:
 class SingleStreamConfig(ScenarioConfig):
     """One query at a time, the next when the last is answered."""
 
-    min_queries: int = number(least=1, most=10_000_000)
-    block: int = number(least=1)  # queries that one system serves before the next system's turn
-    warmup: int = number(least=0, most=1_000_000)  # queries per system before the clock counts
+    min_queries: int = field(metadata=number(least=1, most=10_000_000))
+    block: int = field(metadata=number(least=1))  # queries that one system serves before the next system's turn
+    warmup: int = field(metadata=number(least=0, most=1_000_000))  # queries per system before the clock counts
 
 
 @dataclass
 class BatchedConfig(ScenarioConfig):
     """Queries are served in batches: plans minimise the device's time per query at the largest."""
 
-    max_batch: int = number(least=1, most=4096)
-    timed_batches: list[int] = number(least=1, most=4096)  # timed beside 1 and max_batch, for the profile
+    max_batch: int = field(metadata=number(least=1, most=4096))
+    timed_batches: list[int] = field(metadata=number(least=1, most=4096))  # timed beside 1 and max_batch
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -61,22 +63,22 @@ class BatchedConfig(ScenarioConfig):
 class OfflineConfig(BatchedConfig):
     """All queries are there at once."""
 
-    passes: int = number(least=5, most=10_000)  # over all queries; a block is one pass
+    passes: int = field(metadata=number(least=5, most=10_000))  # over all queries; a block is one pass
 
 
 @dataclass
 class ServerConfig(BatchedConfig):
     """Queries arrive by themselves, whether or not those before them are answered."""
 
-    rate: float | None = number(above=0)  # queries a second; None: 70 % of the rate at which the reference saturates
+    rate: float | None = field(metadata=number(above=0))  # per second; None: 70 % of saturation
     times: str | None  # a file of arrival times in seconds, one a line, in place of Poisson's
-    max_wait_ms: float = number(least=0, most=60_000)
-    policy: str = among("large_first", "small_first", "deadline", "fullest")  # serving.queues
-    slo_ms: float | None = number(above=0)  # bound of p99 for goodput; None: 5 times the reference alone at batch 1
-    seconds: float = number(above=0, most=3600)  # of arrivals in one run
-    arrival_seeds: int = number(least=3, most=100)  # runs at the rate, each with arrivals of its own
+    max_wait_ms: float = field(metadata=number(least=0, most=60_000))
+    policy: str = field(metadata=among("large_first", "small_first", "deadline", "fullest"))  # serving.queues
+    slo_ms: float | None = field(metadata=number(above=0))  # of p99; None: 5 x the reference alone
+    seconds: float = field(metadata=number(above=0, most=3600))  # of arrivals in one run
+    arrival_seeds: int = field(metadata=number(least=3, most=100))  # runs at the rate, each with arrivals of its own
     goodput: bool  # also bisect the highest rate that keeps slo_ms
-    curve: list[float] = number(above=0, most=10)  # also serve at these multiples of the reference's saturation
+    curve: list[float] = field(metadata=number(above=0, most=10))  # rates to serve at, too, in saturations
 
     @property
     def mixed(self) -> bool:

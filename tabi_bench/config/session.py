@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tabi_bench.config.engine import EngineConfig
 from tabi_bench.config.fields import among, number, share, text
@@ -17,16 +17,18 @@ from tabi_bench.config.zoo import ZooConfig
 class TargetConfig:
     """The score that a plan must reach. relative: best single model on tune minus slack."""
 
-    kind: str | None = among("relative", "paper", "absolute")  # None: by the zoo
-    value: float | None = share("a fraction in (0, 1], as 0.9 for 90 %", one=True)  # absolute: the score
-    slack: float | None = number(least=0)  # relative: default is the task's own
+    kind: str | None = field(metadata=among("relative", "paper", "absolute"))  # None: by the zoo
+    value: float | None = field(
+        metadata=share("a fraction in (0, 1], as 0.9 for 90 %", one=True)
+    )  # absolute: the score
+    slack: float | None = field(metadata=number(least=0))  # relative: default is the task's own
 
 
 @dataclass
 class SearchConfig:
     """How plans are searched."""
 
-    margin_se: float = number(least=0)  # standard errors by which the target must be met on tune
+    margin_se: float = field(metadata=number(least=0))  # standard errors by which the target must be met on tune
     verify: bool  # also search exhaustively and report the regret
 
 
@@ -34,15 +36,15 @@ class SearchConfig:
 class CertifyConfig:
     """Of what the large model answers right, at most a share epsilon is spoilt, with probability 1 - delta."""
 
-    epsilon: float | None = share()  # None: no certificate, and no rows set apart for it
-    delta: float = share()
+    epsilon: float | None = field(metadata=share())  # None: no certificate, and no rows set apart for it
+    delta: float = field(metadata=share())
 
 
 @dataclass
 class CostConfig:
     """What the device costs."""
 
-    usd_per_hour: float = number(least=0)
+    usd_per_hour: float = field(metadata=number(least=0))
 
 
 @dataclass
@@ -61,11 +63,11 @@ class Config:
     search: SearchConfig
     certify: CertifyConfig
     cost: CostConfig
-    seed: int = number(least=0, most=2**32 - 1)
+    seed: int = field(metadata=number(least=0, most=2**32 - 1))
     plan: str | None  # a saved plan.json for `method`
     results_dir: str
     cache_dir: str
     overwrite: bool
     prepare: bool
     derive: str | None  # a derived preset: what to draw from the records and profiles of results_dir
-    label: str = text(r"\w[\w.-]*(/\w[\w.-]*)*", "a folder below results_dir")  # of the records
+    label: str = field(metadata=text(r"\w[\w.-]*(/\w[\w.-]*)*", "a folder below results_dir"))  # of the records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tabi_bench.config.fields import ConfigError, number
@@ -20,8 +20,8 @@ class SourceConfig:
 
     name: str
     code: str
-    train_rows: int | None = number(least=1)  # at most so many, drawn by the seed; None: all
-    validation_rows: int | None = number(least=4)  # two for each fold
+    train_rows: int | None = field(metadata=number(least=1))  # at most so many, drawn by the seed; None: all
+    validation_rows: int | None = field(metadata=number(least=4))  # two for each fold
 
     def check(self, config: Config) -> None:
         """Raises ConfigError for what cannot be used together."""
@@ -35,8 +35,8 @@ class SourceConfig:
 class GeneratedConfig(SourceConfig):
     """Rows from a grammar: exactly so many."""
 
-    train_rows: int = number(least=1)
-    validation_rows: int = number(least=4)
+    train_rows: int = field(metadata=number(least=1))
+    validation_rows: int = field(metadata=number(least=4))
 
     def check(self, config: Config) -> None:
         splits = config.task.official_rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tabi_bench.config.fields import ConfigError, number, share, text
@@ -15,26 +15,30 @@ if TYPE_CHECKING:
 class FineTuneConfig:
     """Fine-tuning: one loop for every zoo (tabi_bench/zoo/training.py)."""
 
-    epochs: float = number(above=0)
-    max_steps: int | None = number(least=1)
-    batch_size: int = number(least=1)
-    learning_rate: float = number(above=0)
-    weight_decay: float = number(least=0)
-    warmup_share: float = share(zero=True, one=True)
-    average: float = share(zero=True)  # decay per step of the moving average of the weights that is kept; 0: none
-    word_dropout: float = share(
-        zero=True
+    epochs: float = field(metadata=number(above=0))
+    max_steps: int | None = field(metadata=number(least=1))
+    batch_size: int = field(metadata=number(least=1))
+    learning_rate: float = field(metadata=number(above=0))
+    weight_decay: float = field(metadata=number(least=0))
+    warmup_share: float = field(metadata=share(zero=True, one=True))
+    average: float = field(
+        metadata=share(zero=True)
+    )  # decay per step of the moving average of the weights that is kept; 0: none
+    word_dropout: float = field(
+        metadata=share(zero=True)
     )  # share of words dropped from a training text, drawn per text from 0..2x this
-    patience: int = number(least=0)  # evaluations without improvement on a slice of train; 0: no early stop
-    evaluations: int = number(least=1)  # on that slice, per training
+    patience: int = field(
+        metadata=number(least=0)
+    )  # evaluations without improvement on a slice of train; 0: no early stop
+    evaluations: int = field(metadata=number(least=1))  # on that slice, per training
 
 
 @dataclass
 class TrainConfig(FineTuneConfig):
     """Fine-tuning where a teacher's logits are learnt too."""
 
-    distill: float = share(zero=True, one=True)  # weight of the teacher's soft targets
-    distill_temperature: float = number(above=0)
+    distill: float = field(metadata=share(zero=True, one=True))  # weight of the teacher's soft targets
+    distill_temperature: float = field(metadata=number(above=0))
 
 
 @dataclass
@@ -43,7 +47,7 @@ class ZooConfig:
 
     name: str
     code: str
-    max_length: int = number(least=8)
+    max_length: int = field(metadata=number(least=8))
     models: list[str]  # subset by name; empty: the whole ladder
 
     def check(self, config: Config) -> None:
@@ -58,10 +62,12 @@ class ZooConfig:
 class TinyZooConfig(ZooConfig):
     """Thin BERT-shaped models, layers x hidden, trained from scratch (shipped for source=generated)."""
 
-    shapes: list[str] = text(r"[1-9]\d*x[1-9]\d*", "layers x hidden, as 4x48")  # the smallest first
-    intermediate: int = number(least=1)  # width of the feed-forward layers, times the hidden size
-    vocabulary: int = number(least=100)  # word pieces at most
-    cue_steps: int = number(least=0)  # generated rows: first so many steps of naming the phrase that decides
+    shapes: list[str] = field(metadata=text(r"[1-9]\d*x[1-9]\d*", "layers x hidden, as 4x48"))  # the smallest first
+    intermediate: int = field(metadata=number(least=1))  # width of the feed-forward layers, times the hidden size
+    vocabulary: int = field(metadata=number(least=100))  # word pieces at most
+    cue_steps: int = field(
+        metadata=number(least=0)
+    )  # generated rows: first so many steps of naming the phrase that decides
     train: TrainConfig
 
     def unread(self, config: Config) -> dict[str, str]:
@@ -76,7 +82,7 @@ TEACHING = ("zoo.train.distill", "zoo.train.distill_temperature")
 class LadderTrainConfig(TrainConfig):
     """Fine-tuning of a pre-trained encoder."""
 
-    layer_decay: float = share(one=True)  # each layer learns so many times as fast as the one above it
+    layer_decay: float = field(metadata=share(one=True))  # each layer learns so many times as fast as the one above it
 
 
 @dataclass
@@ -95,8 +101,8 @@ class EncodersZooConfig(ZooConfig):
     encoders: dict[str, EncoderConfig | None]  # by the name that their models have; null: left out
     layerless: bool  # also a model without layers, on the embeddings of the first encoder that can be its base
     distill: bool  # the others also learn from the best one's logits, with weight train.distill
-    student_rate: float = number(above=0)  # times the learning rate, for models that learn from another
-    layerless_rate: float = number(above=0)  # learning rate of the model without layers
+    student_rate: float = field(metadata=number(above=0))  # times the learning rate, for models that learn from another
+    layerless_rate: float = field(metadata=number(above=0))  # learning rate of the model without layers
     via_mnli: list[str]  # tasks whose models start from mnli's of the same name
     train: LadderTrainConfig
     rates: dict[str, float]  # times the learning rate, by task
