@@ -68,7 +68,7 @@ def ladder_key(config: TinyZooConfig, task: Task, seed: int) -> str:
 def notes_of(folder: Path) -> dict:
     """What is known of a ladder: its key, and per model the seconds and the validation score; empty without one."""
     path = folder / NOTES
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: str) -> None:
@@ -91,7 +91,7 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     (folder / "tokenizer.json").unlink()
     notes = {"key": ladder_key(config, task, seed), "task": task.name, "source": task.source, "seed": seed}
     notes |= {"device": device_name(device), "torch": torch.__version__, "models": {n: done[n] for n in config.shapes}}
-    (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n")
+    (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
 def learn(
