@@ -1,4 +1,4 @@
-"""Text files are UTF-8 whatever the locale: each call that opens one says so (PLW1514 of ruff sees only some of them)."""
+"""Text files are UTF-8 whatever the locale: each call that opens one says so (PLW1514 of ruff sees only some)."""
 
 from __future__ import annotations
 
