@@ -1,6 +1,6 @@
 """Packs code, wheels, data and models into one folder, for a machine without a network.
 
-    python -m tabi_bench.bundle DIR --tasks clinc,rte --python 3.12 zoo=minilm source=local source.dir=DATA
+    python -m tabi_bench.bundle DIR --tasks clinc,rte --python 3.12 zoo=encoders source=local source.dir=DATA
 
 Models are trained or fetched as a run would do it; what that leaves in the cache goes along. `manifest.json` holds the
 SHA-256 of every file, `--check` compares; `README.txt` says what to type there.
