@@ -112,11 +112,14 @@ def train_ramps(task: Task, spec: ModelSpec, cache_dir: Path, options: RampConfi
         weights = {f"{layer}.{k}": v for layer, ramp in modules.items() for k, v in ramp.state_dict().items()}
         save_file({k: v.cpu().contiguous() for k, v in weights.items()}, folder / "ramps.safetensors")
         notes = {"train_s": perf_counter() - started, "mean": next(iter(modules.values())).mean}
-        (folder / "ramps.json").write_text(json.dumps(notes))
+        (folder / "ramps.json").write_text(json.dumps(notes), encoding="utf-8")
         log.info("%s: %d off-ramps trained in %.1f s", spec.name, len(modules), notes["train_s"])
 
     folder = cached(Path(cache_dir) / "ramps" / key, build)
-    notes, weights = json.loads((folder / "ramps.json").read_text()), load_file(folder / "ramps.safetensors")
+    notes, weights = (
+        json.loads((folder / "ramps.json").read_text(encoding="utf-8")),
+        load_file(folder / "ramps.safetensors"),
+    )
     modules = {}
     for layer in range(1, spec.layers):
         own = {k.removeprefix(f"{layer}."): v for k, v in weights.items() if k.startswith(f"{layer}.")}

@@ -1,6 +1,6 @@
 """Packs code, wheels, data and models into one folder, for a machine without a network.
 
-    python -m tabi_bench.bundle DIR --tasks clinc,rte --python 3.12 zoo=minilm source=local source.dir=DATA
+    python -m tabi_bench.bundle DIR --tasks clinc,rte --python 3.12 zoo=encoders source=local source.dir=DATA
 
 Models are trained or fetched as a run would do it; what that leaves in the cache goes along. `manifest.json` holds the
 SHA-256 of every file, `--check` compares; `README.txt` says what to type there.
@@ -105,8 +105,8 @@ def _copy_code(out: Path) -> None:
     (out / launcher.parent).mkdir()
     shutil.copy(Path(tabi_bench.__file__).parents[1] / launcher, out / launcher)
     shutil.copytree(conf_dir(), out / "conf", ignore=ignore, dirs_exist_ok=True)
-    (out / "run.py").write_text("from tabi_bench.cli import main\n\nmain()\n")
-    (out / ".revision").write_text(f"{revision()['commit'] or 'unknown'}\n")
+    (out / "run.py").write_text("from tabi_bench.cli import main\n\nmain()\n", encoding="utf-8")
+    (out / ".revision").write_text(f"{revision()['commit'] or 'unknown'}\n", encoding="utf-8")
     lock = conf_dir().parent / "requirements.txt"
     if not lock.is_file():
         raise ConfigError(f"no {lock}: bundles are packed in a checkout, which has the lock of all dependencies")
@@ -207,9 +207,9 @@ def _arguments(config: Config, overrides: list[str]) -> str:
 
 def _download_wheels(out: Path, python: str, with_torch: bool) -> None:
     """The lock's wheels for another Python, through pip, and requirements.txt cut to them."""
-    lines = [line for line in (out / "requirements.txt").read_text().splitlines() if "==" in line]
+    lines = [line for line in (out / "requirements.txt").read_text(encoding="utf-8").splitlines() if "==" in line]
     chosen = [line for line in lines if with_torch or not line.startswith(TORCH)]
-    (out / "requirements.txt").write_text("\n".join(chosen) + "\n")
+    (out / "requirements.txt").write_text("\n".join(chosen) + "\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip"]
     binary = [line for line in chosen if not line.startswith(SOURCE_ONLY)]
     platforms = [option for platform in PLATFORMS for option in ("--platform", platform)]

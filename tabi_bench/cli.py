@@ -181,7 +181,9 @@ def _one_line(error: Exception, folder: Path | None = None) -> str:
     if isinstance(error, OSError) or (ours and isinstance(error, ValueError | ImportError)) or _is_plan_error(error):
         return str(error)
     text = "".join(traceback.format_exception(error))
-    with tempfile.NamedTemporaryFile("w", prefix="traceback-", suffix=".txt", dir=folder, delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="traceback-", suffix=".txt", dir=folder, delete=False, encoding="utf-8"
+    ) as file:
         file.write(text)
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return f"{reason}. This is a bug, here or in code of your own; please report it with {file.name}"

@@ -59,7 +59,7 @@ def number_of_jobs(config: DictConfig) -> int:
 def read_jobs(folder: Path) -> dict[int, Job]:
     """The jobs of a sweep that have begun, by number."""
     files = {int(path.parent.name): path for path in folder.glob("*/job.json")}
-    return {number: json.loads(files[number].read_text()) for number in sorted(files)}
+    return {number: json.loads(files[number].read_text(encoding="utf-8")) for number in sorted(files)}
 
 
 def progress(jobs: dict[int, Job], total: int) -> str:
@@ -127,7 +127,7 @@ class Progress(Callback):
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         folder = Path(config.hydra.runtime.output_dir)
-        job = json.loads((folder / "job.json").read_text())
+        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         returned = job_return._return_value
         error = returned if isinstance(returned, str) else f"{type(returned).__name__}: {returned}"
         failed = isinstance(returned, str | BaseException)
@@ -146,7 +146,11 @@ class Progress(Callback):
 def lost(folder: Path, overrides: str, reason: str) -> None:
     """Writes, in its place, the file of a job whose worker died or never began."""
     file = folder / "job.json"
-    job = json.loads(file.read_text()) if file.exists() else {"overrides": overrides, "started": time.time()}
+    job = (
+        json.loads(file.read_text(encoding="utf-8"))
+        if file.exists()
+        else {"overrides": overrides, "started": time.time()}
+    )
     _save(folder, job | {"status": "failed", "error": reason, "wall_s": time.time() - job["started"], "reused": False})
 
 

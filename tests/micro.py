@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig
 
 from tabi_bench.cache import cached, content_key
@@ -14,22 +13,11 @@ from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import load_tokenizer, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
+from tabi_bench.zoo.tiny import write_tokenizer
 from tabi_bench.zoo.training import encode, train
 from tests.settings import fine_tuning
 
 SHAPES = {"micro-1x16": (1, 16), "micro-2x32": (2, 32)}
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-def write_tokenizer(texts: list[str], path: Path) -> None:
-    """A BERT-style WordPiece tokenizer learnt from `texts`."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=600, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.save(str(path))
 
 
 def load(config: ZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
@@ -41,7 +29,7 @@ def load(config: ZooConfig, task: Task, cache_dir: Path, seed: int, device: str)
         for name, (layers, hidden) in SHAPES.items():
             path = folder / name
             path.mkdir()
-            write_tokenizer([" ".join(row) for row in texts], path / "tokenizer.json")
+            write_tokenizer([" ".join(row) for row in texts], path / "tokenizer.json", 600)
             torch.manual_seed(seed)
             shape = dict(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=2 * hidden)
             tokenizer = load_tokenizer(path, 64)

@@ -39,7 +39,7 @@ def _alone(target: Callable[..., None], arguments: tuple, files: list[str], envi
     os.environ.clear()
     os.environ.update(environment)
     for descriptor, file in enumerate(files, 1):
-        with open(file, "a") as stream:
+        with open(file, "a", encoding="utf-8") as stream:
             os.dup2(stream.fileno(), descriptor)
     gc.freeze()  # as in conftest.py: what is imported need not be walked before each timed block
     signal.signal(signal.SIGINT, signal.default_int_handler)

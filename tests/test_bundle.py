@@ -75,7 +75,7 @@ def test_what_to_type_follows_from_what_was_packed(wheels, with_torch, python, i
 def test_data_of_the_tasks_that_a_ladder_is_made_from_goes_along(tmp_path):
     for task in ("rte", "mnli", "qqp"):
         (tmp_path / "data" / task).mkdir(parents=True)
-    given = ["source=local", f"source.dir={tmp_path}/data", "zoo=minilm", "zoo.path=none", "zoo.via_mnli=[rte]"]
+    given = ["source=local", f"source.dir={tmp_path}/data", "zoo=minilm", "zoo.via_mnli=[rte]"]
     for task, also in {"rte": ["mnli", "rte"], "qqp": ["qqp"]}.items():
         (config,) = _configs([task], given)
         _copy_data(config, tmp_path / task)

@@ -110,7 +110,7 @@ def test_what_nobody_foresaw_is_one_line_that_names_the_traceback(tmp_path):
         "KeyError: 'a key that is not there'. This is a bug, here or in code of your own; please report"
     )
     assert len(line.splitlines()) == 1 and 'return {}["a key' not in line
-    assert "in _job" in Path(line.split()[-1]).read_text()
+    assert "in _job" in Path(line.split()[-1]).read_text(encoding="utf-8")
 
 
 def typed(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:

@@ -54,5 +54,5 @@ def ask(texts, server, log, patience=120.0):
                 return json.load(response)
         except OSError:
             if server.poll() is not None or time.monotonic() > end:
-                pytest.fail(Path(log).read_text()[-3000:])
+                pytest.fail(Path(log).read_text(encoding="utf-8")[-3000:])
             time.sleep(1)

@@ -392,12 +392,14 @@ def save(folder: Path, facts: dict[str, Any], rows: list[Row]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / (re.sub(r"[^a-z0-9]+", "-", facts["name"].lower()) + ".json")
     reached = {row.group for row in rows if row.error != NOT_MEASURED}
-    known = [Row(**row) for row in json.loads(file.read_text())["rows"]] if file.exists() else []
+    known = [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] if file.exists() else []
     known = [row for row in known if row.group not in reached]
     there = {row.group for row in known}
     rows = known + [row for row in rows if row.group not in there]
-    file.write_text(json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
-    file.with_suffix(".md").write_text(markdown(facts, rows))
+    file.write_text(
+        json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n", encoding="utf-8"
+    )
+    file.with_suffix(".md").write_text(markdown(facts, rows), encoding="utf-8")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -422,7 +424,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     gpu = arguments.device.startswith("cuda")
     fast = ["graph-unfused", "graph", "fused", "compile"] if gpu else ["onnx", "onnx-int8"]
     arguments.entries = arguments.entries or ["eager", *fast, *USERS[: 1 + gpu]]
-    arguments.real = arguments.texts.read_text().splitlines() if arguments.texts else None
+    arguments.real = arguments.texts.read_text(encoding="utf-8").splitlines() if arguments.texts else None
     return arguments
 
 

@@ -92,14 +92,19 @@ class EagerEngine:
         self._hosted: dict[tuple[str, str], HostModel] = {}  # models without layers, by content and instance
         self.encoders = Encoders()
         self.padding = np.zeros(2, np.int64)  # tokens, and padding beside them, in batches
+        self._set_threads()  # already now: models may be trained before the first one is loaded
+
+    def _set_threads(self) -> None:
+        """Threads are a setting of the process: another engine may have changed them."""
+        if isinstance(self.config, EagerConfig) and self.config.threads and self.device == "cpu":
+            torch.set_num_threads(self.config.threads)
 
     def network(self, spec: ModelSpec, importance: str | None, pooled: bool, instance: str = "") -> Network:
         """The model's Network on this engine's device, loaded at first use.
 
         A load without importance shares a Network loaded with it: unread, the probe changes nothing.
         """
-        if isinstance(self.config, EagerConfig) and self.config.threads and self.device == "cpu":
-            torch.set_num_threads(self.config.threads)
+        self._set_threads()
         identity = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled, instance)
         for option in (importance,) if importance else (None, "last", "mean"):
             if (identity, option) in self._networks:

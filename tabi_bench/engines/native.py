@@ -66,7 +66,7 @@ def library() -> tuple[ctypes.CDLL | None, str]:
             "-lm",
         ]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+            subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
             return ctypes.CDLL(str(built)), ""
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()

@@ -83,7 +83,7 @@ def has_int8_products() -> bool:
     """Whether the processor sums int8 products in 32 bits. Without that, sums of 8-bit weights saturate at 16 bits:
     weights then get 7 bits, as ONNX Runtime's documentation advises for AVX2."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
     return any(name in flags for name in ("avx512_vnni", "avx_vnni", "asimddp"))

@@ -39,7 +39,9 @@ def new_session_id(session_hash: str) -> str:
 def _git(*arguments: str) -> str | None:
     root = Path(tabi_bench.__file__).resolve().parents[1]
     try:
-        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "-C", root, *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -49,7 +49,7 @@ def fine_tuned(config: PaperZooConfig, model: str, task: Task, cache_dir: Path, 
         network.to("cpu", torch.float16).save_pretrained(target)
         notes = {"from": origin["id"], "commit": source.name, "metric": metric, "validation_score": score}
         notes |= {"seconds": round(result.seconds, 1), "recipe": asdict(steps)}
-        (target / "training.json").write_text(json.dumps(notes, indent=1))
+        (target / "training.json").write_text(json.dumps(notes, indent=1), encoding="utf-8")
 
     return cached(folder, build)
 
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         folder = fine_tuned(config.zoo, model, task, Path(config.cache_dir).expanduser(), config.seed, device)
     except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
-    notes = json.loads((folder / "training.json").read_text())
+    notes = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     print(f"{model} on {task.name}: {notes['metric']} {notes['validation_score']:.4f} on validation, "
           f"{notes['seconds']:.0f} s; {folder}")  # fmt: skip
 

@@ -14,7 +14,9 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -52,7 +54,8 @@ def load(config: TinyZooConfig, task: Task, cache_dir: Path, seed: int, device: 
             raise ModelError(f"{folder}: {reason}; reinstall tabi-bench, or: python -m tabi_bench.zoo.tiny {task.name}")
     else:
         place = Path(cache_dir).expanduser() / "tiny" / f"{task.name}-{content_key(key, config.shapes)}"
-        folder = cached(place, lambda building: build(building, config, task, seed, device))
+        with one_thread():
+            folder = cached(place, lambda building: build(building, config, task, seed, device))
     notes = notes_of(folder)
     specs = [spec_of(folder / name, name, config.max_length) for name in config.shapes]
     return Zoo("tiny", tuple(specs), sum(m["train_s"] for m in notes["models"].values()), {"ladder": notes})
@@ -68,7 +71,7 @@ def ladder_key(config: TinyZooConfig, task: Task, seed: int) -> str:
 def notes_of(folder: Path) -> dict:
     """What is known of a ladder: its key, and per model the seconds and the validation score; empty without one."""
     path = folder / NOTES
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: str) -> None:
@@ -91,7 +94,7 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     (folder / "tokenizer.json").unlink()
     notes = {"key": ladder_key(config, task, seed), "task": task.name, "source": task.source, "seed": seed}
     notes |= {"device": device_name(device), "torch": torch.__version__, "models": {n: done[n] for n in config.shapes}}
-    (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n")
+    (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
 def learn(
@@ -139,16 +142,47 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Thin models gain nothing from more, and on busy cores threads that wait for each other take 100 times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def write_tokenizer(texts: list[str], path: Path, vocabulary: int) -> None:
-    """A BERT-style WordPiece tokenizer learnt from `texts`, of so many pieces at most; rare words fall in pieces."""
+    """A BERT-style WordPiece tokenizer learnt from `texts`, of so many pieces at most; rare words fall in pieces.
+
+    The trainer breaks ties by the ids of pieces, and numbers characters within words in the order of a hash table,
+    another one each time: so they are handed to it in order, as if they were special, and the same texts always give
+    the same vocabulary.
+    """
     vocabulary = min(vocabulary, round(PIECES_PER_WORD * len({word for text in texts for word in text.split()})))
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    learnt = _wordpiece({})
+    words = (w for text in texts for w, _ in _words(learnt, text))
+    within = sorted({character for word in words for character in word[1:]})
+    special = [*SPECIAL, *(f"##{character}" for character in within)]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    learnt.train_from_iterator(texts, trainer)
+    tokenizer = _wordpiece(learnt.get_vocab())
+    tokenizer.add_special_tokens(SPECIAL)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer.save(str(path))
+
+
+def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _words(tokenizer: Tokenizer, text: str) -> list[tuple[str, tuple[int, int]]]:
+    """The words that pieces are sought in, with their places."""
+    return tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
 
 
 def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, seed: int) -> MeanPoolBert:
@@ -174,16 +208,16 @@ def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, se
 # --- shipping ---------------------------------------------------------------------------------------------------------
 
 
-def ship(task: str, out: Path, device: str, threads: int) -> dict:
+def ship(task: str, out: Path, device: str) -> dict:
     """Trains the ladder of one generated task with the defaults of conf/zoo/tiny.yaml into `out`/task; its notes."""
-    torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = read_file("zoo", "tiny")
     rows = load_task(read_file("task", task), read_file("source", "generated"), 0)
     building = out / f".{task}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    build(building, config, rows, 0, device)
+    with one_thread():
+        build(building, config, rows, 0, device)
     seal(building, task)
     shutil.rmtree(out / task, ignore_errors=True)
     os.replace(building, out / task)
@@ -201,9 +235,8 @@ def main(argv: list[str] | None = None) -> None:
     from tabi_bench.tasks.grammar import CUES
 
     tasks, started = options.tasks or list(CUES), time.monotonic()
-    threads = max(1, (os.cpu_count() or 1) // options.jobs)
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = {task: pool.submit(ship, task, options.out, options.device, threads) for task in tasks}
+        pending = {task: pool.submit(ship, task, options.out, options.device) for task in tasks}
         for task, future in tqdm(pending.items(), unit="task"):
             scores = {name: model["score"] for name, model in future.result()["models"].items()}
             tqdm.write(f"{task:8s} " + "  ".join(f"{name} {score:.4f}" for name, score in scores.items()))

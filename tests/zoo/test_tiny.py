@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tabi_bench.cache import damage
 from tabi_bench.config import read_file
@@ -90,3 +93,45 @@ def test_a_damaged_shipped_ladder_is_refused(config, tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "SHIPPED", tmp_path / "shipped")
     with pytest.raises(ModelError, match="its manifest cannot be read"):
         tiny.load(config, task(), tmp_path, 0, "cpu")
+
+
+def test_one_seed_gives_the_same_tokenizer_and_weights_from_empty_caches(short, tmp_path):
+    """In two processes: what depends on the order of a hash table differs between them."""
+    code = (
+        "import sys; from dataclasses import replace; from pathlib import Path\n"
+        "from tabi_bench.config import read_file\n"
+        "from tabi_bench.tasks import load_task; from tabi_bench.zoo import tiny\n"
+        "rows = load_task(read_file('task', 'sst2'), read_file('source', 'generated', train_rows=400), 0)\n"
+        "config = read_file('zoo', 'tiny', shapes=['1x16', '2x16'], cue_steps=5)\n"
+        "config = replace(config, train=replace(config.train, max_steps=12))\n"
+        "zoo = tiny.load(config, rows, Path(sys.argv[1]), 3, 'cpu')\n"
+        "print([spec.content_hash for spec in zoo.models])"
+    )
+    said = []
+    for number in range(2):
+        command = [sys.executable, "-c", code, str(tmp_path / f"cache{number}")]
+        said.append(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
+    assert said[0] == said[1] and "[" in said[0]
+
+
+def test_the_vocabulary_depends_on_the_texts_alone(tmp_path):
+    texts = [" ".join(row) for row in task(train_rows=300).texts("train")] + ["naïve café ##s don't 東京"] * 2
+    for number in range(3):
+        tiny.write_tokenizer(texts, tmp_path / f"{number}.json", 700)
+    written = {(tmp_path / f"{number}.json").read_bytes() for number in range(3)}
+    assert len(written) == 1
+    vocabulary = json.loads(written.pop())
+    assert [token["content"] for token in vocabulary["added_tokens"]] == tiny.SPECIAL
+    assert list(vocabulary["model"]["vocab"])[:5] == tiny.SPECIAL
+
+
+def test_thin_models_are_trained_in_one_thread(short, tmp_path, monkeypatch):
+    seen, learn = [], tiny.learn
+    monkeypatch.setattr(tiny, "learn", lambda *given: seen.append(torch.get_num_threads()) or learn(*given))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        tiny.load(short, task(train_rows=200, validation_rows=40), tmp_path, 0, "cpu")
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
