@@ -85,3 +85,15 @@ def where(found: list[Record], config: Config) -> str:
     if sentence := verdict(found):
         lines += ["", sentence]
     return "\n".join(lines)
+
+
+def results(found: list[Record]) -> str:
+    """A session in one line: what each system saved against the reference."""
+    beside = [r for r in found if r.reference.get("method") != r.method]
+    return "; ".join(_in_short(r) for r in beside or found)
+
+
+def _in_short(r: Record) -> str:
+    if r.status != "ok":
+        return f"{printed(r.method)} {r.status}"
+    return f"{printed(r.method)} {r.latency_ms['mean']:.3f} ms, {_reduction(r)}, {r.outcome}"

@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 
 from tabi_bench.cache import write_atomically
 from tabi_bench.records.store import check_writable
+from tabi_bench.summary import results
 
 log = logging.getLogger(__name__)
 Job = dict[str, Any]
@@ -90,7 +91,8 @@ def summary(jobs: dict[int, Job], total: int) -> str:
     for number in range(total):
         job = jobs.get(number, {"overrides": "", "status": "not started"})
         status = "died" if job["status"] == "running" else job["status"]
-        note = job.get("error") or ("measured before" if job.get("reused") else "")
+        result = "; ".join(filter(None, [job.get("result"), "measured before" if job.get("reused") else ""]))
+        note = job.get("error") or result
         wall = duration(job["wall_s"]) if job.get("wall_s") is not None else ""
         lines.append(f"{number:>3}  {job['overrides']:<{width}}  {status:<8} {wall:>7}  {note}".rstrip())
     good = sum(job["status"] == "ok" for job in jobs.values())
@@ -127,6 +129,7 @@ class Progress(Callback):
         error = found if isinstance(found, str) else f"{type(found).__name__}: {found}"
         failed = isinstance(found, str | BaseException)
         job |= {"status": "failed" if failed else "ok", "error": error if failed else None}
+        job |= {"result": None if failed or not found else results(found)}
         job |= {"wall_s": time.time() - job["started"], "reused": not failed and _older(found, job["started"])}
         _save(folder, job)
 
