@@ -70,13 +70,18 @@ class Cocktail(System):
     @classmethod
     def check_point(cls, point: dict[str, Any], models: list[str]) -> None:
         """See System."""
+        members = point.get("members")
+        if not isinstance(members, list) or len(set(map(str, members))) != len(members) or len(members) < 2:
+            raise PlanError(f"members={members}: a list of two or more different models")
+        if any(name not in models for name in members):
+            raise PlanError(f"members={members}: the zoo has {', '.join(models)}")
         try:
-            weights = np.array([point["weights"][name] for name in point["members"]], np.float64)
-            fits = weights.ndim == 2 and np.isfinite(weights).all() and set(point["members"]) <= set(models)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"not an ensemble ({type(error).__name__}: {error})") from None
+            weights = np.array([point["weights"][name] for name in members], np.float64)
+            fits = weights.ndim == 2 and np.isfinite(weights).all() and (weights >= 0).all()
+        except (KeyError, TypeError, ValueError):
+            fits = False
         if not fits:
-            raise PlanError(f"members={point['members']}: finite weights per class for models of {', '.join(models)}")
+            raise PlanError(f"weights={point.get('weights')}: for each member as many numbers as classes, none below 0")
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: CocktailConfig) -> FoldPlan:

@@ -117,12 +117,14 @@ class Deebert(System):
     @classmethod
     def check_point(cls, point: dict[str, Any], models: list[str]) -> None:
         """See System."""
-        try:
-            fits = point["model"] in models and np.isfinite(point["entropy"]) and min(point["ramps"]) > 0
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"not an early exit ({type(error).__name__}: {error})") from None
-        if not fits:
-            raise PlanError(f"model={point['model']}, entropy={point['entropy']}: the zoo has {', '.join(models)}")
+        ramps, layers = point.get("ramps"), point.get("layers")
+        if point.get("model") not in models:
+            raise PlanError(f"model={point.get('model')}: the zoo has {', '.join(models)}")
+        whole = isinstance(ramps, list) and ramps and all(isinstance(n, int) for n in [*ramps, layers])
+        if not whole or ramps != sorted(set(ramps)) or not 0 < ramps[0] <= ramps[-1] < layers:
+            raise PlanError(f"ramps={ramps}: layers between 0 and layers={layers}, in order")
+        if not isinstance(point.get("entropy"), int | float) or not np.isfinite(point["entropy"]):
+            raise PlanError(f"entropy={point.get('entropy')}: a finite threshold, in nats")
 
     @classmethod
     def prepare(cls, lab: Lab, profile: Profile, options: DeebertConfig) -> Profile:
@@ -156,7 +158,7 @@ class Deebert(System):
         from .off_ramps import trained
 
         ramps = trained(lab, point["ramps_hash"])
-        if ramps is None:
+        if ramps is None or not set(point["ramps"]) <= set(ramps.modules):
             raise PlanError(
                 f"this plan was made for other off-ramps of {point['model']} ({point['ramps_hash']}); leave plan=null "
                 "to make a new one"

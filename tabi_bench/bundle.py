@@ -26,8 +26,8 @@ from tabi_bench.config import (
     Config,
     ConfigError,
     CustomZooConfig,
+    EncodersZooConfig,
     LocalConfig,
-    MinilmZooConfig,
     ZooConfig,
     compose_config,
     conf_dir,
@@ -62,7 +62,7 @@ def pack(tasks: list[str], overrides: list[str], out: Path, wheels: str | None, 
     _copy_code(out)
     for one in configs:
         _copy_data(one, out)
-        one = dataclasses.replace(one, zoo=_with_copied_folders(one.zoo, out))
+        one = dataclasses.replace(one, zoo=_with_copied_folders(one.zoo, out, Path(one.cache_dir).expanduser()))
         _copy_models(one, out)
         commands.append(_arguments(one, overrides))
     if wheels:
@@ -118,41 +118,41 @@ def _copy_data(config: Config, out: Path) -> None:
 
     Of the hub, the cache is in `out` already; generated data need none.
     """
-    from tabi_bench.zoo.minilm import tasks_needed
+    from tabi_bench.zoo.ladder import tasks_needed
 
     if isinstance(config.source, LocalConfig):
         if config.source.dir is None:
             raise ConfigError("a bundle needs source.dir=DIR; put your own files there as <task>/train.csv")
         task = config.task.name
-        for name in tasks_needed(config.zoo, task) if isinstance(config.zoo, MinilmZooConfig) else [task]:
+        for name in tasks_needed(config.zoo, task) if isinstance(config.zoo, EncodersZooConfig) else [task]:
             shutil.copytree(Path(config.source.dir).expanduser() / name, out / "data" / name, dirs_exist_ok=True)
 
 
-def _with_copied_folders(zoo: ZooConfig, out: Path) -> ZooConfig:
+def _with_copied_folders(zoo: ZooConfig, out: Path, cache: Path) -> ZooConfig:
     """The zoo's configuration with local folders of models copied to `models/` and named relative to the bundle."""
 
-    def copied(entry: str | None) -> str | None:
-        folder = Path(entry or "").expanduser()
-        if not entry or not folder.is_dir():
+    def copied(entry: str, name: str = "") -> str:
+        folder = Path(entry).expanduser()
+        if not folder.is_dir():
             return entry
-        shutil.copytree(folder, out / "models" / folder.name, dirs_exist_ok=True)
-        return f"models/{folder.name}"
+        shutil.copytree(folder, out / "models" / (name or folder.name), dirs_exist_ok=True)
+        return f"models/{name or folder.name}"
 
-    if isinstance(zoo, MinilmZooConfig):
-        return dataclasses.replace(zoo, path=copied(_encoder(zoo)))
+    if isinstance(zoo, EncodersZooConfig):
+        from tabi_bench.zoo.encoder import encoder_folder
+
+        folders = {name: encoder_folder(encoder.source, cache) for name, encoder in zoo.used.items()}
+        changed = {
+            name: dataclasses.replace(encoder, source=copied(str(folders[name]), name))
+            for name, encoder in zoo.used.items()
+        }
+        return dataclasses.replace(zoo, encoders=changed)
     if isinstance(zoo, CustomZooConfig):
         names = [Path(entry).name for entry in zoo.paths]
         if len(set(names)) < len(names):
             raise ConfigError("zoo.paths: two folders have the same name; rename one, they go side by side")
         return dataclasses.replace(zoo, paths=[copied(entry) for entry in zoo.paths])
     return zoo
-
-
-def _encoder(zoo: MinilmZooConfig) -> str:
-    """The folder of the pre-trained encoder, which may lie in an installed package."""
-    from tabi_bench.zoo.encoder import encoder_folder
-
-    return str(encoder_folder(zoo.path))
 
 
 def _copy_models(config: Config, out: Path) -> None:
@@ -173,6 +173,12 @@ def _copy_models(config: Config, out: Path) -> None:
     finally:
         os.chdir(here)
     _copy_cached(zoo, task, cache, out / "cache")
+    if isinstance(config.zoo, EncodersZooConfig):  # what the best model was chosen from, and started from
+        from tabi_bench.zoo.ladder import tasks_needed
+
+        for name in tasks_needed(config.zoo, config.task.name):
+            for folder in filter(Path.is_dir, (cache / "encoders").glob(f"{name}-*")):
+                shutil.copytree(folder, out / "cache" / "encoders" / folder.name, dirs_exist_ok=True)
 
 
 def _copy_cached(zoo: Zoo, task: Task, cache: Path, target: Path) -> None:
@@ -190,7 +196,9 @@ def _arguments(config: Config, overrides: list[str]) -> str:
     """What to type after `run.py` in the unpacked bundle: as it was given here, with the places in the bundle."""
     zoo = config.zoo
     places = {"source.dir": "data" if isinstance(config.source, LocalConfig) else None, "cache_dir": "cache"}
-    places |= {"zoo.path": zoo.path if isinstance(zoo, MinilmZooConfig) else None, "results_dir": None}
+    places |= {"results_dir": None}
+    if isinstance(zoo, EncodersZooConfig):
+        places |= {f"zoo.encoders.{name}.source": encoder.source for name, encoder in zoo.used.items()}
     places["zoo.paths"] = f"[{','.join(zoo.paths)}]" if isinstance(zoo, CustomZooConfig) else None
     kept = [override for override in overrides if override.split("=")[0] not in places]
     moved = [f"{key}={value}" for key, value in places.items() if value]

@@ -107,11 +107,11 @@ def _refuse_unknown(arguments: list[str], folders: list[Path]) -> None:
     known = dict.fromkeys([*GROUPS, *Config.__dataclass_fields__, *sorted(groups)])
     for argument in arguments:
         group, _, value = argument.partition("=")
-        if not re.fullmatch(r"\w[\w.]*", group) or not value or group.startswith("hydra"):
+        if not re.fullmatch(r"\w[\w.]*", group) or "=" not in argument or group.startswith("hydra"):
             continue
         if group.partition(".")[0] not in known:
             sys.exit(f"unknown setting {group}; there are: {', '.join(known)}")
-        if group in groups and re.fullmatch(r"[\w.,-]+", value):
+        if group in groups and re.fullmatch(r"[\w.,-]*", value):
             names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
             for choice in value.split(","):
                 if choice not in (*names, "null"):
@@ -142,15 +142,21 @@ def _job(raw: DictConfig) -> list[Record]:
 
         results = run_session(config)
         if results:
-            print_summary(results, config)
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _flush()
+            _printed(results, config)
+        return results
     except Exception as error:
         if log.isEnabledFor(logging.DEBUG):
             raise
         raise SystemExit(_one_line(error, Path(hydra.runtime.output_dir))) from None
-    return results
+
+
+def _printed(results: list[Record], config: Config) -> None:
+    """The summary, unless nobody reads it any more: a sweep goes on without."""
+    try:
+        print_summary(results, config)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _flush()
 
 
 def _derive(config: Config, overrides: list[str]) -> list[Record]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from tabi_bench import device
+from tabi_bench import device, registry
 from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.config import Config
 from tabi_bench.engines import make_engine
@@ -29,8 +29,6 @@ from tabi_bench.records.ledger import Ledger
 from tabi_bench.records.provenance import config_hash
 from tabi_bench.records.record import Record, age
 from tabi_bench.records.store import check_writable, write_run
-from tabi_bench.registry import system_classes
-from tabi_bench.serving.single_stream import serve
 from tabi_bench.system import Plan, System
 from tabi_bench.tasks import load_task
 from tabi_bench.zoo import load_zoo
@@ -65,7 +63,7 @@ def run_session(config: Config) -> list[Record]:
             log.info("already measured %s ago at commit %s; overwrite=true measures again", age(done[0]), commit)
             return done
         if config.prepare:
-            session.lab.outputs(_importance(config))
+            session.lab.outputs(_importance(session.config))
             log.info("prepared: models trained, their outputs cached; nothing was measured")
             return []
         with device.old_objects_frozen():
@@ -84,27 +82,19 @@ def open_session(config: Config) -> Session:
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
     cache_dir = Path(config.cache_dir).expanduser()
     zoo = load_zoo(config.zoo, task, cache_dir, config.seed, engine.device)
-    systems = system_classes(config.systems)
+    systems = registry.system_classes(config.systems)
     for method, system in systems.items():
         system.check(config.systems[method], zoo.names)
     lab = Lab(task, zoo, engine, cache_dir, config.seed, config.scenario.profile_rounds)
     facts = device.describe(engine.device)
     contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine), facts["name"])
+    given = {}
+    if config.plan is not None:  # its options are those that it was made with
+        name = config.method.name
+        given[name], options = plan_file.given_plan(Path(config.plan), lab, systems[name], config.method)
+        config = replace(config, method=options, systems=config.systems | {name: options})
     ledger = Ledger(config, config_hash(config, list(systems), *contents), facts, engine.dtype)
-    return Session(config, systems, lab, ledger, _given_plan(config, systems, lab))
-
-
-def _given_plan(config: Config, systems: dict[str, type[System]], lab: Lab) -> dict[str, Plan]:
-    """The plan that `plan=path` names, by its method, refused before any work if it was made for something else."""
-    if config.plan is None:
-        return {}
-    path, method = Path(config.plan), config.method.name
-    plan = plan_file.load_plan(path)
-    current = plan_file.fingerprint(lab.task, lab.zoo, lab.engine) | {"method": method, "task": lab.task.name}
-    plan_file.check_plan(plan, path, current, len(lab.task.queries))
-    for fold in plan.folds:
-        systems[method].check_point(fold.point, lab.zoo.names)
-    return {method: plan}
+    return Session(config, systems, lab, ledger, given)
 
 
 def _importance(config: Config) -> list[str]:
@@ -121,7 +111,7 @@ def _measure(session: Session) -> list[Record]:
     plans = make_plans(config, session.systems, profile, made_for, session.given)
     traces = _serve(session, plans)
     lab.pruned.save()
-    warnings = implausible(profile)
+    warnings = [*lab.task.warnings, *implausible(profile)]
     measured = Measured(
         config, lab.task, profile, plans, traces, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
     )
@@ -144,8 +134,9 @@ def _serve(session: Session, plans: Plans) -> dict[str, pd.DataFrame]:
     served_by = folds.deploy(session.systems, plans.made, lab, config.systems)
     lab.engine.forget_words()
     queries = lab.task.queries
-    log.info("serving %d queries to %s", max(len(queries), config.scenario.min_queries), ", ".join(served_by))
+    log.info("serving %d queries to %s", len(queries), ", ".join(served_by))
     with lab.exclusive():
+        serve = registry.load(config.scenario.code)
         return serve(served_by, queries, config.scenario, config.seed, lab.engine.device)
 
 

@@ -33,7 +33,8 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "zoo": {
         "tiny": Row("tabi_bench.config.zoo:TinyZooConfig", "tabi_bench.zoo.tiny:load"),
-        "minilm": Row("tabi_bench.config.zoo:MinilmZooConfig", "tabi_bench.zoo.minilm:load"),
+        "encoders": Row("tabi_bench.config.zoo:EncodersZooConfig", "tabi_bench.zoo.ladder:load"),
+        "minilm": Row("tabi_bench.config.zoo:EncodersZooConfig", "tabi_bench.zoo.ladder:load"),
         "paper": Row("tabi_bench.config.zoo:PaperZooConfig", "tabi_bench.zoo.paper:load"),
         "custom": Row("tabi_bench.config.zoo:CustomZooConfig", "tabi_bench.zoo.custom:load"),
     },

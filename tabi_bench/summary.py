@@ -24,7 +24,7 @@ COLUMNS = (
 
 
 def heading(found: list[Record]) -> str:
-    """Task, source, zoo, engine, device, target."""
+    """Task, source, zoo, engine, device, target; what speaks against the numbers below."""
     first = next((r for r in found if r.status == "ok"), found[0])
     lines = [f"{first.task} from source {first.source}, zoo {first.zoo}, engine {first.engine} on {first.device}"]
     if first.source == "generated":
@@ -35,7 +35,20 @@ def heading(found: list[Record]) -> str:
         )
         metric, value = first.accuracy["metric"], 100 * first.target["value"]
         lines.append(f"Target: {metric} {value:.1f} % ({kind}), same for all systems.")
-    return "\n".join(lines)
+    lines += dict.fromkeys(f"Warning: {warning}" for record in found for warning in record.warnings)
+    return "\n".join([*lines, *_contradictions(found)])
+
+
+def _contradictions(found: list[Record]) -> list[str]:
+    """Live answers that are not those of the profile, though they lie at no threshold and between no two labels."""
+    counts = {r.method: r.details["replay"] for r in found if "replay" in r.details}
+    return [
+        f"Warning: {printed(method)}: {count['unexplained']} of {count['compared']} live answers contradict "
+        "the profile behind its plan. Something changed in between, or a cache is damaged: move "
+        "cache_dir away and measure again."
+        for method, count in counts.items()
+        if count["unexplained"]
+    ]
 
 
 def rows(found: list[Record]) -> list[list[str]]:
@@ -85,15 +98,3 @@ def where(found: list[Record], config: Config) -> str:
     if sentence := verdict(found):
         lines += ["", sentence]
     return "\n".join(lines)
-
-
-def results(found: list[Record]) -> str:
-    """A session in one line: what each system saved against the reference."""
-    beside = [r for r in found if r.reference.get("method") != r.method]
-    return "; ".join(_in_short(r) for r in beside or found)
-
-
-def _in_short(r: Record) -> str:
-    if r.status != "ok":
-        return f"{printed(r.method)} {r.status}"
-    return f"{printed(r.method)} {r.latency_ms['mean']:.3f} ms, {_reduction(r)}, {r.outcome}"

@@ -1,7 +1,8 @@
 """Sweeps: how far they are, what failed, and a table at the end. One file per job, so that workers elsewhere are seen.
 
 Under Hydra's own launcher and under Ray alike, `Progress.on_job_start` and `on_job_end` run where the job runs.
-`<sweep folder>/<job number>/job.json` holds overrides, status (running | ok | failed), error, started, wall_s, reused.
+`<sweep folder>/<job number>/job.json` holds overrides, status (running | ok | failed), error, result (in short),
+started, wall_s, reused.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from omegaconf import DictConfig
 
 from tabi_bench.cache import write_atomically
 from tabi_bench.records.store import check_writable
-from tabi_bench.summary import results
 
 log = logging.getLogger(__name__)
 Job = dict[str, Any]
@@ -91,8 +91,9 @@ def summary(jobs: dict[int, Job], total: int) -> str:
     for number in range(total):
         job = jobs.get(number, {"overrides": "", "status": "not started"})
         status = "died" if job["status"] == "running" else job["status"]
-        result = "; ".join(filter(None, [job.get("result"), "measured before" if job.get("reused") else ""]))
-        note = job.get("error") or result
+        note = job.get("error") or ", ".join(
+            filter(None, (job.get("result"), "measured before" * bool(job.get("reused"))))
+        )
         wall = duration(job["wall_s"]) if job.get("wall_s") is not None else ""
         lines.append(f"{number:>3}  {job['overrides']:<{width}}  {status:<8} {wall:>7}  {note}".rstrip())
     good = sum(job["status"] == "ok" for job in jobs.values())
@@ -125,12 +126,12 @@ class Progress(Callback):
             return
         folder = Path(config.hydra.runtime.output_dir)
         job = json.loads((folder / "job.json").read_text())
-        found = job_return._return_value
-        error = found if isinstance(found, str) else f"{type(found).__name__}: {found}"
-        failed = isinstance(found, str | BaseException)
+        returned = job_return._return_value
+        error = returned if isinstance(returned, str) else f"{type(returned).__name__}: {returned}"
+        failed = isinstance(returned, str | BaseException)
         job |= {"status": "failed" if failed else "ok", "error": error if failed else None}
-        job |= {"result": None if failed or not found else results(found)}
-        job |= {"wall_s": time.time() - job["started"], "reused": not failed and _older(found, job["started"])}
+        job |= {"wall_s": time.time() - job["started"], "reused": not failed and _older(returned, job["started"])}
+        job["result"] = "" if failed else _result(returned)
         _save(folder, job)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -164,3 +165,12 @@ def _older(records: Any, started: float) -> bool:
     """Whether the records were there before the job began. Their times are whole seconds."""
     times = [datetime.fromisoformat(record.provenance["time"]).timestamp() for record in records or []]
     return bool(times) and max(times) < int(started)
+
+
+def _result(records: Any) -> str:
+    """What the session found, in short: each system's outcome, and how much less time it took than the reference."""
+    from tabi_bench.summary import COLUMNS, rows
+
+    found = [dict(zip(COLUMNS, row, strict=True)) for row in rows(records or [])]
+    parts = [[row[COLUMNS[0]], row[COLUMNS[-1]], row["target"] or row[COLUMNS[1]]] for row in found]
+    return "; ".join(" ".join(filter(None, part)) for part in parts if part[1] != "reference")

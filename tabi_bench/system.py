@@ -198,7 +198,6 @@ class Outcomes:
 class System(ABC):
     """One method at one operating point. Registered by name in `tabi_bench.registry`; the hooks have defaults."""
 
-    Options: ClassVar[type]  # the dataclass of its knobs, where it has some of its own
     name: ClassVar[str]
     alone: ClassVar[bool] = False  # whether it shares no model with the other systems of a session
     searched: ClassVar[bool] = False  # whether its plans can be verified and certified: those of the plan search

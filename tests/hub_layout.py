@@ -10,21 +10,21 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Value
 
-from tabi_bench.config import SourceConfig, TaskConfig, read_file
+from tabi_bench.config import TaskConfig, read_file
 from tabi_bench.tasks.generated import load
 from tests.fake_hub import FakeHub
 
 TASKS = ("sst2", "mnli", "rte", "qqp", "mrpc", "cola", "qnli", "stsb", "massive", "clinc")
 GLUE = ("ax", "cola", "mnli", "mnli_matched", "mnli_mismatched", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli")
 CLINC = ("imbalanced", "plus", "small")
-ROWS = SourceConfig("generated", train_rows=240, validation_rows=160)
+ROWS = read_file("source", "generated", train_rows=240, validation_rows=160)
 
 
 def publish(hub: FakeHub, folder: Path) -> dict[str, str]:
     """Commits the three repositories and writes local copies as `folder`/<task>; the commits by repository."""
     repositories: dict[str, dict[str, bytes]] = {}
     for name in TASKS:
-        task = read_file("task", name, TaskConfig)
+        task = read_file("task", name)
         rows = load(task, ROWS, 0)
         for split, data in ((task.train_split, rows.train), (task.split, rows.validation)):
             columns = {column: data[column][:] for column in task.texts} | {"label": data[task.label][:]}
@@ -44,7 +44,7 @@ def publish(hub: FakeHub, folder: Path) -> dict[str, str]:
 
 def pinned(name: str, commits: dict[str, str]) -> TaskConfig:
     """The task's own file, pinned to what `publish` committed."""
-    task = read_file("task", name, TaskConfig)
+    task = read_file("task", name)
     return replace(task, hub=replace(task.hub, revision=commits[task.hub.path]))
 
 

@@ -10,7 +10,8 @@ from tabi_bench.config import TaskConfig, TrainConfig, read_file
 
 def fine_tuning(**changes: Any) -> TrainConfig:
     """Fine-tuning that neither drops words nor has a teacher."""
-    plain = {"epochs": 3.0, "word_dropout": 0.0, "distill": 0.0, "patience": 3}
+    plain = {"epochs": 3.0, "word_dropout": 0.0, "distill": 0.0, "patience": 3, "evaluations": 10, "average": 0.0}
+    plain |= {"learning_rate": 1e-4, "layer_decay": 1.0}
     return replace(read_file("zoo", "minilm").train, **{**plain, **changes})
 
 

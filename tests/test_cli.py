@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from tabi_bench import cli, registry
-from tabi_bench.config import BASES, ConfigError, conf_dir, read_file
+from tabi_bench.config import GROUPS, ConfigError, conf_dir, read_file
 from tabi_bench.experiment import run_session
 from tabi_bench.system import PlanError
 from tests.processes import command_line, ended, start
@@ -31,15 +32,22 @@ def run(tmp_path):
     return done
 
 
-def test_help_explains_the_groups_without_importing_torch():
+@pytest.mark.parametrize(
+    ("flag", "texts"),
+    [
+        ("--help", ["Groups (group=choice", "three_level", "systems.cocktail.smoothed=false", "--help-all"]),
+        ("--help-all", ["Groups (group=choice", "three_level", "search:", "margin_se: 0.5"]),
+    ],
+)
+def test_help_explains_the_groups_without_importing_torch(flag, texts):
     code = (
-        "import sys; sys.argv = ['run.py', '--help']\n"
+        f"import sys; sys.argv = ['run.py', '{flag}']\n"
         "from tabi_bench import cli\n"
         "try: cli.main()\n"
         "finally: print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "Groups (group=choice" in done.stdout and "search:" in done.stdout
+    assert all(text in done.stdout for text in texts)
     assert done.stdout.strip().endswith("False")
 
 
@@ -50,15 +58,20 @@ def test_help_explains_the_groups_without_importing_torch():
         ("method=tabi,taby", "unknown method 'taby'; there are: "),
         ("zoo=huge", "unknown zoo 'huge'; there are: "),
         ("source=web", "unknown source 'web'; there are: "),
-        ("method.alphaz=[0]", "Key 'alphaz' not in 'CascadeConfig'"),
+        ("method.alphaz=[0]", "unknown setting method.alphaz; method=tabi has: levels, "),
         ("scenario.min_queries=many", "Value 'many' of type 'str' could not be converted to Integer"),
         ("target.value=90", "target.value=90.0: a fraction in (0, 1]"),
+        ("metod=tabi", "unknown setting metod; there are: task, source"),
+        ("target=0.95", "target=0.95: write target.kind=absolute target.value=0.95"),
+        ("seed=-1", "seed=-1: at least 0"),
+        ("engine.device=cuda:x", "engine.device='cuda:x': choose auto, cpu or cuda:N"),
+        ("scenario.min_queries=1000000000000", "scenario.min_queries=1000000000000: at most 10000000"),
         ("compare=[infaas,taby]", "compare names an unknown method 'taby'"),
     ],
 )
 def test_what_does_not_exist_is_refused_by_name(run, argument, says):
     done = run(argument)
-    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]])
@@ -67,6 +80,65 @@ def test_results_that_cannot_be_written_are_said_in_one_line(run, tmp_path, mode
     done = run(*mode, f"results_dir={tmp_path}/file/results")
     assert done.returncode == 1 and done.stderr.startswith("results_dir: cannot write to ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("task=rte", "task=rte would not be read: tail draws from the records of results_dir"),
+        ("seed=1", "seed=1 would not be read"),
+    ],
+)
+def test_a_preset_that_measures_nothing_refuses_settings_of_measuring(run, override, says):
+    done = run("experiment=tail", override)
+    assert done.returncode == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def fail_oddly(*arguments: str) -> None:
+    """A session that ends in what nobody foresaw."""
+    from tabi_bench import experiment
+
+    experiment.run_session = lambda config: {}["a key that is not there"]
+    command_line(*arguments)
+
+
+def test_what_nobody_foresaw_is_one_line_that_names_the_traceback(tmp_path):
+    says = tmp_path / "printed"
+    assert ended(start(fail_oddly, f"results_dir={tmp_path}/results", says=says), seconds=120) == 1
+    line = says.read_text()
+    assert line.startswith(
+        "KeyError: 'a key that is not there'. This is a bug, here or in code of your own; please report"
+    )
+    assert len(line.splitlines()) == 1 and 'return {}["a key' not in line
+    assert "in _job" in Path(line.split()[-1]).read_text()
+
+
+def typed(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """A line typed in a shell, where PYTHON is the interpreter and RUN the launcher."""
+    line = command.replace("PYTHON", sys.executable).replace("RUN", str(ROOT / "run.py"))
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, check=False, env=variables)
+
+
+@pytest.mark.parametrize(
+    ("command", "environment"),
+    [
+        ("PYTHON RUN --help | head -1", {}),
+        ("PYTHON RUN --cfg job | head -1", {}),
+        ("PYTHON RUN --help", {"PYTHONIOENCODING": "ascii"}),
+        ("PYTHON -m tabi_bench --help", {}),
+        ("PYTHON RUN --help", {"HOME": "/nonexistent"}),
+    ],
+)
+def test_odd_surroundings_are_no_error(tmp_path, command, environment):
+    done = typed(command, tmp_path, **environment)
+    assert done.returncode == 0 and done.stdout and done.stderr == ""
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path):
+    (tmp_path / "gone").mkdir()
+    done = typed("rmdir ../gone && PYTHON RUN task=rte", tmp_path / "gone")
+    assert done.returncode == 1 and done.stderr == "the working directory is gone; change to one that exists\n"
 
 
 def test_presets_cannot_be_swept(run):
@@ -80,20 +152,28 @@ def test_cfg_job_prints_the_whole_configuration():
     assert done.returncode == 0 and "name: clinc" in done.stdout and "margin_se: 0.5" in done.stdout
 
 
-GROUPS = [(g, f.stem) for g in (*BASES, "experiment") for f in sorted((conf_dir() / g).glob("*.yaml"))]
+CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((conf_dir() / group).glob("*.yaml"))]
 
 
-@pytest.mark.parametrize(("group", "choice"), [pair for pair in GROUPS if pair[0] != "experiment"])
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes(composed, group, choice):
     extra = {("source", "local"): ["source.dir=somewhere"], ("task", "custom"): ["source=local", "source.dir=d"]}
+    extra["zoo", "custom"] = ["zoo.paths=[d]"]
     config = composed(f"{group}={choice}", *extra.get((group, choice), []))
     assert getattr(config, group).name == choice
 
 
-@pytest.mark.parametrize("method", [f.stem for f in sorted((conf_dir() / "method").glob("*.yaml"))])
-def test_every_method_is_registered_with_the_options_of_its_file(method):
-    assert read_file("method", method).name == method
-    assert registry.lookup(registry.SYSTEMS, method, "method") is not None
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair[0] != "task"])
+def test_the_table_has_a_row_for_every_choice_with_the_settings_of_its_file(group, choice):
+    options = read_file(group, choice)
+    assert (options.name, options.code) == (choice, registry.TABLE[group][choice].code)
+    if group != "engine" or choice == "eager":  # whose code needs what may not be installed
+        assert callable(registry.load(options.code))
+
+
+def test_every_row_of_the_table_has_a_file():
+    rows = {(group, name) for group, table in registry.TABLE.items() for name in table}
+    assert rows == {pair for pair in CHOICES if pair[0] != "task"}
 
 
 @pytest.mark.parametrize(
@@ -103,21 +183,21 @@ def test_every_method_is_registered_with_the_options_of_its_file(method):
         (["target.value=0.9"], "target.value=0.9 is for target.kind=absolute"),
         (["target.kind=paper", "target.slack=0.1"], "target.slack=0.1 is for target.kind=relative"),
         (["target.slack=-0.1"], "target.slack=-0.1: at least 0"),
-        (["+metod=tabi"], "unknown setting metod; there has: task, source"),
-        (["+method.alpha=1"], "unknown setting method.alpha; method has: name, levels"),
+        (["+metod=tabi"], "unknown setting metod; the configuration has: task, source"),
+        (["+method.alpha=1"], "unknown setting method.alpha; method=tabi has: levels"),
         (["method.ensembles=[weighted,vote]"], "method.ensembles='vote': choose one of weighted, large"),
         (["method.ensembles=[]"], "method.ensembles=[]: name at least one"),
         (["method.alphas=[0.5,-1]"], "method.alphas=-1.0: at least 0"),
         (["method.levels=4"], "method.levels=4: choose one of 1, 2, 3"),
-        (["method=random", "method.tabi.confidence=vibes"], "method.confidence='vibes'"),
-        (["method=infaas", "method.slo_ms=-1"], "method.slo_ms=-1.0: at least 0"),
+        (["method=random", "systems.tabi.confidence=vibes"], "systems.tabi.confidence='vibes'"),
+        (["method=infaas", "method.slo_ms=-1"], "method.slo_ms=-1.0: above 0"),
         (["method.dispatcher=sigmoid", "method.sigmoid_k=0"], "method.sigmoid_k=0.0: above 0"),
         (["source.train_rows=0"], "source.train_rows=0: at least 1"),
         (["source.validation_rows=3"], "source.validation_rows=3: at least 4"),
         (["cost.usd_per_hour=-1"], "cost.usd_per_hour=-1.0: at least 0"),
         (["task.split=mismatched"], "task.split='mismatched': task mnli has train, validation_matched"),
         (["compare=[infaas,single]", "plan=plan.json"], "plan is for method=tabi, which compare="),
-        (["method=oracle", "method.tabi.levels=3"], "method.tabi.levels=3: the oracle routes between two models"),
+        (["method=oracle", "systems.tabi.levels=3"], "systems.tabi.levels=3: oracle routes between two models"),
         (["label=../elsewhere"], "label='../elsewhere': a folder below results_dir"),
         (["plan=nowhere/plan.json"], "plan=nowhere/plan.json: no such file"),
         (["source=local"], "source=local needs source.dir"),
@@ -148,7 +228,7 @@ def test_the_papers_models_have_the_papers_targets(composed, overrides, kind):
 
 def test_a_single_model_that_the_zoo_lacks_is_refused_before_it_is_profiled(micro, cache):
     before = set(cache.glob("outputs/*/outputs.npz"))
-    with pytest.raises(PlanError, match=r"method\.model='huge' is no model of this zoo"):
+    with pytest.raises(PlanError, match=r"model='huge' is no model of this zoo"):
         run_session(micro("task=sst2", "source.validation_rows=90", "method=single", "method.model=huge"))
     assert set(cache.glob("outputs/*/outputs.npz")) == before
 

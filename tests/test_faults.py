@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tabi_bench.experiment import run_session
-from tabi_bench.records import Record
+from tabi_bench.records.record import Record
 from tabi_bench.system import PlanError
 from tests.processes import SMALL, command_line, ended, start, wait_until
 

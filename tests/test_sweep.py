@@ -14,6 +14,7 @@ from tabi_bench.sweep import Progress, duration, progress, read_jobs, summary
 from tests.processes import SMALL, command_line, ended, start, wait_until
 
 DONE = {"overrides": "task=sst2", "status": "ok", "error": None, "wall_s": 60.0, "reused": False}
+DONE["result"] = "tabi 34.0 % [29.0, 38.0] met"
 BEFORE = {**DONE, "wall_s": 1.0, "reused": True}
 FAILED = {**DONE, "overrides": "task=rte", "status": "failed", "error": "ValueError: no rows"}
 RUNNING = {"overrides": "task=mnli", "status": "running", "started": 0.0}
@@ -41,7 +42,8 @@ def test_jobs_are_in_order_of_their_numbers(tmp_path):
 def test_the_table_tells_failed_dead_and_unstarted_jobs(tmp_path):
     write(tmp_path, BEFORE, FAILED, RUNNING)
     lines = summary(read_jobs(tmp_path), 4).splitlines()
-    assert "measured before" in lines[0] and "failed" in lines[1] and "ValueError: no rows" in lines[1]
+    assert lines[0].endswith("tabi 34.0 % [29.0, 38.0] met, measured before")
+    assert "failed" in lines[1] and "ValueError: no rows" in lines[1]
     assert "died" in lines[2] and "not started" in lines[3] and lines[4] == "1 of 4 jobs ok"
 
 
@@ -84,5 +86,7 @@ def test_a_sweep_killed_in_the_middle_goes_on_without_measuring_again(cache, tmp
     assert ended(sweep(cache, tmp_path / "killed")) == 0
     after = written(tmp_path / "killed")
     assert {run: after[run] for run in before} == before
+    jobs = [json.loads(file.read_text()) for file in (tmp_path / "killed").rglob("job.json")]
+    assert all(" %" in job["result"] for job in jobs if job["status"] == "ok")
     assert ended(sweep(cache, tmp_path / "whole")) == 0
     assert len(after) == 4 and set(after) == set(written(tmp_path / "whole"))

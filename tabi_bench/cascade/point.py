@@ -14,6 +14,18 @@ from tabi_bench.cascade.dispatch import DISPATCHERS, Threshold
 from tabi_bench.cascade.regression import Agreement
 from tabi_bench.system import PlanError
 
+CHOICES = {
+    "ensemble": rules.ENSEMBLES,
+    "confidence": rules.CONFIDENCES,
+    "dispatcher": tuple(DISPATCHERS),
+    "importance": ("last", "mean"),
+    "pruning": rules.PRUNINGS,
+}
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
 
 @dataclass(frozen=True)
 class Point:
@@ -50,23 +62,50 @@ class Point:
         """A point that somebody else wrote, for a zoo of these models. Raises PlanError with what is wrong with it."""
         try:
             point = cls(**plain)
-            levels = len(point.models)
-            lengths = {"temperatures": levels, "weights": levels, "taus": levels - 1, "alphas": levels - 1}
-            for key, length in lengths.items():
-                numbers = np.array(getattr(point, key), np.float64)
-                if numbers.shape != (length,) or not np.isfinite(numbers).all():
-                    raise PlanError(f"{key}={getattr(point, key)}: {length} finite numbers for {levels} levels")
-                if (key != "taus" and (numbers < 0).any()) or (key == "temperatures" and not (numbers > 0).all()):
-                    raise PlanError(f"{key}={getattr(point, key)}: not negative, temperatures above 0")
-            if point.dispatch.plain and min(point.taus, default=0.0) < 0:
-                raise PlanError(f"taus={point.taus}: a threshold is in [0, 1], or above 1 to re-route all")
-            fits = len(point.agreements)
-        except (TypeError, ValueError, KeyError) as error:
-            raise PlanError(f"not an operating point of a cascade ({type(error).__name__}: {error})") from None
-        unknown = [name for name in point.models if name not in models]
-        if unknown or not levels or fits not in (0, levels - 1):
-            raise PlanError(f"models={point.models}: the zoo has {', '.join(models)}")
+        except TypeError as error:
+            raise PlanError(f"not an operating point of a cascade ({error})") from None
+        names = point.models if isinstance(point.models, list) else []
+        if not names or any(name not in models for name in names) or len(set(names)) < len(names):
+            raise PlanError(f"models={point.models}: one or several of this zoo, which has {', '.join(models)}")
+        point._check_choices()
+        point._check_numbers()
+        point._check_fits()
         return point
+
+    def _check_choices(self) -> None:
+        for key, choices in CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise PlanError(f"{key}={getattr(self, key)!r}: choose one of {', '.join(choices)}")
+
+    def _check_numbers(self) -> None:
+        """Lists of the right length, finite numbers within their bounds."""
+        levels = len(self.models)
+        lengths = {"temperatures": levels, "weights": levels, "taus": levels - 1, "alphas": levels - 1}
+        for key, length in lengths.items():
+            values = getattr(self, key)
+            if not isinstance(values, list) or len(values) != length or not all(map(_is_finite, values)):
+                raise PlanError(f"{key}={values}: a list of {length} finite numbers for {levels} levels")
+            if min(values, default=0) < 0 and (key != "taus" or self.dispatch.plain):
+                raise PlanError(f"{key}={values}: none below 0")
+        if min(self.temperatures) == 0:
+            raise PlanError(f"temperatures={self.temperatures}: above 0, as they divide logits")
+        if not _is_finite(self.share) or not 0 <= self.share <= 1:
+            raise PlanError(f"share={self.share}: of the last level, between 0 and 1")
+        if not _is_finite(self.sigmoid_k) or self.sigmoid_k <= 0:
+            raise PlanError(f"sigmoid_k={self.sigmoid_k}: a steepness above 0")
+        if not isinstance(self.seed, int) or not isinstance(self.reroute, list):
+            raise PlanError(f"seed={self.seed!r}, reroute={self.reroute!r}: a whole number and a list of row numbers")
+        if not all(isinstance(row, int) for row in self.reroute):
+            raise PlanError("reroute: a list of row numbers, which are whole numbers")
+
+    def _check_fits(self) -> None:
+        try:
+            fits = [np.concatenate([fit.error, fit.logistic]) for fit in self.agreements]
+            whole = all(np.isfinite(fit).all() and len(fit) > 4 for fit in fits)
+        except (TypeError, ValueError, KeyError):
+            whole = False
+        if not whole or len(self.agreement) not in (0, len(self.models) - 1):
+            raise PlanError("agreement: a fit with finite coefficients for every level but the last, or none at all")
 
     def plain(self) -> dict[str, Any]:
         """For FoldPlan.point and plan.json."""

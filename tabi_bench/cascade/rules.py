@@ -13,6 +13,9 @@ import numpy as np
 MIN_WORDS = 3  # kept of every text
 BAND = 1e-3  # around a threshold: there live and replayed decisions may differ
 NEVER, ALWAYS = 0.0, 2.0  # thresholds that re-route nothing, everything
+CONFIDENCES = ("max", "margin", "entropy")
+PRUNINGS = ("importance", "random", "stopwords")
+ENSEMBLES = ("weighted", "large", "log_odds", "tuned")
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -35,7 +38,7 @@ def confidence(probabilities: np.ndarray, kind: str = "max") -> np.ndarray:
     if kind == "entropy":
         terms = probabilities * np.log(np.where(probabilities > 0, probabilities, 1.0))
         return np.clip(1 + terms.sum(axis=-1) / np.log(probabilities.shape[-1]), 0.0, 1.0)
-    raise ValueError(f"unknown confidence {kind!r}; there are: max, margin, entropy")
+    raise ValueError(f"unknown confidence {kind!r}; there are: {', '.join(CONFIDENCES)}")
 
 
 def draws(seed: int, ids: np.ndarray | int, stream: int = 0) -> np.ndarray:
@@ -130,7 +133,7 @@ def prune_as_many(
     if control == "stopwords":
         rank = rank + np.array([word.lower().strip(".,;:!?\"'()") not in stop_words() for word in words])
     elif control != "random":
-        raise ValueError(f"unknown pruning {control!r}; there are: importance, random, stopwords")
+        raise ValueError(f"unknown pruning {control!r}; there are: {', '.join(PRUNINGS)}")
     for part in segments(text_words):
         dropped = int((~keep[part]).sum())
         kept[part.start + np.argsort(rank[part], kind="stable")[:dropped]] = False
@@ -185,7 +188,7 @@ def combine(
         clipped = np.clip(factors, 1e-3, 1 - 1e-3)
         factors = np.maximum(np.log(clipped / (1 - clipped)), 0.01).tolist()
     elif kind != "weighted":
-        raise ValueError(f"unknown ensemble {kind!r}; there are: weighted, large, log_odds, tuned")
+        raise ValueError(f"unknown ensemble {kind!r}; there are: {', '.join(ENSEMBLES)}")
     total = sum(factor * output for factor, output in zip(factors, outputs, strict=True))
     return total / sum(factors)
 

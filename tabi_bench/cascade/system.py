@@ -107,7 +107,7 @@ class Cascade(System):
         if len(items) == 1:
             return [self._run_one(level, items[0])]
         clock = Clock()
-        encodings = [self._try(level, self._encode, level, item) for item in items]
+        encodings = [self._try(level, self._encode, level, item, clock.ns) for item in items]
         clock.mark("tokenise")
         outputs = self._forward_batch(level, encodings)
         clock.mark(level.stage)
@@ -119,15 +119,17 @@ class Cascade(System):
     def _run_one(self, level: Level, item: Item) -> Answer | Item:
         """`run` at batch one. Its own clock, as an early return may take no longer than its model needs."""
         encoding = output = None
+        ns = item.so_far.stages_ns
         start = encoded = perf_counter_ns()
         try:
-            encoding = self._encode(level, item) if level.index else level.model.encode(item.query.texts)
+            encoding = self._encode(level, item, ns) if level.index else level.model.encode(item.query.texts)
             encoded = perf_counter_ns()
             output = level.model.forward(encoding, level.wants_importance)
         except Exception as error:  # whatever an engine raises: fail expensive, never wrong
             self._report(level, error)
         ran = perf_counter_ns()
-        ns = item.so_far.stages_ns
+        if encoding is None:
+            encoded = ran
         ns["tokenise"] = ns.get("tokenise", 0) + encoded - start
         ns[level.stage] = ran - encoded
         result = self._decide(level, item, encoding, output)
@@ -152,16 +154,17 @@ class Cascade(System):
             self._report(level, error)
             return None
 
-    def _encode(self, level: Level, item: Item) -> Encoding:
+    def _encode(self, level: Level, item: Item, ns: dict[str, int]) -> Encoding:
         """What the level reads: the original text, pruned by the latest level that saw it whole.
 
-        A text that an earlier level read as it is, with the same tokenizer, is not tokenised again.
+        A text that an earlier level read as it is, with the same tokenizer, is not tokenised again. ns: of the caller's
+        clock, which books all of this as tokenising; pruning is moved to a stage of its own.
         """
         model, query = level.model, item.query
         if level.alpha > 0:
             source = next((reading for reading in item.read if reading.level == level.source), None)
             if source is not None:
-                return model.encode(self._pruned(level, item, source))
+                return model.encode(self._pruned(level, item, source, ns))
         for reading in item.read:
             if self.levels[reading.level].model.encode is model.encode and reading.encoding.texts == query.texts:
                 item.so_far.words_kept = item.so_far.words
@@ -170,25 +173,25 @@ class Cascade(System):
             item.so_far.words_kept = item.so_far.words
         return model.encode(query.texts)
 
-    def _pruned(self, level: Level, item: Item, source: Reading) -> tuple[str, ...]:
-        """The texts without the words that `source` found unimportant. Its time is a stage of its own."""
+    def _pruned(self, level: Level, item: Item, source: Reading, ns: dict[str, int]) -> tuple[str, ...]:
+        """The texts without the words that `source` found unimportant."""
         start = perf_counter_ns()
         point, query, words = self.point, item.query, source.encoding.words
         importance = source.output.importance
         keep = rules.kept_words(importance, words, level.alpha, point.pruning, point.seed, query.id)
         item.so_far.words, item.so_far.words_kept = len(keep), int(keep.sum())
         texts = rules.pruned_texts(query.texts, words, keep)
-        taken, ns = perf_counter_ns() - start, item.so_far.stages_ns
+        taken = perf_counter_ns() - start
         ns["prune"] = ns.get("prune", 0) + taken
         ns["tokenise"] = ns.get("tokenise", 0) - taken  # which is booked whole after it
         return texts
 
     def _decide(self, level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> Answer | Item:
         """The answer after this level, or the item on its way to the next one."""
+        if output is not None and encoding.truncated:
+            item.so_far.truncated = True
         if output is None or not output.finite:
             return self._failed(level, item, output)
-        if encoding.truncated:
-            item.so_far.truncated = True
         item.read.append(Reading(level.index, encoding, output))
         if self.stages == 1:
             label = rules.label_of(output.logits).item() if output.verdict is None else output.verdict[0]
@@ -253,7 +256,8 @@ class Cascade(System):
         model = self.point.models[level.index]
         if model not in self._reported:
             self._reported.add(model)
-            log.warning("%s failed (%s): its queries go to the next level", model, error)
+            so_then = "are answered without it, if they can be" if level.is_last else "go to the next level"
+            log.warning("%s failed (%s): its queries %s", model, error, so_then)
 
     # --- afterwards ---
 

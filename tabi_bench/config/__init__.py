@@ -28,8 +28,10 @@ from tabi_bench.config.source import GeneratedConfig, HubSourceConfig, LocalConf
 from tabi_bench.config.task import FilesConfig, HubConfig, TaskConfig
 from tabi_bench.config.zoo import (
     CustomZooConfig,
+    EncoderConfig,
+    EncodersZooConfig,
     FineTuneConfig,
-    MinilmZooConfig,
+    LadderTrainConfig,
     PaperZooConfig,
     TinyZooConfig,
     TrainConfig,
@@ -38,10 +40,10 @@ from tabi_bench.config.zoo import (
 
 __all__ = [
     "GROUPS", "CascadeConfig", "CertifyConfig", "CocktailConfig", "CompileConfig", "Config", "ConfigError",
-    "ControlConfig", "CostConfig", "CustomZooConfig", "DeebertConfig", "EagerConfig", "EngineConfig", "FilesConfig",
-    "FineTuneConfig", "FusedConfig", "GeneratedConfig", "GraphConfig", "HubConfig", "HubSourceConfig", "InfaasConfig",
-    "LocalConfig", "MethodConfig", "MinilmZooConfig", "OnnxConfig", "PaperZooConfig", "RampConfig", "ScenarioConfig",
-    "SearchConfig", "SingleConfig", "SingleStreamConfig", "SourceConfig", "TargetConfig", "TaskConfig",
-    "TinyZooConfig", "TrainConfig", "ZooConfig", "compose_config", "conf_dir", "default_cache_dir", "from_dict_config",
-    "from_record", "read_file", "register",
+    "ControlConfig", "CostConfig", "CustomZooConfig", "DeebertConfig", "EagerConfig", "EncoderConfig",
+    "EncodersZooConfig", "EngineConfig", "FilesConfig", "FineTuneConfig", "FusedConfig", "GeneratedConfig",
+    "GraphConfig", "HubConfig", "HubSourceConfig", "InfaasConfig", "LadderTrainConfig", "LocalConfig", "MethodConfig",
+    "OnnxConfig", "PaperZooConfig", "RampConfig", "ScenarioConfig", "SearchConfig", "SingleConfig",
+    "SingleStreamConfig", "SourceConfig", "TargetConfig", "TaskConfig", "TinyZooConfig", "TrainConfig", "ZooConfig",
+    "compose_config", "conf_dir", "default_cache_dir", "from_dict_config", "from_record", "read_file", "register",
 ]  # fmt: skip

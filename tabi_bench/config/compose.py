@@ -6,6 +6,7 @@ file of one's own names). What the choice does not have, or does not read beside
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from tabi_bench import registry
-from tabi_bench.config.fields import ConfigError, check_bounds
+from tabi_bench.config.fields import ConfigError, check_bounds, settings
 from tabi_bench.config.method import CascadeConfig, ControlConfig, MethodConfig
 from tabi_bench.config.session import Config
 from tabi_bench.config.task import TaskConfig
@@ -65,6 +66,7 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
     """The composed configuration as one `Config`, checked; hydra: Hydra's own part. Raises ConfigError."""
     own = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file" and s.provider != "main"]
     files = Files([folder for folder in own if folder != conf_dir()])
+    sys.path += [str(folder) for folder in files.own if str(folder) not in sys.path]  # their code lies beside them
     with _in_one_sentence("", "the configuration"):
         values = OmegaConf.to_container(raw, resolve=True)
     for part in OPEN:
@@ -73,7 +75,7 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
         _check_name(group, values[group], hydra.runtime.choices[group])
     parts = {group: files.node(group, values.pop(group)) for group in GROUPS if group != "method"}
     parts["systems"], parts["method"] = _systems(values, files, [key.split("=")[0] for key in hydra.overrides.task])
-    with _in_one_sentence("", "there"):
+    with _in_one_sentence("", "the configuration"):
         config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values, parts))
     if config.target.kind is None:
         config.target.kind = _target_kind(config)
@@ -116,7 +118,7 @@ def read_file(group: str, choice: str, overrides: Sequence[str] = (), /, **value
     whole = _load(conf_dir() / "config.yaml").copy()  # which a file may refer to
     whole[group] = OmegaConf.merge(files.raw(group, choice), OmegaConf.from_dotlist(list(overrides)), values)
     plain = OmegaConf.to_container(whole[group], resolve=True)
-    if "stands_on" in plain:
+    if "stands_on" in files.raw(group, choice):
         plain.setdefault("cascade", asdict(read_file(group, plain["stands_on"])))
     node = files.node(group, plain)
     with _in_one_sentence(group, f"{group}={choice}"):
@@ -161,7 +163,12 @@ class Files:
         """Values as the typed node of their choice; `path` is where the user set them."""
         name = values["name"]
         schema, code = (TaskConfig, None) if group == "task" else self._row(group, values)
-        known = {key: value for key, value in values.items() if key not in ("code", "schema")}
+        lists = {one.name for one in fields(schema) if str(one.type).startswith("list")}
+        known = {
+            key: [value] if key in lists and isinstance(value, str) else value  # zoo.paths=DIR is understood
+            for key, value in values.items()
+            if key not in ("code", "schema")
+        }
         with _in_one_sentence(path or group, f"{group}={name}"):
             return OmegaConf.merge(OmegaConf.structured(schema), known, {"code": code} if code else {})
 
@@ -299,7 +306,13 @@ def _check(config: Config) -> None:
     config.source.check(config)
     config.zoo.check(config)
     for path, options in _systems_by_path(config):
+        check_bounds(options, f"{path}.")
         options.check(path)
+    for key, place in (("results_dir", config.results_dir), ("cache_dir", config.cache_dir)):
+        try:
+            Path(place).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{key}={place}: no such home directory; name a folder") from None
     _check_plan(config)
 
 
@@ -364,6 +377,8 @@ def _unread(config: Config) -> dict[str, str]:
         )
     if config.target.kind != "paper":
         found["task.paper_target"] = f"target.kind={config.target.kind}"
-    if config.plan is not None and isinstance(config.method, CascadeConfig):
-        found |= {f"method.{f.name}": "the plan holds it" for f in fields(CascadeConfig) if f.name not in NOT_SETTINGS}
+    if config.plan is not None:
+        free = (*NOT_SETTINGS, *config.method.read_when_served)
+        held = [name for name, _, _ in settings(config.method) if name.split(".")[0] not in free]
+        found |= {f"method.{name}": "the plan holds it" for name in held}
     return found

@@ -34,9 +34,11 @@ def text(pattern: str, meaning: str) -> Any:
 
 
 def settings(node: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted path, value, field) of every leaf of a dataclass."""
+    """(dotted path, value, field) of every leaf of a dataclass, without parts that are set elsewhere."""
     for one in fields(node):
         value = getattr(node, one.name)
+        if "elsewhere" in one.metadata:
+            continue
         if is_dataclass(value):
             yield from settings(value, f"{path}{one.name}.")
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tabi_bench.config.fields import ConfigError, among, number, share
@@ -28,6 +28,11 @@ class MethodConfig:
     @property
     def importance_options(self) -> tuple[str, ...]:
         """Which kinds of importance its systems may read."""
+        return ()
+
+    @property
+    def read_when_served(self) -> tuple[str, ...]:
+        """Settings that a saved plan does not hold."""
         return ()
 
 
@@ -91,6 +96,10 @@ class CocktailConfig(MethodConfig):
     smoothed: bool
     latency: str = among("auto", "serial", "concurrent")  # how members run
 
+    @property
+    def read_when_served(self) -> tuple[str, ...]:
+        return ("latency",)
+
     def unread(self, config: Config) -> dict[str, str]:
         return {"smoothed": "scores are averaged, not voted on"} if config.task.is_regression else {}
 
@@ -121,7 +130,7 @@ class ControlConfig(MethodConfig):
     """A system that stands on the plan of a cascade."""
 
     stands_on: str  # the method whose options `cascade` holds: those of systems.<stands_on>
-    cascade: CascadeConfig
+    cascade: CascadeConfig = field(metadata={"elsewhere": True})
 
     @property
     def importance_options(self) -> tuple[str, ...]:

@@ -35,6 +35,9 @@ class SourceConfig:
 class GeneratedConfig(SourceConfig):
     """Rows from a grammar: exactly so many."""
 
+    train_rows: int = number(least=1)
+    validation_rows: int = number(least=4)
+
     def check(self, config: Config) -> None:
         splits = config.task.official_rows
         if splits and config.task.split not in splits:

@@ -73,25 +73,54 @@ TEACHING = ("zoo.train.distill", "zoo.train.distill_temperature")
 
 
 @dataclass
-class MinilmZooConfig(ZooConfig):
-    """The pre-trained MiniLM-L6 encoder cut to its first layers and fine-tuned."""
+class LadderTrainConfig(TrainConfig):
+    """Fine-tuning of a pre-trained encoder."""
 
-    path: str | None
-    layers: list[int] = number(least=0)
-    distill: bool  # the smaller models also learn from the largest one's logits, with weight train.distill
-    student_rate: float = number(above=0)  # times train.learning_rate for the smaller models
-    layerless_rate: float = number(above=0)  # learning rate of the model without layers, beneath a larger one
-    via_mnli: list[str]  # tasks whose models start from mnli's with as many layers
-    train: TrainConfig
+    layer_decay: float = share(one=True)  # each layer learns so many times as fast as the one above it
+
+
+@dataclass
+class EncoderConfig:
+    """One pre-trained encoder of a ladder."""
+
+    source: str | None  # an installed package, a folder, or a hub id as owner/name@revision
+    layers: list[int]  # cut to its first so many layers, for each of these
+    train: dict[str, Any]  # what differs from zoo.train for this encoder
+
+
+@dataclass
+class EncodersZooConfig(ZooConfig):
+    """Pre-trained encoders, each cut to its first layers; the best model by its slice of train teaches the others."""
+
+    encoders: dict[str, EncoderConfig | None]  # by the name that their models have; null: left out
+    layerless: bool  # also a model without layers, on the embeddings of the first encoder that can be its base
+    distill: bool  # the others also learn from the best one's logits, with weight train.distill
+    student_rate: float = number(above=0)  # times the learning rate, for models that learn from another
+    layerless_rate: float = number(above=0)  # learning rate of the model without layers
+    via_mnli: list[str]  # tasks whose models start from mnli's of the same name
+    train: LadderTrainConfig
+    rates: dict[str, float]  # times the learning rate, by task
     tasks: dict[str, Any]  # what differs from `train`, by task
 
+    @property
+    def used(self) -> dict[str, EncoderConfig]:
+        """The encoders that are not left out."""
+        return {name: encoder for name, encoder in self.encoders.items() if encoder is not None}
+
+    def check(self, config: Config) -> None:
+        if not self.used:
+            raise ConfigError("zoo.encoders names none: '+zoo.encoders.NAME={source: DIR, layers: [6], train: {}}'")
+        for name, encoder in self.used.items():
+            if not encoder.layers or min(encoder.layers) < 1:
+                raise ConfigError(f"zoo.encoders.{name}.layers={encoder.layers}: numbers of layers, from 1 on")
+
     def unread(self, config: Config) -> dict[str, str]:
-        found = {} if 0 in self.layers else {"zoo.layerless_rate": "zoo.layers has no 0, the model without layers"}
+        unread = {} if self.layerless else {"zoo.layerless_rate": "zoo.layerless=false"}
         if not self.distill:
-            found |= dict.fromkeys(TEACHING, "zoo.distill=false")
-        if len(set(self.layers)) == 1:
-            found |= dict.fromkeys((*TEACHING, "zoo.student_rate", "zoo.distill"), "zoo.layers names one model alone")
-        return found
+            unread |= dict.fromkeys((*TEACHING, "zoo.student_rate"), "zoo.distill=false")
+        if not self.layerless and sum(len(set(encoder.layers)) for encoder in self.used.values()) == 1:
+            unread |= dict.fromkeys((*TEACHING, "zoo.student_rate", "zoo.distill"), "there is one model alone")
+        return unread
 
 
 @dataclass

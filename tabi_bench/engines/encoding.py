@@ -70,10 +70,13 @@ class Encoding:
         return 1 - np.array(self.pieces.special_tokens_mask, np.int64)
 
     def kept_texts(self, keep: np.ndarray) -> tuple[str, ...]:
-        """The texts with the words of `keep` (W,) bool alone, joined by single spaces."""
+        """The texts with the words of `keep` (W,) bool alone, joined by one space; one that lost none stays."""
         ends = np.cumsum([len(words) for words in self.words])[:-1]
-        parts = zip(self.words, np.split(np.asarray(keep, bool), ends), strict=True)
-        return tuple(" ".join(word for word, kept in zip(words, part, strict=True) if kept) for words, part in parts)
+        parts = zip(self.texts, self.words, np.split(np.asarray(keep, bool), ends), strict=True)
+        return tuple(
+            text if part.all() else " ".join(word for word, kept in zip(words, part, strict=True) if kept)
+            for text, words, part in parts
+        )
 
     def without(self, keep: np.ndarray) -> Encoding:
         """The encoding of `kept_texts(keep)`, for keep (W,) bool over all words: here tokenised anew."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tabi_bench.cache import BusyError
 from tabi_bench.config import Config
 from tabi_bench.records.provenance import provenance
 from tabi_bench.records.record import Record
@@ -76,5 +77,5 @@ class Ledger:
             record.details["traceback"] = "".join(traceback.format_exception(error)[-3:])
             try:
                 write_run(self.folder(method), record, None, None)
-            except OSError as problem:
+            except (OSError, BusyError) as problem:
                 log.error("the failure could not be recorded in %s: %s", self.folder(method), problem)

@@ -6,8 +6,11 @@ import json
 import time
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypedDict
+
+import numpy as np
 
 from tabi_bench.cache import write_atomically
 from tabi_bench.system import Predicted
@@ -15,7 +18,7 @@ from tabi_bench.system import Predicted
 SCHEMA_VERSION = 2
 
 
-class TargetFacts(TypedDict):
+class TargetFacts(TypedDict, total=False):
     """The score that every system of the session is to reach: value is the folds' mean, weighted by size."""
 
     kind: Literal["relative", "paper", "absolute"]
@@ -23,7 +26,7 @@ class TargetFacts(TypedDict):
     folds: list[float]
 
 
-class Accuracy(TypedDict):
+class Accuracy(TypedDict, total=False):
     """The task's metric on the first pass, with its 95 % interval."""
 
     metric: str
@@ -122,12 +125,12 @@ class Record:
     engine: str
     device: str
     scenario: str = "single_stream"
-    status: str = "ok"  # ok | failed | infeasible
+    status: Literal["ok", "failed", "infeasible"] = "ok"  # results are empty unless it is ok
     error: str | None = None
     config: dict[str, Any] = field(default_factory=dict)  # as composed; "method": this system's own options
-    target: TargetFacts | dict[str, Any] = field(default_factory=dict)
-    accuracy: Accuracy | dict[str, Any] = field(default_factory=dict)
-    outcome: str | None = None  # met | within noise | missed
+    target: TargetFacts = field(default_factory=TargetFacts)
+    accuracy: Accuracy = field(default_factory=Accuracy)
+    outcome: Literal["met", "within noise", "missed"] | None = None
     latency_ms: Latency = field(default_factory=Latency)
     breakdown_ms: dict[str, float] = field(default_factory=dict)
     shares: list[float] = field(default_factory=list)  # of queries returned at each level
@@ -144,7 +147,7 @@ class Record:
 
     def save(self, folder: Path) -> None:
         """Writes record.json into `folder`, last and at once: a folder with a record is a finished run."""
-        write_atomically(folder / "record.json", json.dumps(asdict(self), indent=1, default=_plain))
+        write_atomically(folder / "record.json", json.dumps(_plain(asdict(self)), indent=1, allow_nan=False))
 
     @classmethod
     def load(cls, path: Path) -> Record:
@@ -153,9 +156,11 @@ class Record:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(raw, dict):
             raise ValueError(f"{path} is no record: a {type(raw).__name__}, not an object")
-        unknown = set(raw) - {f.name for f in fields(cls)}
-        if raw.get("schema_version", 0) > SCHEMA_VERSION or unknown:
-            raise ValueError(f"{path} was written by a newer version (schema {raw.get('schema_version')}): {unknown}")
+        version, unknown = raw.get("schema_version", 0), set(raw) - {f.name for f in fields(cls)}
+        if not isinstance(version, int):
+            raise ValueError(f"{path} is no record: schema_version is {version!r}")
+        if version > SCHEMA_VERSION or unknown:
+            raise ValueError(f"{path} was written by a newer version (schema {version}): {sorted(unknown)}")
         try:
             return cls(**raw)
         except TypeError as error:
@@ -163,8 +168,16 @@ class Record:
 
 
 def _plain(value: Any) -> Any:
-    """numpy scalars and arrays, and paths, as JSON."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+    """As JSON: numpy's scalars and arrays, and paths; what is no finite number as null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def age(record: Record) -> str:

@@ -5,52 +5,69 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
 
+from tabi_bench.cache import locked
 from tabi_bench.planning.plan_file import load_plan, save_plan
 from tabi_bench.records.record import Record
-from tabi_bench.system import Plan, PlanError
+from tabi_bench.system import Plan
 
 
 def finished(folders: Mapping[str, Path], session_hash: str) -> list[Record] | None:
     """The records of a finished session, by method; None if one is missing, failed, damaged or of another session."""
     records = []
     for method, folder in folders.items():
-        _recover(folder)
+        if _old(folder).exists():
+            with _writing(folder):
+                _recover(folder)
         try:
             record = Record.load(folder)
-            if record.status == "ok":
-                pd.read_parquet(folder / "trace.parquet", columns=["latency_ms"])
-                load_plan(folder / "plan.json")
-        except (OSError, ValueError, TypeError, PlanError):
+            whole = record.status == "infeasible" or _is_whole(folder, record)
+        except Exception:  # whatever the readers of JSON and parquet raise: it is measured again
             return None
-        if record.method != method or record.run_id != folder.name or record.status == "failed":
+        if not whole or (record.method, record.run_id) != (method, folder.name):
             return None
         records.append(record)
     sessions = {record.session_id for record in records}
     return records if len(sessions) == 1 and sessions.pop().startswith(session_hash) else None
 
 
+def _is_whole(folder: Path, record: Record) -> bool:
+    """Whether a good record has its own trace and plan beside it."""
+    trace = pd.read_parquet(folder / "trace.parquet", columns=["latency_ms"])
+    plan = load_plan(folder / "plan.json")
+    own = (plan.method, plan.task) == (record.method, record.task) and len(trace) == record.latency_ms.get("n")
+    return record.status == "ok" and own
+
+
 def write_run(folder: Path, record: Record, plan: Plan | None, trace: pd.DataFrame | None) -> None:
     """One system's folder, whole or not at all: what was there before stays until the new one is complete."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    _recover(folder)
-    try:
-        temporary.mkdir(parents=True)
-        if plan is not None:
-            save_plan(plan, temporary / "plan.json")
-        if trace is not None:
-            trace.to_parquet(temporary / "trace.parquet")
-        record.save(temporary)
-        if folder.exists():
-            folder.rename(_old(folder))
-        temporary.rename(folder)
-        shutil.rmtree(_old(folder), ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(folder):
+        _recover(folder)
+        temporary = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed: we hold the lock
+        try:
+            temporary.mkdir()
+            if plan is not None:
+                save_plan(plan, temporary / "plan.json")
+            if trace is not None:
+                trace.to_parquet(temporary / "trace.parquet")
+            record.save(temporary)
+            if folder.exists():
+                folder.rename(_old(folder))
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            _recover(folder)
+
+
+def _writing(folder: Path) -> AbstractContextManager[None]:
+    """One writer at a time below a label's folder."""
+    return locked(folder.parent / ".writing.lock", f"results folder {folder.parent}")
 
 
 def _old(folder: Path) -> Path:
@@ -58,7 +75,7 @@ def _old(folder: Path) -> Path:
 
 
 def _recover(folder: Path) -> None:
-    """Finishes what a killed process left between two renames."""
+    """Finishes what was left between two renames."""
     if _old(folder).exists():
         if folder.exists():
             shutil.rmtree(_old(folder), ignore_errors=True)

@@ -1,7 +1,7 @@
 """The ladder table: scores of the fine-tuned models by layers and task, with and without distillation, by seed.
 
-It is made from the files that a training command's `--report FILE` wrote: every `training*.json` of a folder, for
-instance one run as it is, one with `--no-distill` and one with `--seed 1`.
+It is made from the files that `python -m tabi_bench.zoo.train --report FILE` wrote: every `training*.json` of a
+folder, for instance one run as it is, one with `--no-distill` and one with `--seed 1`.
 """
 
 from __future__ import annotations

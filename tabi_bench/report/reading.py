@@ -181,6 +181,8 @@ def read(root: Path | str) -> Results:
     problems = Problems(root)
     runs = []
     for path in sorted(root.rglob("record.json")):
+        if path.parent.name.startswith("."):  # a killed process was still writing it
+            continue
         record = problems.read(path, Record.load)
         run = Run(record, path.parent, problems)
         try:

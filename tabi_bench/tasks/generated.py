@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from tabi_bench.config import SourceConfig, TaskConfig
 
-ROWS = {"train": 20_000, "validation": 1_000}  # where source.train_rows, source.validation_rows are null
 LABEL_NOISE = 0.01
 THIRD_CLAIM = 0.4  # share of the rows, easy and hard alike, with a third claim
 GAP = 0.5  # probability of a filler between marker and cue, and of each further one up to MOST_GAP
@@ -72,7 +71,7 @@ def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
 
 
 def _load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
-    sizes = {split: getattr(source, f"{split}_rows") or ROWS[split] for split in ROWS}
+    sizes = {"train": source.train_rows, "validation": source.validation_rows}
     train = _rows(task, seed, "train", sizes["train"], taken=set())
     validation = _rows(task, seed, "validation", sizes["validation"], taken={row.texts for row in train})
     notes = {"rows": sizes, "label_noise": LABEL_NOISE, "hard_share": task.hard_share, "generated_seed": seed}

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+class ModelError(ValueError):
+    """A folder that is not a usable model; the message names it and says what to do."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One model of the ladder, on disk.

@@ -11,13 +11,18 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from tabi_bench.cache import cached, content_key, file_sha256
 from tabi_bench.config import CustomZooConfig
 from tabi_bench.hub import fetch
 from tabi_bench.tasks.base import Task
-from tabi_bench.zoo.base import Zoo
+from tabi_bench.zoo.base import ModelSpec, Zoo
+from tabi_bench.zoo.checks import check_model, read_config, refuse_pointer, shards
+from tabi_bench.zoo.families import family
+from tabi_bench.zoo.families.sentencepieces import first_difference, raw_model
 from tabi_bench.zoo.labels import checked
-from tabi_bench.zoo.loading import ModelError, load_folder, read_config, spec_of
+from tabi_bench.zoo.loading import ModelError, load_folder, model_class, spec_of
 
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 OTHER_FILES = (
@@ -25,6 +30,7 @@ OTHER_FILES = (
     "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 SAFE, PICKLED = ("model*.safetensors",), ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+COMPARED = 2000  # rows of train on which a converted tokenizer is compared with sentencepiece
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
@@ -32,15 +38,19 @@ def load(config: CustomZooConfig, task: Task, cache_dir: Path, seed: int, device
     """The models of `zoo.paths` on `task`, smallest first. Raises ModelError, and hub.HubError."""
     if not config.paths:
         raise ModelError("zoo=custom needs zoo.paths=[DIR_OR_HUB_ID,...], models fine-tuned on the task")
-    names = _names(config.paths)
-    specs, notes = [], {}
-    for name, entry in zip(names, config.paths, strict=True):
-        source = locate(entry)
-        spec = spec_of(usable(source, cache_dir), name, config.max_length)
-        spec, found = checked(spec, task, cache_dir, seed, device)
-        specs.append(spec)
-        notes[name] = {"from": entry, "folder": source.name, **asdict(found)}
-    return Zoo(config.name, tuple(sorted(specs, key=lambda spec: spec.params)), notes={"checkpoints": notes})
+    names, sources = _names(config.paths), [locate(entry) for entry in config.paths]
+    specs = []
+    for name, source in zip(names, sources, strict=True):
+        specs.append(spec_of(usable(source, cache_dir), name, config.max_length))
+        check_model(specs[-1], task, model_class)
+        compare_tokens(source, specs[-1], task)
+    measured = [checked(spec, task, cache_dir, seed, device) for spec in specs]
+    notes = {
+        name: {"from": entry, "folder": source.name, **asdict(finding)}
+        for name, entry, source, (_, finding) in zip(names, config.paths, sources, measured, strict=True)
+    }
+    models = sorted((spec for spec, _ in measured), key=lambda spec: spec.params)
+    return Zoo(config.name, tuple(models), notes={"checkpoints": notes})
 
 
 def _names(paths: list[str]) -> list[str]:
@@ -53,14 +63,14 @@ def _names(paths: list[str]) -> list[str]:
     return names
 
 
-def locate(entry: str) -> Path:
+def locate(entry: str, where: str = "zoo.paths") -> Path:
     """The folder of a local path or of a hub id, `owner/name` or `owner/name@revision`. Raises ModelError, HubError."""
     path = Path(entry).expanduser()
     if path.is_dir():
         return path
     match = HUB_ID.fullmatch(entry)
     if match is None:
-        raise ModelError(f"zoo.paths: no folder {path.absolute()}; give a folder, or a hub id as owner/name@revision")
+        raise ModelError(f"{where}: no folder {path.absolute()}; give a folder, or a hub id as owner/name@revision")
     return download(match["repo"], match["revision"])
 
 
@@ -78,15 +88,33 @@ def usable(folder: Path, cache_dir: Path) -> Path:
         return folder
     read_config(folder)
     files = sorted({path for pattern in (*OTHER_FILES, *SAFE, *PICKLED) for path in folder.glob(pattern)})
-    key = content_key("converted", [(path.name, file_sha256(path)) for path in files])
+    key = content_key("converted", 2, [(path.name, file_sha256(path)) for path in files])
     return cached(Path(cache_dir) / "converted" / key, lambda temporary: _convert(folder, temporary))
 
 
 def _convert(folder: Path, target: Path) -> None:
     if not any(path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
         raise ModelError(f"{folder} has no weights (model.safetensors or pytorch_model.bin)")
+    for file in (path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
+        refuse_pointer(file)
+    for index in folder.glob("*.index.json"):
+        shards(index)
     write_tokenizer(folder, target / "tokenizer.json")
     load_folder(folder, "auto").save_pretrained(target)
+
+
+def compare_tokens(source: Path, spec: ModelSpec, task: Task) -> None:
+    """Refuses a tokenizer that was made of a sentencepiece model and differs from it on train. Raises ModelError."""
+    if (model := raw_model(source)) is None:
+        return
+    texts = list(dict.fromkeys(text for row in task.texts("train")[:COMPARED] for text in row))
+    tokenizer, adapter = Tokenizer.from_file(str(spec.path / "tokenizer.json")), family(spec.family)
+    row = first_difference(tokenizer, model, texts, [adapter.plain_text(text) for text in texts])
+    if row is not None:
+        raise ModelError(
+            f"{source}: the tokenizer made of {model.name} splits {texts[row][:60]!r} of train otherwise than "
+            f"sentencepiece does; put the model's own tokenizer.json beside it"
+        )
 
 
 def write_tokenizer(folder: Path, file: Path) -> None:
@@ -103,7 +131,8 @@ def write_tokenizer(folder: Path, file: Path) -> None:
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        tokenizer.backend_tokenizer.save(str(file))
+        adapter = family(read_config(folder)["model_type"])
+        adapter.mend_tokenizer(folder, tokenizer.backend_tokenizer).save(str(file))
     except Exception as error:  # whatever a foreign folder makes the library raise
         line = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
         raise ModelError(

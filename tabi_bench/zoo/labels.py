@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from tabi_bench.cache import content_key, read_sealed, write_sealed
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.checks import naming
 from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer, read_config
 from tabi_bench.zoo.training import encode, predict
 
@@ -30,6 +31,10 @@ ROWS_PER_LABEL = 12  # at least, where a task has many labels
 CLEAR = 3.0  # standard errors by which the best order must beat the next one, and chance
 LEAST_CORRELATION = 0.3  # of a score with the labels
 SAME_SCALE = (0.8, 1.25, 0.5)  # slope from, slope to, offset: a head inside these bounds is on the task's scale
+ADVICE = (
+    "Either it was fine-tuned for another task (leave it out), or texts or labels are at fault (task.texts, task.label)"
+)
+LONG = 2000  # words of a text that is cut at the longest length that the model reads
 RULE = 1  # raised when the rule changes: findings stored under another number are measured again
 
 
@@ -128,7 +133,7 @@ def find_order(counts: np.ndarray, named: tuple[int, ...] | None, what: str) -> 
     if found.score < chance + CLEAR * math.sqrt(chance * (1 - chance) / rows):
         raise ModelError(
             f"{what}: no order of its {len(counts)} outputs fits the task; the best gets {found.score:.1%} of {rows} "
-            f"rows of train right. It was fine-tuned for another task: leave it out"
+            f"rows of train right. {ADVICE}"
         )
     if found.margin >= CLEAR:
         return found
@@ -148,7 +153,7 @@ def find_scale(scores: np.ndarray, labels: np.ndarray, what: str) -> Finding:
     if not correlation >= LEAST_CORRELATION:
         raise ModelError(
             f"{what}: its score does not follow the labels (correlation {correlation:.2f} on {len(labels)} rows of "
-            f"train); it was fine-tuned for another task: leave it out"
+            f"train). {ADVICE}"
         )
     slope, offset = (float(value) for value in np.polyfit(scores, labels, 1))
     low, high, shift = SAME_SCALE
@@ -162,15 +167,22 @@ def measure(spec: ModelSpec, task: Task, seed: int, device: str) -> Finding:
     labels = task.labels("train")
     rows = slice_rows(labels, seed, task.is_regression)
     texts = task.texts("train")
-    examples = encode(load_tokenizer(spec.path, spec.max_length), [texts[row] for row in rows])
-    model = load_model(replace(spec, label_order=None, scale=None), torch.float32, device)
-    logits = predict(model, examples, device)
+    extremes = [("",) * len(texts[0]), ("a " * LONG,) * len(texts[0])]
+    examples = encode(load_tokenizer(spec.path, spec.max_length), [*(texts[row] for row in rows), *extremes])
+    with naming(spec.path, "it cannot answer rows of train, an empty text or a long one"):
+        logits = predict(
+            load_model(replace(spec, label_order=None, scale=None), torch.float32, device), examples, device
+        )
     if logits.shape[1] != task.n_outputs:
         wanted = f"{task.n_outputs} labels" if not task.is_regression else "one score"
-        raise ModelError(f"{spec.name} ({spec.path}) has {logits.shape[1]} outputs, task {task.name} {wanted}; "
-                         f"it was fine-tuned for another task: leave it out")  # fmt: skip
-    if not np.isfinite(logits).all():
-        raise ModelError(f"{spec.name} ({spec.path}): its outputs are not finite; its weights are damaged")
+        raise ModelError(
+            f"{spec.name} ({spec.path}) has {logits.shape[1]} outputs, task {task.name} {wanted}. {ADVICE}"
+        )
+    wrong = int((~np.isfinite(logits).all(axis=1)).sum())
+    if wrong:
+        raise ModelError(f"{spec.name} ({spec.path}): its outputs on {wrong} of {len(logits)} texts are not finite; "
+                         f"its weights are damaged: leave it out")  # fmt: skip
+    logits = logits[: len(rows)]
     what = f"{spec.name} ({spec.path})"
     if task.is_regression:
         return find_scale(logits[:, 0].astype(np.float64), labels[rows], what)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.base import ModelError, ModelSpec
+from tabi_bench.zoo.checks import naming, read_config, read_tokenizer, tensor_shapes, weight_files
 from tabi_bench.zoo.families import FAMILIES, family
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.models import PREFIX, mean_pooled
@@ -20,35 +19,10 @@ from tabi_bench.zoo.models import PREFIX, mean_pooled
 LAYERLESS = {kind.__name__: kind for kind in (TextCnn, DecomposableAttention)}
 
 
-class ModelError(ValueError):
-    """A folder that is not a usable model; the message names it and says what to do."""
-
-
-def read_config(path: Path) -> dict:
-    """config.json of a model folder."""
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        raise ModelError(f"{path} has no config.json; give a folder in the Hugging Face layout")
-    return json.loads(file.read_text())
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a model folder (several where sharded); none is a ModelError."""
-    files = sorted(Path(path).glob("model*.safetensors"))
-    if not files:
-        raise ModelError(f"{path} has no model.safetensors; save the model with save_pretrained")
-    return files
-
-
 def count_parameters(path: Path) -> int:
     """Number of stored weights, from the safetensors headers alone (position ids are no weights)."""
-    total = 0
-    for file in weight_files(path):
-        with safe_open(file, "pt") as tensors:
-            names = (key for key in tensors.keys() if not key.endswith("position_ids"))  # noqa: SIM118 - not a dict
-            shapes = (tensors.get_slice(key).get_shape() for key in names)
-            total += sum(int(torch.Size(shape).numel()) for shape in shapes)
-    return total
+    shapes = tensor_shapes(path)
+    return sum(torch.Size(shape).numel() for name, shape in shapes.items() if not name.endswith("position_ids"))
 
 
 def content_hash(path: Path) -> str:
@@ -73,14 +47,14 @@ def spec_of(
     """
     config = read_config(path)
     kind = config.get("model_type", "")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ModelError(f"{path}: model_type {kind!r} is not supported; there are: {', '.join(FAMILIES)}")
     if not (Path(path) / "tokenizer.json").is_file():
         raise ModelError(f"{path} has no tokenizer.json; save its fast tokenizer there with save_pretrained")
-    layers = family(kind).layers(config)
+    with naming(path, "its config.json lacks what a model of its type has"):
+        layers, places = family(kind).layers(config), family(kind).places(config, max_length)
     params, digest = count_parameters(path), content_hash(path)
-    longest = min(max_length, family(kind).places(config, max_length))
-    return ModelSpec(name, Path(path), kind, layers, params, digest, longest, label_order, scale)
+    return ModelSpec(name, Path(path), kind, layers, params, digest, min(max_length, places), label_order, scale)
 
 
 def model_class(path: Path) -> type[PreTrainedModel]:
@@ -121,17 +95,18 @@ def load_folder(path: Path, dtype: torch.dtype, attention: str = "sdpa") -> PreT
 
     DeBERTa computes its own disentangled attention: there `attention` has no effect.
     """
-    kind = model_class(path)
-    chosen = attention if kind._supports_sdpa else "eager"
-    model, report = kind.from_pretrained(
-        path,
-        dtype=dtype,
-        attn_implementation=chosen,
-        local_files_only=True,
-        trust_remote_code=False,
-        weights_only=True,
-        output_loading_info=True,
-    )
+    with naming(path, "it cannot be loaded; copy or save it again"):
+        kind = model_class(path)
+        chosen = attention if kind._supports_sdpa else "eager"
+        model, report = kind.from_pretrained(
+            path,
+            dtype=dtype,
+            attn_implementation=chosen,
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+        )
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:4])
         raise ModelError(
@@ -149,7 +124,7 @@ def load_model(spec: ModelSpec, dtype: torch.dtype, device: str, attention: str 
 
 def load_tokenizer(path: Path, max_length: int) -> Tokenizer:
     """The Rust tokenizer of a model folder: truncates the longer text first, never pads."""
-    tokenizer = Tokenizer.from_file(str(Path(path) / "tokenizer.json"))
+    tokenizer = read_tokenizer(path)
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     tokenizer.no_padding()
     return tokenizer

@@ -18,7 +18,7 @@ from tabi_bench.config import ConfigError, PaperZooConfig, TrainConfig, read_fil
 from tabi_bench.hub import HubError, fetch
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.custom import download, usable
+from tabi_bench.zoo.custom import compare_tokens, download, usable
 from tabi_bench.zoo.families.shapes import PAPER, write_shape
 from tabi_bench.zoo.labels import Finding, checked
 from tabi_bench.zoo.loading import ModelError, spec_of
@@ -97,7 +97,10 @@ def _cell(
     else:
         source = download(cell["id"], cell.get("revision"))
         folder, origin, commit = usable(source, cache_dir), cell["id"], source.name
-    spec, found = checked(spec_of(folder, name, config.max_length), task, cache_dir, seed, device)
+    described = spec_of(folder, name, config.max_length)
+    if not own.is_dir():
+        compare_tokens(source, described, task)
+    spec, found = checked(described, task, cache_dir, seed, device)
     check_bound(name, task.name, found, cell.get("at_least"))
     return spec, {"from": origin, "commit": commit, **asdict(found)}
 

@@ -5,15 +5,17 @@ Everything random follows from (seed, step), so a training that was interrupted 
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +26,12 @@ from sklearn.model_selection import train_test_split
 from tokenizers import Encoding as Tokens
 from tokenizers import Tokenizer
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
-from tabi_bench.config import TrainConfig
+from tabi_bench.config import FineTuneConfig, LadderTrainConfig, TrainConfig
+from tabi_bench.zoo.captured import CapturedSteps
+from tabi_bench.zoo.families import family
 from tabi_bench.zoo.words import align, without_short_texts
 
 log = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ CHECKPOINT_SECONDS = 30.0  # least time between two checkpoints: writing one of 
 POOL = 64  # batches whose rows are sorted by length together
 MIN_WORDS = 3  # texts of at most so many words are never shortened, as in pruning
 EVALUATION_BATCH = 256
+WIDTHS = 8  # widths of batches on a GPU are multiples of it
 
 
 class TrainingError(ValueError):
@@ -60,11 +65,6 @@ class Examples:
     def take(self, rows: np.ndarray) -> Examples:
         labels = None if self.labels is None else self.labels[rows]
         return Examples(*([column[row] for row in rows] for column in (self.ids, self.type_ids, self.words)), labels)
-
-    def plus(self, more: Examples) -> Examples:
-        """These labelled rows, then the others."""
-        labels = np.concatenate([self.labels, more.labels])
-        return Examples(self.ids + more.ids, self.type_ids + more.type_ids, self.words + more.words, labels)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Table:
         self.teacher = self._vector(teacher)
 
     def _pad(self, rows: list[np.ndarray], value: int) -> torch.Tensor:
-        table = np.full((len(rows), int(self.lengths.max())), value, np.int32)
+        table = np.full((len(rows), -(-int(self.lengths.max()) // WIDTHS) * WIDTHS), value, np.int32)
         for row, values in enumerate(rows):
             table[row, : len(values)] = values
         return torch.from_numpy(table).to(self.device)
@@ -125,8 +125,10 @@ class Table:
         return torch.tensor(values, dtype=dtype, device=self.device)
 
     def batch(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Ids, segment ids, mask and words of some rows, (B, longest of them)."""
+        """Ids, segment ids, mask and words of some rows, (B, longest of them, rounded up on a GPU: fewer shapes)."""
         longest = int(self.lengths[rows].max())
+        if self.device.startswith("cuda"):
+            longest = min(-(-longest // WIDTHS) * WIDTHS, self.ids.shape[1])
         index = torch.from_numpy(rows).to(self.device)
         mask = torch.arange(longest, device=self.device) < self.length[index, None]
         return {
@@ -169,19 +171,20 @@ def _forward(model: nn.Module, batch: dict[str, torch.Tensor], takes_types: bool
     return model(**{key: batch[key] for key in keys}).logits.float()
 
 
-def _takes_types(model: nn.Module) -> bool:
-    return "token_type_ids" in inspect.signature(model.forward).parameters
+def _takes_types(model: PreTrainedModel) -> bool:
+    return model.config.num_hidden_layers == 0 or family(model.config.model_type).takes_types(model.config)
 
 
-def _pad_id(model: nn.Module) -> int:
-    return getattr(model.config, "pad_token_id", None) or 0
+def _pad_id(model: PreTrainedModel) -> int:
+    return family(model.config.model_type).padding(model.config)
 
 
 def _autocast(device: str) -> torch.autocast:
     """Mixed precision on a GPU; on a CPU bf16 was 1.6 to 2.7 times slower than fp32."""
     if not device.startswith("cuda"):
         return torch.autocast("cpu", enabled=False)
-    return torch.autocast("cuda", dtype=torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16)
+    kind = torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    return torch.autocast("cuda", dtype=kind, cache_enabled=False)  # a captured step must cast its weights itself
 
 
 @torch.no_grad()
@@ -282,19 +285,39 @@ def split_slice(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(train), np.sort(held)
 
 
+def parameter_groups(model: PreTrainedModel, config: FineTuneConfig) -> list[dict[str, Any]]:
+    """Weights with decay and without, layer by layer; each layer learns `layer_decay` times as fast as the next one."""
+    factor = config.layer_decay if isinstance(config, LadderTrainConfig) else 1.0
+    layers = model.config.num_hidden_layers
+    blocks = family(model.config.model_type).blocks(model) if layers and factor != 1.0 else []
+    depth = {id(p): number + 1 for number, block in enumerate(blocks) for p in block.parameters()}
+    depth |= {id(p): layers + 1 for p in model.classifier.parameters()}
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((depth.get(id(parameter), 0), parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "scale": factor ** (layers + 1 - level),
+        }
+        for (level, decays), parameters in sorted(groups.items(), key=lambda group: group[0])
+    ]
+
+
 class _Run:
     """State of one training: what a checkpoint holds, and the best weights so far."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig, steps: int, fingerprint: str, checkpoint: Path | None):
+    def __init__(self, model: nn.Module, config: FineTuneConfig, steps: int, fingerprint: str, checkpoint: Path | None):
         self.model, self.config, self.steps = model, config, steps
         self.fingerprint, self.checkpoint = fingerprint, checkpoint
-        decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        on_gpu = next(model.parameters()).is_cuda
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-        average = get_ema_multi_avg_fn(config.average) if config.average else None
-        self.averaged = None if average is None else AveragedModel(model, multi_avg_fn=average)
+        self.device = next(model.parameters()).device
+        groups, on_gpu = parameter_groups(model, config), self.device.type == "cuda"
+        for group in groups:
+            group["lr"] = torch.tensor(0.0, device=self.device) if on_gpu else 0.0
+        self.optimizer = torch.optim.AdamW(groups, fused=True, capturable=on_gpu)
+        self.averaged = deepcopy(model) if config.average else None
         self.scaler = torch.amp.GradScaler(enabled=on_gpu and not torch.cuda.is_bf16_supported(False))
         self.step, self.stale, self.seconds = 0, 0, 0.0
         self.best: tuple[float, float] = (-math.inf, math.inf)
@@ -307,24 +330,35 @@ class _Run:
         warmup = max(1, round(self.config.warmup_share * self.steps))
         share = min((self.step + 1) / warmup, (self.steps - self.step) / max(1, self.steps - warmup))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * share
+            rate = self.config.learning_rate * share * group["scale"]
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)  # in place: captured steps read it there
+            else:
+                group["lr"] = rate
 
-    def update(self, loss: torch.Tensor) -> None:
-        self.set_rate()
+    def learn(self, loss: torch.Tensor) -> None:
+        """Gradients, and the optimizer's step: what a captured step holds."""
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def update(self, learn: Callable[[], None]) -> None:
+        """One step: `learn` changes the weights."""
+        self.set_rate()
+        learn()
         if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+            weight = 1 - self.config.average if self.step else 1.0  # the first step's weights begin the average
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), weight)
         self.step += 1
 
     @property
     def judged(self) -> nn.Module:
         """What is scored and kept: the model, or its moving average."""
-        return self.model if self.averaged is None else self.averaged.module
+        return self.model if self.averaged is None else self.averaged
 
     def judge(self, score: float, loss: float) -> None:
         """Keeps the weights if they are the best on the slice (the lower loss among equals)."""
@@ -379,7 +413,7 @@ class _Run:
         log.info("resumed %s at step %d of %d", self.checkpoint, self.step, self.steps)
 
 
-def _schedule(lengths: np.ndarray, config: TrainConfig, seed: int, start: int, steps: int) -> Iterator[np.ndarray]:
+def _schedule(lengths: np.ndarray, config: FineTuneConfig, seed: int, start: int, steps: int) -> Iterator[np.ndarray]:
     """Row numbers of each step's batch from step `start` on."""
     per_epoch = len(batches(lengths, config.batch_size, seed, 0))
     for epoch in range(start // per_epoch, math.ceil(steps / per_epoch)):
@@ -387,20 +421,21 @@ def _schedule(lengths: np.ndarray, config: TrainConfig, seed: int, start: int, s
         yield from batches(lengths, config.batch_size, seed, epoch)[skip:]
 
 
-def _step_loss(
-    model: nn.Module, table: Table, rows: np.ndarray, config: TrainConfig, types: bool, seed: int
-) -> torch.Tensor:
-    """Loss of one batch; dropout and word dropout are drawn from `seed`."""
-    torch.manual_seed(seed)
+def _inputs(table: Table, rows: np.ndarray, config: FineTuneConfig, seed: int) -> dict[str, torch.Tensor]:
+    """One batch with its labels and its teacher's logits; dropped words are drawn from `seed`."""
     batch = table.batch(rows)
     if config.word_dropout > 0:
-        generator = torch.Generator(table.device).manual_seed(seed)
-        batch = drop_words(batch, config.word_dropout, generator)
-    with _autocast(table.device):
-        logits = _forward(model, batch, types)
+        batch = drop_words(batch, config.word_dropout, torch.Generator(table.device).manual_seed(seed))
     index = torch.from_numpy(rows).to(table.device)
-    teacher = None if table.teacher is None else table.teacher[index]
-    return loss_of(logits, table.labels[index], teacher, config.distill, config.distill_temperature)
+    teacher = {} if table.teacher is None else {"teacher": table.teacher[index]}
+    return {**batch, "labels": table.labels[index], **teacher}
+
+
+def _loss(model: nn.Module, inputs: dict[str, torch.Tensor], config: FineTuneConfig, types: bool) -> torch.Tensor:
+    with _autocast(inputs["labels"].device.type):
+        logits = _forward(model, inputs, types)
+    taught = (config.distill, config.distill_temperature) if isinstance(config, TrainConfig) else (0.0, 1.0)
+    return loss_of(logits, inputs["labels"], inputs.get("teacher"), *taught)
 
 
 def _evaluate(run: _Run, held: Table, labels: np.ndarray, metric: str) -> None:
@@ -412,17 +447,33 @@ def _evaluate(run: _Run, held: Table, labels: np.ndarray, metric: str) -> None:
     run.judge(score_of(logits, labels, metric), loss)
 
 
+@contextmanager
+def _own_stream(device: torch.device) -> Iterator[None]:
+    """Captured steps and plain ones on one stream that is not the default one, which cannot be captured."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.synchronize(device)
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        yield
+    torch.cuda.synchronize(device)
+
+
 def _loop(
     run: _Run, table: Table, held: Table | None, labels: np.ndarray | None, metric: str, seed: int, title: str
 ) -> float:
     """Steps until done; returns the seconds spent, earlier parts included."""
     config, types, started = run.config, _takes_types(run.model), time.monotonic() - run.seconds
     marks = {max(1, round(run.steps * (i + 1) / config.evaluations)) for i in range(config.evaluations)} | {run.steps}
+    step = lambda inputs: run.learn(_loss(run.model, inputs, config, types))  # noqa: E731
+    captured = CapturedSteps(step) if table.device.startswith("cuda") and not run.scaler.is_enabled() else step
     with tqdm(total=run.steps, initial=run.step, desc=title, unit="step", mininterval=2.0, disable=not title) as bar:
         for rows in _schedule(table.lengths, config, seed, run.step, run.steps):
             if run.done:
                 break
-            run.update(_step_loss(run.model, table, rows, config, types, (seed * 1_000_003 + run.step) % 2**31))
+            torch.manual_seed(drawn := (seed * 1_000_003 + run.step) % 2**31)
+            inputs = _inputs(table, rows, config, drawn)
+            run.update(partial(captured if len(rows) == config.batch_size else step, inputs))
             bar.update()
             if run.step in marks:
                 if held is not None:
@@ -435,12 +486,11 @@ def _loop(
 def train(
     model: nn.Module,
     examples: Examples,
-    config: TrainConfig,
+    config: FineTuneConfig,
     *,
     seed: int,
     device: str = "cpu",
     teacher_logits: np.ndarray | None = None,
-    extra: Examples | None = None,
     metric: str = "accuracy",
     checkpoint: Path | None = None,
     progress: str = "",
@@ -449,8 +499,7 @@ def train(
 
     teacher_logits (N, K): soft targets, used with weight `config.distill`. With `config.patience > 0` a slice of the
     rows is held out, the weights that scored best on it are kept, and training ends after so many evaluations without
-    improvement; with 0 every row is trained on and the last weights are kept. `extra`: M
-    further labelled rows, never held out; `teacher_logits` (N + M, K) then covers them too.
+    improvement; with 0 every row is trained on and the last weights are kept.
     `checkpoint`: file to resume from; it is removed at the end. `progress`: title of the bar; empty: no bar. Raises
     TrainingError if the loss is not finite.
     """
@@ -458,9 +507,8 @@ def train(
     if labels is None or len(examples) < 10:
         raise TrainingError(f"{progress or 'training'}: needs at least 10 labelled rows, got {len(examples)}")
     rows, slice_rows = split_slice(labels, seed) if config.patience > 0 else (np.arange(len(labels)), None)
-    if extra is not None:
-        rows = np.concatenate([rows, np.arange(len(labels), len(labels) + len(extra))])
-        examples = examples.plus(extra)
+    if model.config.num_hidden_layers:
+        family(model.config.model_type).prepare(model)
     model.to(device).train()
     with _seen_pieces(model, examples) as known:
         table = Table(
@@ -471,7 +519,7 @@ def train(
         steps = min(steps, config.max_steps or steps)
         sizes = f"{len(examples)} {int(table.lengths.sum())} {sum(p.numel() for p in model.parameters())}"
         run = _Run(model, config, steps, f"{asdict(config)} {seed} {sizes}", checkpoint)
-        with torch.random.fork_rng(enabled=True):
+        with torch.random.fork_rng(enabled=True), _own_stream(run.device):
             run.resume(device)
             seconds = _loop(run, table, held, None if held is None else labels[slice_rows], metric, seed, progress)
         if run.best_weights or run.averaged is not None:

@@ -1,8 +1,10 @@
-"""A profile of three models with round latencies, an engine that answers from it, a target that is a plain score."""
+"""A profile of three models with round latencies, a lab whose models answer from it, a target that is a plain score."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from tabi_bench.engines.base import Output
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
 from tabi_bench.system import FoldPlan, Plan
-from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.tasks.base import Query
 
 LATENCY_MS = {"small": 1.0, "medium": 2.0, "large": 4.0}
 
@@ -45,9 +47,8 @@ def profile_of(labels: list, logits: dict[str, np.ndarray], metric: str = "accur
         )
         for k, (name, z) in enumerate(logits.items())
     }
-    rows, words = np.arange(n), np.full(n, 5)
     outputs = next(iter(models.values())).logits.shape[1]
-    return Profile("toy", metric, outputs, rows, np.asarray(labels), words, models)
+    return Profile("toy", metric, outputs, np.arange(n), np.asarray(labels), models)
 
 
 def one_hot(labels: list[int], classes: int) -> np.ndarray:
@@ -59,34 +60,44 @@ def plan_of(*folds: FoldPlan, method: str = "x") -> Plan:
     return Plan(method, "toy", list(folds), 0, {})
 
 
-class TableEngine:
-    """Loads models that look their logits up: query k is row k of the profile."""
+class TableLab:
+    """Loads models that look their logits up: query k is row k of the profile. Its engine has no streams."""
 
-    name, device, dtype = "table", "cpu", "float32"
+    name = "table"
 
     def __init__(self, profile: Profile) -> None:
-        self.profile = profile
+        self.profile, self.engine, self.memo = profile, self, {}
+        self.task = SimpleNamespace(queries=[Query(int(row), (str(row),)) for row in profile.rows])
 
-    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> TableModel:
-        return TableModel(spec, self.profile.models[spec.name].logits)
+    def load(self, name: str, *, importance: str | None = None, pooled: bool = False) -> TableModel:
+        return TableModel(self.profile.models[name].logits)
 
-    def concurrent(self, models) -> None:
+    def apart(self) -> TableLab:
+        return TableLab(self.profile)
+
+    def concurrent(self, models: list[TableModel]) -> Any | None:
         return None
 
 
 @dataclass
 class TableModel:
-    spec: ModelSpec
     logits: np.ndarray
 
     def encode(self, texts):
-        return _Encoding(int(texts[0]))
+        return _Encoding(int(texts[0]), tuple(texts))
+
+    def set_temperature(self, temperature):
+        self.temperature = temperature
 
     def forward(self, encoding, want_importance: bool = False):
         return Output(self.logits[encoding.row])
+
+    def forward_batch(self, encodings, want_importance: bool = False):
+        return [self.forward(encoding, want_importance) for encoding in encodings]
 
 
 @dataclass
 class _Encoding:
     row: int
+    texts: tuple[str, ...]
     truncated: bool = False

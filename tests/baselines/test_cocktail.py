@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from baseline_toys import PlainTarget, TableEngine, one_hot, plan_of, profile_of
+from baseline_toys import PlainTarget, TableLab, one_hot, plan_of, profile_of
 
 from baselines.cocktail import Cocktail, class_weights, combine, vote
-from baselines.common import NonFiniteOutput
 from tabi_bench.config import read_file
-from tabi_bench.system import Infeasible, PlanError
+from tabi_bench.serving.trace import Served, trace_of
+from tabi_bench.system import Answer, Infeasible, Item, NoAnswer, Plan, PlanError
 
+COCKTAIL = read_file("method", "cocktail")
 LABELS = [0, 0, 1, 1, 2, 2]
 SAYS = {"small": [0, 0, 1, 0, 0, 0], "medium": [1, 0, 1, 1, 2, 0], "large": [0, 0, 0, 1, 2, 2]}
 
@@ -46,14 +48,14 @@ def test_regression_is_a_weighted_mean():
 
 
 def test_the_fastest_ensemble_that_meets_the_target(profile):
-    assert set(Cocktail.plan(profile, PlainTarget(profile, 0.5), read_file("method", "cocktail")).point["members"]) == {
+    assert set(Cocktail.plan(profile, PlainTarget(profile, 0.5), COCKTAIL).point["members"]) == {
         "small",
         "medium",
     }
     with pytest.raises(Infeasible, match="0 ensembles"):
         Cocktail.plan(profile, PlainTarget(profile, 0.5), read_file("method", "cocktail", slo_ms=1.5))
     with pytest.raises(Infeasible, match="4 ensembles"):
-        Cocktail.plan(profile, PlainTarget(profile, 1.1), read_file("method", "cocktail"))
+        Cocktail.plan(profile, PlainTarget(profile, 1.1), COCKTAIL)
 
 
 def test_the_latency_that_chose_the_ensemble_is_the_one_that_replay_tells():
@@ -64,14 +66,14 @@ def test_the_latency_that_chose_the_ensemble_is_the_one_that_replay_tells():
     tokens = np.array([5, 5, 5, 5, 5, 50])
     profile.models["small"] = replace(profile.models["small"], latency=uneven, tokens=tokens)
     fold = Cocktail.plan(profile, PlainTarget(profile, 0.5), read_file("method", "cocktail", slo_ms=99.0))
-    replayed = Cocktail.replay(plan_of(fold), profile, profile.rows)
+    replayed = Cocktail.replay(fold.point, profile, profile.rows)
     assert fold.predicted["latency_ms"] == pytest.approx(replayed.latency_ms.mean())
     means = [profile.models[name].mean_ms for name in fold.point["members"]]
     assert fold.predicted["latency_ms"] >= max(means)
 
 
-class Streams(TableEngine):
-    """An engine that runs models at the same time."""
+class Streams(TableLab):
+    """Its engine runs models at the same time."""
 
     def concurrent(self, models):
         return Together(models)
@@ -85,57 +87,92 @@ class Together:
         return [model.forward(encoding) for model, encoding in zip(self.models, encodings, strict=True)]
 
 
-@pytest.mark.parametrize(("engine", "latency"), [(TableEngine, "auto"), (Streams, "auto"), (Streams, "serial")])
-def test_live_equals_replayed(profile, zoo, queries, engine, latency):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
-    system = Cocktail.deploy(plan, zoo, engine(profile), read_file("method", "cocktail", latency=latency))
-    outcomes = Cocktail.replay(plan, profile, np.arange(6))
+@pytest.fixture
+def plan(profile) -> Plan:
+    return plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), COCKTAIL))
+
+
+def deployed(plan, lab, latency: str = "auto") -> Cocktail:
+    return Cocktail.deploy(plan.folds[0].point, lab, read_file("method", "cocktail", latency=latency))
+
+
+def traced(answer: Answer) -> pd.DataFrame:
+    """A trace of one query that took as long as its stages."""
+    return trace_of([Served(0, 0, sum(answer.stages_ns.values()), np.nan, answer)], 1)
+
+
+@pytest.mark.parametrize(("lab", "latency"), [(TableLab, "auto"), (Streams, "auto"), (Streams, "serial")])
+def test_live_equals_replayed(profile, plan, queries, lab, latency):
+    system = deployed(plan, lab(profile), latency)
+    outcomes = Cocktail.replay(plan.folds[0].point, profile, np.arange(6))
     assert [system.answer(query).label for query in queries[:6]] == outcomes.labels.tolist()
+    together = system.run(0, [Item(query) for query in queries[:6]])
+    assert [answer.label for answer in together] == outcomes.labels.tolist()
     assert outcomes.latency_ms.tolist() == [4.0] * 6
 
 
-def test_a_member_between_two_labels_is_borderline(profile):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
-    profile.models[plan.folds[0].point["members"][0]].logits[2] = [1.0, 1.0, 0.0]
-    assert np.flatnonzero(Cocktail.replay(plan, profile, profile.rows).borderline).tolist() == [2]
+def test_a_member_between_two_labels_is_borderline(profile, plan):
+    point = plan.folds[0].point
+    profile.models[point["members"][0]].logits[2] = [1.0, 1.0, 0.0]
+    assert np.flatnonzero(Cocktail.replay(point, profile, profile.rows).borderline).tolist() == [2]
 
 
-def test_latency_three_ways(profile, zoo, queries):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
-    serial = Cocktail.deploy(plan, zoo, TableEngine(profile), read_file("method", "cocktail"))
-    answer = serial.answer(queries[0])
+def test_latency_in_series_and_as_if_in_parallel(profile, plan, queries):
+    answer = deployed(plan, TableLab(profile)).answer(queries[0])
     levels = [ns for stage, ns in answer.stages_ns.items() if stage.startswith("level")]
-    found = serial.describe()
-    total = sum(answer.stages_ns.values())
-    assert found["measured"] == "serial" and found["latency_ms"]["concurrent"] is None
-    assert found["latency_ms"]["serial"] == pytest.approx(total / 1e6)
-    assert found["latency_ms"]["parallel"] == pytest.approx((total - sum(levels) + max(levels)) / 1e6)
+    described, total = Cocktail.describe(plan, traced(answer)), sum(answer.stages_ns.values())
+    assert described["measured"] == "serial" and described["latency_ms"]["concurrent"] is None
+    assert described["latency_ms"]["serial"] == pytest.approx(total / 1e6)
+    assert described["latency_ms"]["parallel"] == pytest.approx((total - sum(levels) + max(levels)) / 1e6)
 
-    together = Cocktail.deploy(plan, zoo, Streams(profile), read_file("method", "cocktail"))
-    answer = together.answer(queries[0])
+
+def test_latency_of_members_that_run_at_the_same_time(profile, plan, queries):
+    answer = deployed(plan, Streams(profile)).answer(queries[0])
     assert set(answer.stages_ns) == {"tokenise", "members", "decide"}
-    found = together.describe()
-    predicted = plan.folds[0].predicted
-    assert found["measured"] == "concurrent"
-    assert found["latency_ms"]["concurrent"] == pytest.approx(sum(answer.stages_ns.values()) / 1e6)
-    assert found["latency_ms"]["parallel"] == predicted["latency_ms"] == 4.0
-    assert found["latency_ms"]["serial"] == predicted["serial_ms"]
+    described, predicted = Cocktail.describe(plan, traced(answer)), plan.folds[0].predicted
+    assert described["measured"] == "concurrent"
+    assert described["latency_ms"]["concurrent"] == pytest.approx(sum(answer.stages_ns.values()) / 1e6)
+    assert described["latency_ms"]["parallel"] == predicted["latency_ms"] == 4.0
+    assert described["latency_ms"]["serial"] == predicted["serial_ms"]
 
 
-def test_an_engine_without_streams_says_so(profile, zoo):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
+def test_an_engine_without_streams_says_so(profile, plan):
     with pytest.raises(PlanError, match="engine=table has no streams"):
-        Cocktail.deploy(plan, zoo, TableEngine(profile), read_file("method", "cocktail", latency="concurrent"))
+        deployed(plan, TableLab(profile), "concurrent")
 
 
-def test_a_member_that_fails_has_no_vote(profile, zoo, queries):
-    plan = plan_of(Cocktail.plan(profile, PlainTarget(profile, 0.8), read_file("method", "cocktail")))
-    system = Cocktail.deploy(plan, zoo, TableEngine(profile), read_file("method", "cocktail"))
+def test_a_member_that_fails_has_no_vote(profile, plan, queries):
+    system = deployed(plan, TableLab(profile))
     first, *others = plan.folds[0].point["members"]
     profile.models[first].logits[0] = np.nan
     answer = system.answer(queries[0])
     assert answer.failures == 1 and answer.label in {SAYS[name][0] for name in others}
     for name in others:
         profile.models[name].logits[0] = np.inf
-    with pytest.raises(NonFiniteOutput, match="query 0"):
+    with pytest.raises(NoAnswer, match="query 0"):
         system.answer(queries[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"members": ["small", "huge"], "weights": {"small": [0.5] * 3, "huge": [0.5] * 3}},
+        {"members": []},
+        {"members": "small"},
+        {"members": ["small", "small"]},
+        {"members": ["small", ["large"]]},
+        {"members": None},
+        {"weights": {"small": [0.5] * 3}},
+        {"weights": {"small": [0.5] * 3, "large": [0.5] * 2}},
+        {"weights": {"small": [0.5] * 3, "large": [0.5, 0.5, float("nan")]}},
+        {"weights": {"small": [0.5] * 3, "large": [0.5, 0.5, -1.0]}},
+        {"weights": {"small": ["a"] * 3, "large": [0.5] * 3}},
+        {"weights": [0.5, 0.5]},
+    ],
+    ids=str,
+)
+def test_an_ensemble_that_cannot_vote_is_refused(changes):
+    point = {"members": ["small", "large"], "weights": {"small": [0.5] * 3, "large": [0.5] * 3}}
+    Cocktail.check_point(point, list(SAYS))
+    with pytest.raises(PlanError):
+        Cocktail.check_point(point | changes, list(SAYS))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tabi_bench.evaluation.targets import Target
 
-from baselines.controls import Oracle, RandomRouting, least_rerouting, onward_shares
-from tabi_bench.cascade.system import Cascade
+from baselines.controls import Oracle, RandomRouting, ReferenceAgain, least_rerouting, onward_shares
+from baselines.infaas import Infaas
+from tabi_bench.cascade.point import Point
 from tabi_bench.config import ControlConfig, read_file
-from tabi_bench.evaluation.metrics import score
-from tabi_bench.system import PlanError
+from tabi_bench.evaluation.metrics import predictions_from, score
+from tabi_bench.planning import folds
+from tabi_bench.planning.tabi import Tabi
+from tabi_bench.planning.targets import Target
+from tabi_bench.system import FoldPlan, PlanError
 from tests.cascade.ladder import as_plan, build
 
 TABI = read_file("method", "tabi", alphas=[0.0, 0.5], ensembles=["weighted"], fewer_levels=False)
@@ -77,11 +81,11 @@ def planned(request):
     views = [ladder.profile.view(half) for half in halves]
     targets = [Target.of(view, "relative", None, 0.02, 0.0) for view in views]
     plans = {}
-    for kind, options in ((Cascade, TABI), (RandomRouting, _control("random")), (Oracle, _control("oracle"))):
-        folds = [kind.plan(view, target, options) for view, target in zip(views, targets, strict=True)]
-        for fold, served in zip(folds, reversed(halves), strict=True):
+    for kind, options in ((Tabi, TABI), (RandomRouting, _control("random")), (Oracle, _control("oracle"))):
+        made = [kind.plan(view, target, options) for view, target in zip(views, targets, strict=True)]
+        for fold, served in zip(made, reversed(halves), strict=True):
             fold.serves = served.tolist()
-        plans[kind.name] = as_plan(*folds, method=kind.name)
+        plans[kind.name] = as_plan(*made, method=kind.name)
     return ladder, plans
 
 
@@ -89,8 +93,10 @@ def _control(name: str) -> ControlConfig:
     return read_file("method", name, cascade=TABI)
 
 
-def _live(system, queries):
-    answers = [system.answer(query) for query in queries]
+def _live(ladder, kind, plan):
+    """(labels, levels) of all queries, each answered by the system of its fold."""
+    systems = folds.deploy({kind.name: kind}, {kind.name: plan}, ladder, {kind.name: None})[kind.name]
+    answers = [system.answer(query) for system, query in zip(systems, ladder.queries, strict=True)]
     return np.array([a.label for a in answers]), np.array([a.level for a in answers])
 
 
@@ -102,30 +108,86 @@ def test_random_routing_keeps_tabis_plan_and_share(planned):
             k: v for k, v in tabi.point.items() if k not in changed
         }
         assert control.point["taus"] == pytest.approx(onward_shares(tabi.predicted["shares"]))
-    system = RandomRouting.deploy(plans["random"], ladder.zoo, ladder, _control("random"))
-    outcomes = RandomRouting.replay(plans["random"], ladder.profile, ladder.profile.rows)
-    labels, levels = _live(system, ladder.queries)
+    outcomes = folds.replay(RandomRouting, plans["random"], ladder.profile)
+    labels, levels = _live(ladder, RandomRouting, plans["random"])
     assert labels == pytest.approx(outcomes.labels) and levels.tolist() == outcomes.levels.tolist()
 
 
-def test_the_oracle_reaches_tabis_score_with_less_or_says_so(planned):
+def test_the_oracle_reaches_tabis_score_with_less_or_with_all_that_helps(planned):
     ladder, plans = planned
-    profile, plan = ladder.profile, plans["oracle"]
-    table = Oracle.decide(plan, profile, plans)
-    tabi = Cascade.replay(plans["tabi"], profile, profile.rows)
-    assert table["score"] == score(profile.metric, profile.labels, tabi.labels)
-    system = Oracle.deploy(plan, ladder.zoo, ladder, _control("oracle"), table=table)
-    outcomes = Oracle.replay(plan, profile, profile.rows, table)
-    labels, levels = _live(system, ladder.queries)
+    profile = ladder.profile
+    plan = Oracle.tell(plans["oracle"], profile, plans)
+    tabi, outcomes = folds.replay(Tabi, plans["tabi"], profile), folds.replay(Oracle, plan, profile)
+    goal = plan.options["score_to_reach"]
+    assert goal == score(profile.metric, profile.labels, tabi.labels)
+    labels, levels = _live(ladder, Oracle, plan)
     assert labels == pytest.approx(outcomes.labels) and levels.tolist() == outcomes.levels.tolist()
-    assert set(np.flatnonzero(levels)) == set(table["reroute"])
-    reached = score(profile.metric, profile.labels, outcomes.labels) >= table["score"] - 1e-9
-    assert reached == table["reached"] == system.describe()["reached"]
+    rerouted = [set(fold.point["reroute"]) for fold in plan.folds]
+    assert set(np.flatnonzero(levels)) == set.union(*rerouted)
+    assert all(rows <= set(fold.serves) for rows, fold in zip(rerouted, plan.folds, strict=True))
+    reached = score(profile.metric, profile.labels, outcomes.labels)
+    small, large = (predictions_from(profile.models[name].logits) for name in ("small", "large"))
+    if reached < goal - 1e-9 and all(fold.point["models"] == ["small", "large"] for fold in plan.folds):
+        better = np.abs(large - profile.labels) < np.abs(small - profile.labels)
+        assert set(np.flatnonzero(better)) == set.union(*rerouted)
 
 
-def test_the_oracle_needs_its_table_and_two_levels(planned):
+def test_the_oracle_is_told_nothing_while_it_plans(planned):
+    _, plans = planned
+    for tabi, oracle in zip(plans["tabi"].folds, plans["oracle"].folds, strict=True):
+        assert oracle.point == tabi.point and oracle.point["reroute"] == []
+
+
+def test_what_the_oracle_predicts_is_what_it_replays(planned):
     ladder, plans = planned
-    with pytest.raises(PlanError, match="table"):
-        Oracle.deploy(plans["oracle"], ladder.zoo, ladder, _control("oracle"))
-    with pytest.raises(PlanError, match="two models"):
-        Oracle.plan(ladder.profile, None, read_file("method", "oracle", cascade=read_file("method", "tabi", levels=3)))
+    plan = Oracle.tell(plans["oracle"], ladder.profile, plans)
+    for fold in plan.folds:
+        outcomes = Oracle.replay(fold.point, ladder.profile, np.array(fold.serves))
+        assert fold.predicted["latency_ms"] == pytest.approx(outcomes.latency_ms.mean())
+        assert fold.predicted["shares"] == pytest.approx([(outcomes.levels == k).mean() for k in (0, 1)])
+
+
+def test_the_oracle_without_a_tabi_beside_it_aims_at_its_own_plan(planned):
+    ladder, plans = planned
+    alone = Oracle.tell(plans["oracle"], ladder.profile, {})
+    assert alone == Oracle.tell(plans["oracle"], ladder.profile, plans)
+
+
+def test_a_tabi_of_one_level_leaves_the_oracle_nothing_to_route(planned):
+    ladder, plans = planned
+    folds_of_one = [replace(fold, point=Point.of_one("large").plain()) for fold in plans["tabi"].folds]
+    plan = Oracle.tell(replace(plans["oracle"], folds=folds_of_one), ladder.profile, {})
+    assert [fold.point for fold in plan.folds] == [Point.of_one("large").plain()] * 2
+    assert [fold.predicted["shares"] for fold in plan.folds] == [[1.0]] * 2
+
+
+def test_the_oracle_routes_between_two_levels(planned):
+    ladder, _ = planned
+    options = _control("oracle")
+    with pytest.raises(PlanError, match=r"systems\.tabi\.levels=3: the oracle routes between two"):
+        Oracle.plan(ladder.profile, None, replace(options, cascade=replace(options.cascade, levels=3)))
+
+
+def test_the_controls_of_a_session_search_once(planned, monkeypatch):
+    ladder, _ = planned
+    profile, memo, searched = ladder.profile, {}, []
+    once = lambda self, key, make: memo[key] if key in memo else memo.setdefault(key, make())  # noqa: E731
+    monkeypatch.setattr(type(profile), "once", once)
+    monkeypatch.setattr(Tabi, "plan", lambda *arguments: searched.append(1) or plan)
+    plan = FoldPlan([0], None, 0.5, Point.of_one("small").plain(), {"shares": [1.0]})
+    target = Target.of(profile, "relative", None, 0.02, 0.0)
+    for kind in (Oracle, RandomRouting, Oracle):
+        kind.plan(profile, target, _control(kind.name))
+    assert len(searched) == 1
+    Oracle.plan(profile, Target.of(profile, "relative", None, 0.1, 0.0), _control("oracle"))
+    assert len(searched) == 2, "another target is another search"
+    part = profile.view(np.arange(40))
+    for kind in (Oracle, RandomRouting):
+        kind.plan(part, replace(target.view(np.arange(40)), value=target.value), _control(kind.name))
+    assert len(searched) == 3, "other rows are another search"
+
+
+def test_the_reference_again_is_the_references_code_on_models_of_its_own():
+    again = ReferenceAgain.beside(Infaas)
+    assert issubclass(again, Infaas) and (again.name, again.alone) == ("reference_again", True)
+    assert again.run is Infaas.run and again.plan.__func__ is Infaas.plan.__func__ and not Infaas.alone

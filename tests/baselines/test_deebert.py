@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from baseline_toys import PlainTarget, TableEngine, TableModel, plan_of, profile_of
+from baseline_toys import PlainTarget, TableLab, TableModel, plan_of, profile_of
 from datasets import Dataset
 
 from baselines import off_ramps
-from baselines.common import NonFiniteOutput
 from baselines.deebert import Deebert, Exits, entropy, first_below
 from baselines.off_ramps import Ramp, Ramps
 from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
+from tabi_bench.profiling.lab import Lab
 from tabi_bench.profiling.profile import SegmentTimes
-from tabi_bench.system import Infeasible, PlanError
+from tabi_bench.serving.trace import Served, trace_of
+from tabi_bench.system import Infeasible, Item, NoAnswer, PlanError
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import load_model
@@ -32,28 +34,31 @@ OPTIONS = read_file("method", "deebert")
 
 
 @pytest.fixture
-def profile(monkeypatch):
+def profile():
     """One model of four layers and 4 ms, with ramps after layers 1 and 2 that cost 0.1 ms each."""
     base = profile_of(LABELS, {"small": OWN})
     ramps = {layer: np.array(z, np.float32) for layer, z in RAMPS.items()}
     latency = replace(base.models["small"].latency, ms=np.array([4.0]))
     deep = replace(base.models["small"], layers=4, ramps=ramps, ramps_hash="toy", latency=latency)
-    monkeypatch.setitem(off_ramps._trained, "toy", Ramps("toy", {1: None, 2: None}, 1.5))
     times = SegmentTimes(np.array([0.25, 0.5, 0.75, 1.0]), 0.1)
     return replace(base, models={"small": deep}, segments={"small": times})
 
 
-class SegmentEngine(TableEngine):
-    """Cuts its model after the active ramps, by the profile's table."""
+class SegmentLab(TableLab):
+    """Cuts its model after the active ramps, by the profile's table; has trained the ramps of layers 1 and 2."""
 
-    def load_segments(self, spec, ramps):
-        model = self.profile.models[spec.name]
-        return Segmented(replace(spec, layers=model.layers), [*(model.ramps[layer] for layer in ramps), model.logits])
+    def __init__(self, profile):
+        super().__init__(profile)
+        self.memo["ramps", "toy"] = Ramps("toy", {1: None, 2: None}, 1.5)
+
+    def load_segments(self, name, ramps):
+        model = self.profile.models[name]
+        return Segmented([*(model.ramps[layer] for layer in ramps), model.logits])
 
 
 class Segmented(TableModel):
-    def __init__(self, spec, exits):
-        super().__init__(spec, exits[-1])
+    def __init__(self, exits):
+        super().__init__(exits[-1])
         self.exits, self.n_segments, self.steps = exits, len(exits), 0
 
     def start(self, encoding):
@@ -65,11 +70,17 @@ class Segmented(TableModel):
 
 
 def planned(profile, value=1.0):
-    return plan_of(Deebert.plan(profile, PlainTarget(profile, value), OPTIONS), method="deebert")
+    fold = Deebert.plan(profile, PlainTarget(profile, value), OPTIONS)
+    return plan_of(replace(fold, serves=profile.rows.tolist()), method="deebert")
 
 
-def deployed(plan, zoo, profile):
-    return Deebert.deploy(plan, zoo, SegmentEngine(profile), OPTIONS)
+def deployed(plan, profile):
+    return Deebert.deploy(plan.folds[0].point, SegmentLab(profile), OPTIONS)
+
+
+def traced(answers) -> pd.DataFrame:
+    """A trace of one pass over rows 0, 1, ..."""
+    return trace_of([Served(0, row, 10**6, np.nan, answer) for row, answer in enumerate(answers)], len(answers))
 
 
 def test_entropy_by_hand():
@@ -111,65 +122,94 @@ def test_no_exit_meets_the_target_is_a_result(profile):
     with pytest.raises(Infeasible, match="no model has two layers"):
         Deebert.plan(shallow, PlainTarget(profile, 0.5), OPTIONS)
     with pytest.raises(Infeasible, match="has a score"):
-        Deebert.plan(replace(profile, metric="pearson"), PlainTarget(profile, 0.5), OPTIONS)
+        Deebert.plan(replace(profile, metric="pearson", n_outputs=1), PlainTarget(profile, 0.5), OPTIONS)
 
 
-def test_live_equals_replayed_and_later_segments_do_not_run(profile, zoo, queries):
+def test_live_equals_replayed_and_later_segments_do_not_run(profile, queries):
     plan = planned(profile)
-    system = deployed(plan, zoo, profile)
+    system = deployed(plan, profile)
     answers = [system.answer(query) for query in queries[:4]]
-    outcomes = Deebert.replay(plan, profile, np.arange(4))
+    outcomes = Deebert.replay(plan.folds[0].point, profile, np.arange(4))
     assert [a.label for a in answers] == outcomes.labels.tolist() == LABELS
     assert [a.level for a in answers] == outcomes.levels.tolist() == [0, 1, 1, 2]
     assert outcomes.latency_ms == pytest.approx([1.1, 2.2, 2.2, 4.2])
-    (model,) = system.models.values()
-    assert model.steps == 1 + 2 + 2 + 3
+    assert system.model.steps == 1 + 2 + 2 + 3
     assert set(answers[0].stages_ns) == {"tokenise", "level1", "decide"}
-    described = system.describe()
+    together = system.run(0, [Item(query) for query in queries[:4]])
+    assert [(a.label, a.level) for a in together] == [(a.label, a.level) for a in answers]
+
+
+def test_savings_are_those_of_the_rows_served(profile, queries):
+    plan = planned(profile)
+    described = Deebert.describe(plan, traced([deployed(plan, profile).answer(query) for query in queries[:4]]))
     assert described["saving_pct"]["layers_expected"] == pytest.approx(100 * 7 / 16)
     assert described["saving_pct"]["layers_measured"] == pytest.approx(100 * 7 / 16)
     assert described["saving_pct"]["time_expected"] == pytest.approx(100 * (1 - 2.425 / 4))
-    assert described["full_ms"] == pytest.approx(4) and described["ramps_train_s"] == 1.5
+    assert described["full_ms"] == pytest.approx(4)
 
 
 def test_what_the_head_leaves_between_two_labels_is_borderline(profile):
     head = profile.models["small"]
     undecided = replace(profile, models={"small": replace(head, logits=np.ones_like(head.logits))})
-    said = Deebert.replay(planned(profile), undecided, profile.rows)
-    assert said.levels.tolist() == [0, 1, 1, 2]
-    assert said.borderline.tolist() == [False, False, False, True]
+    outcomes = Deebert.replay(planned(profile).folds[0].point, undecided, profile.rows)
+    assert outcomes.levels.tolist() == [0, 1, 1, 2]
+    assert outcomes.borderline.tolist() == [False, False, False, True]
 
 
-def test_a_ramp_that_fails_is_passed_and_a_head_that_fails_is_an_error(profile, zoo, queries):
-    plan = planned(profile)
-    system = deployed(plan, zoo, profile)
+def test_a_ramp_that_fails_is_passed_and_a_head_that_fails_is_an_error(profile, queries):
+    system = deployed(planned(profile), profile)
     model = profile.models["small"]
     model.ramps[1][0] = np.nan
     answer = system.answer(queries[0])
     assert (answer.level, answer.failures) == (1, 1)
     model.logits[3] = np.inf
-    with pytest.raises(NonFiniteOutput, match="query 3"):
+    with pytest.raises(NoAnswer, match="query 3"):
         system.answer(queries[3])
 
 
-def test_a_plan_that_predicts_exits_but_serves_none_is_an_error(profile, zoo, queries):
+def test_a_plan_that_predicts_exits_but_serves_none_is_an_error(profile, queries):
     plan = planned(profile)
-    system = deployed(plan, zoo, profile)
+    system = deployed(plan, profile)
     for ramp in profile.models["small"].ramps.values():
         ramp[:] = 0.0  # no ramp is sure any more
-    for query in queries[:4]:
-        system.answer(query)
-    system.describe()  # a quarter was to stay: four of four may be chance
+    served = traced([system.answer(query) for query in queries[:4]])
+    Deebert.describe(plan, served)  # a quarter was to stay: four of four may be chance
     plan.folds[0].predicted["shares"] = [0.5, 0.45, 0.05]
     with pytest.raises(PlanError, match="predicts early exits, but none"):
-        system.describe()
+        Deebert.describe(plan, served)
 
 
-def test_ramps_of_another_training_are_refused(profile, zoo):
+@pytest.mark.parametrize("changes", [{"ramps_hash": "other"}, {"ramps": [1, 9]}])
+def test_ramps_of_another_training_are_refused(profile, changes):
     plan = planned(profile)
-    plan.folds[0].point["ramps_hash"] = "other"
+    plan.folds[0].point |= changes
     with pytest.raises(PlanError, match="other off-ramps of small"):
-        deployed(plan, zoo, profile)
+        deployed(plan, profile)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "huge"},
+        {"model": None},
+        {"entropy": float("nan")},
+        {"entropy": "low"},
+        {"entropy": None},
+        {"ramps": []},
+        {"ramps": [0]},
+        {"ramps": ["1"]},
+        {"ramps": 1},
+        {"ramps": [2, 1]},
+        {"ramps": [1, 4]},
+        {"layers": "four"},
+    ],
+    ids=str,
+)
+def test_an_early_exit_that_cannot_be_served_is_refused(profile, changes):
+    point = planned(profile).folds[0].point
+    Deebert.check_point(point, profile.names)
+    with pytest.raises(PlanError):
+        Deebert.check_point(point | changes, profile.names)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -216,25 +256,22 @@ def test_ramps_are_trained_once_and_read_as_served(tmp_path, task, monkeypatch):
     tokens = np.array([len(eager.load(spec).encode(texts).pieces) for texts in task.texts("validation")])
     base = profile_of([0, 1, 2, 0, 1, 2], {"small": np.zeros((6, 3))})
     base = replace(base, models={"albert": replace(base.models["small"], name="albert", layers=3, tokens=tokens)})
-    setting = (
-        task,
-        Zoo("toy", (spec,)),
-        eager,
-        base,
-        tmp_path / "cache",
-        replace(read_file("method", "deebert").train, epochs=2),
-        0,
-    )
-    profile = off_ramps.add_ramps(*setting)
+    lab = Lab(task, Zoo("toy", (spec,)), eager, tmp_path / "cache", seed=0, rounds=1)
+    options = replace(OPTIONS.train, epochs=2)
+    profile = off_ramps.add_ramps(lab, base, options)
     model, times = profile.models["albert"], profile.segments["albert"]
     assert sorted(model.ramps) == [1, 2] and model.ramps[1].shape == (6, 3)
     assert times.share.shape == (3,) and (np.diff(times.share) >= 0).all() and times.ramp_ms >= 0
-    served = eager.load_segments(spec, {2: off_ramps.trained(model.ramps_hash).modules[2]})
+    modules = off_ramps.trained(lab, model.ramps_hash).modules
+    assert off_ramps.trained(lab.apart(), model.ramps_hash).modules is modules, "other models, the same ramps"
+    served = lab.load_segments("albert", {2: modules[2]})
     served.start(served.encode(task.queries[4].texts))
     np.testing.assert_allclose(served.step(), model.ramps[2][4], rtol=1e-4, atol=1e-5)
     monkeypatch.delattr(off_ramps, "_train")
-    again = off_ramps.add_ramps(*setting)
+    fresh = replace(lab, memo={})
+    assert off_ramps.trained(fresh, model.ramps_hash) is None
+    again = off_ramps.add_ramps(fresh, base, options)
     np.testing.assert_array_equal(again.models["albert"].ramps[2], model.ramps[2])
     monkeypatch.undo()
-    other = off_ramps.add_ramps(*setting[:5], replace(read_file("method", "deebert").train, epochs=3), 0)
+    other = off_ramps.add_ramps(lab, base, replace(options, epochs=3))
     assert other.models["albert"].ramps_hash != model.ramps_hash

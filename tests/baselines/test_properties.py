@@ -75,4 +75,4 @@ def test_infaas_takes_the_fastest_of_those_that_meet_the_target(labels, says, va
             Infaas.plan(profile, PlainTarget(profile, value), read_file("method", "infaas"))
     else:
         plan = Infaas.plan(profile, PlainTarget(profile, value), read_file("method", "infaas"))
-        assert plan.point["model"] == meeting[0]
+        assert plan.point["models"] == [meeting[0]]

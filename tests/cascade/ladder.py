@@ -7,14 +7,20 @@ smaller the more. Models answer in no time; their latencies are tables.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
+from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.pruning import prune_query
+from tabi_bench.cascade.system import Cascade
 from tabi_bench.engines.base import Output
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Pruned, PruneKey, Ragged
 from tabi_bench.system import FoldPlan, Plan
@@ -43,13 +49,17 @@ class Encoded:
 
 @dataclass
 class VoteModel:
-    """`faults`: texts on which it raises, or returns NaN."""
+    """raises, nan: texts on which it raises, or returns NaN; calls: (texts, want_importance); batches: their sizes.
+
+    Copies of it share all of these.
+    """
 
     spec: ModelSpec
     outputs: int
     raises: set = field(default_factory=set)
     nan: set = field(default_factory=set)
     calls: list = field(default_factory=list)
+    batches: list = field(default_factory=list)
     temperature: float = 1.0
 
     def encode(self, texts: Sequence[str]) -> Encoded:
@@ -72,6 +82,10 @@ class VoteModel:
             logits = np.float32(2.5) + logits / 2
         importance = np.abs(votes + blur).sum(1).astype(np.float32) if want_importance else None
         return Output(logits, importance, pooled=np.append(logits, np.abs(blur).sum()).astype(np.float32))
+
+    def forward_batch(self, encodings: Sequence[Encoded], want_importance: bool = False) -> list[Output]:
+        self.batches.append(len(encodings))
+        return [self.forward(encoding, want_importance) for encoding in encodings]
 
 
 def true_votes(word: str, outputs: int) -> np.ndarray:
@@ -111,20 +125,63 @@ def _tokens(texts: Sequence[str]) -> int:
     return sum(len(text.split()) for text in texts) + 2
 
 
+@dataclass(frozen=True)
+class VoteProfile(Profile):
+    """A profile whose models are at hand."""
+
+    runner: Runner | None = None
+
+    def pruned(self, key: PruneKey, positions: np.ndarray) -> Pruned:
+        return self.runner(key, self.rows[positions])
+
+    def pruned_tokens(self, key: PruneKey, positions: np.ndarray) -> np.ndarray:
+        return self.runner.tokens(key, self.rows[positions])
+
+
 @dataclass
 class Ladder:
-    """Queries, models and their profile; an Engine that loads the models."""
+    """Queries, models and their profile; a Lab that loads the models.
+
+    loaded: (model, importance, pooled, instance) of every load.
+    """
 
     queries: list[Query]
-    profile: Profile
+    profile: VoteProfile
     models: dict[str, VoteModel]
     zoo: Zoo
-    loaded: list = field(default_factory=list)
-    name, device, dtype = "votes", "cpu", "float32"
+    loaded: list[tuple[str, str | None, bool, str]] = field(default_factory=list)
+    instance: str = ""
+    rounds: int = 3
+    memo: dict[Hashable, Any] = field(default_factory=dict)
 
-    def load(self, spec: ModelSpec, *, importance: str | None = None, pooled: bool = False) -> VoteModel:
-        self.loaded.append((spec.name, importance, pooled))
-        return self.models[spec.name]
+    def load(self, name: str, *, importance: str | None = None, pooled: bool = False) -> VoteModel:
+        self.loaded.append((name, importance, pooled, self.instance))
+        return copy(self.models[name])
+
+    def apart(self) -> Ladder:
+        return replace(self, instance="again")
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    @property
+    def task(self) -> SimpleNamespace:
+        return SimpleNamespace(queries=self.queries)
+
+    def cascade(self, point: Point) -> Cascade:
+        """The cascade that serves at `point`."""
+        return Cascade.deploy(point.plain(), self, None)
+
+
+class Counted:
+    """An encoder that counts its calls."""
+
+    def __init__(self, encode: Callable) -> None:
+        self.encode, self.calls = encode, []
+
+    def __call__(self, texts: Sequence[str]) -> Encoded:
+        self.calls.append(texts)
+        return self.encode(texts)
 
 
 def build(n: int = 240, outputs: int = 3, metric: str = "accuracy", seed: int = 0, names: Sequence[str] = tuple(BLUR)):
@@ -143,15 +200,14 @@ def build(n: int = 240, outputs: int = 3, metric: str = "accuracy", seed: int = 
     truth = np.stack([sum(true_votes(w, outputs) for t in q.texts for w in t.split()) for q in queries])
     labels = 2.5 + truth[:, 0] / 2 if outputs == 1 else truth.argmax(1)
     profiles = {name: _profile(name, said, queries, importance[name]) for name, said in outcome.items()}
-    profile = Profile(
+    profile = VoteProfile(
         task="votes",
         metric=metric,
         n_outputs=outputs,
         rows=np.arange(n),
         labels=labels,
-        words=np.array([_tokens(q.texts) - 2 for q in queries]),
         models=profiles,
-        run_pruned=Runner(queries, models, importance, seed),
+        runner=Runner(queries, models, importance, seed),
         overhead_ms=0.05,
         seed=seed,
     )

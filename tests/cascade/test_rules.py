@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tabi_bench.cascade import rules
-from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
 from tabi_bench.engines.importance import attention_received, word_importance
 
 unit = st.floats(0, 1, allow_nan=False)
@@ -17,24 +16,6 @@ relaxed = settings(deadline=None, max_examples=60)
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------
-
-
-def test_temperature_divides_logits_before_the_softmax():
-    logits = np.log([[8.0, 2.0]])
-    assert outputs_of(logits, 1.0)[0] == pytest.approx([0.8, 0.2])
-    assert outputs_of(2 * logits, 2.0)[0] == pytest.approx([0.8, 0.2])
-    assert outputs_of(np.array([[3.7]]), 2.0)[0] == pytest.approx([3.7])  # a score has no temperature
-
-
-def test_fitted_temperature_makes_an_overconfident_model_modest():
-    logits = np.tile([[4.0, 0.0]], (100, 1))
-    labels = np.array([0] * 80 + [1] * 20)  # right four times in five: sigmoid(4 / T) = 0.8 at T = 4 / ln 4
-    assert fit_temperature(logits, labels) == pytest.approx(4 / np.log(4), rel=1e-3)
-    assert fit_temperature(np.full((3, 2), np.nan), np.zeros(3, int)) == 1.0
-
-
-def test_vote_weight_is_the_share_of_right_answers():
-    assert vote_weight(np.array([[2.0, 0], [0, 1], [3, 0], [1, 0]]), np.array([0, 1, 1, 0])) == 0.75
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_shapes_are_drawn_measured_and_flushed_until_time_is_up(tmp_path, monkey
     assert len(rows) == 8
     first = rows["bert-small", 8, "eager"]
     assert first["text_p50"] > 0 and first["forward_p50"] is None and first["labels_equal"] is None
-    assert "needs a CUDA device" in rows["bert-small", 8, "graph"]["error"]
+    assert "CUDA graphs need a GPU" in rows["bert-small", 8, "graph"]["error"]
     assert rows["deberta-small", 8, "eager"]["text_p50"] > 0
     assert rows["deberta-small", 8, "graph"]["error"] == NOT_MEASURED, "100 s are more than a minute"
     assert {rows[model, 16, "eager"]["error"] for model in ("bert-small", "deberta-small")} == {NOT_MEASURED}

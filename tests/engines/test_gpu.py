@@ -20,7 +20,7 @@ TEXTS = (
     ("not a good film",), ("don't play the films", "a very bad café"), ("",), ("good",), ("good " * 100,),
     ("the film is not very good , and the movie is bad .",), ("a play of the movie", "the film"),
 )  # fmt: skip
-COMPILED = ("bert", "deberta", "deberta-v2")
+COMPILED = ("bert", "deberta", "deberta-v2", "mpnet")
 CASES = [("graph", family) for family in FAMILIES] + [("compile", family) for family in COMPILED]
 
 

@@ -26,7 +26,7 @@ class Uncaptured(GraphEngine):
     """The graph engine on the CPU, its steps called instead of replayed; `failing` lengths raise when recorded."""
 
     def __init__(self, failing: dict[int, Exception] | None = None):
-        super().__init__(read_file("engine", "graph", dtype="float32", buckets=[8, 16]))
+        super().__init__(read_file("engine", self.name, dtype="float32", buckets=[8, 16]))
         self.device, self.failing = "cpu", failing or {}
 
     def record(self, step, pool, stream):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pandas as pd
@@ -10,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tabi_bench.config import FilesConfig, SourceConfig, TaskConfig
+from tabi_bench.config import FilesConfig, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.checks import DataError
+from tests.settings import toy_task
 
 ROWS = [(f"film number {k}", ("neg", "pos")[k % 2]) for k in range(40)]
 
@@ -33,9 +35,9 @@ def task_of(tmp_path):
         paths = {"train": tmp_path / f"train.{suffix}", "validation": tmp_path / f"validation.{suffix}"}
         paths["train"].write_bytes(validation if train is None else train)
         paths["validation"].write_bytes(validation)
-        options = {"name": "custom", "family": "custom", "texts": ["text"]} | changes
         files = FilesConfig(**{split: str(path) for split, path in paths.items()})
-        return load_task(TaskConfig(**options, files=files), SourceConfig("local"), 0)
+        task = replace(toy_task("custom", "custom"), files=files, **changes)
+        return load_task(task, read_file("source", "local"), 0)
 
     return load
 
@@ -298,10 +300,9 @@ def test_two_scores_alone_and_empty_texts_are_warned_about(task_of):
           for name in ("", "../../evil", "my/tickets", "a\\b", "..", ".hidden", "a\nb", "x" * 300)),
     ],
 )  # fmt: skip
-def test_names_and_columns_that_cannot_be_used_are_refused_before_files_are_read(changes, match, tmp_path):
-    options = {"name": "custom", "family": "custom", "texts": ["text"]} | changes
+def test_names_and_columns_that_cannot_be_used_are_refused_before_files_are_read(changes, match):
     with pytest.raises(DataError, match=match):
-        load_task(TaskConfig(**options), SourceConfig("local", dir=str(tmp_path / "none")), 0)
+        load_task(replace(toy_task("custom", "custom"), **changes), read_file("source", "local", dir="none"), 0)
 
 
 def test_a_quoted_tsv_is_read_as_it_stands_and_warned_about(task_of):

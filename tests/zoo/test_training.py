@@ -52,17 +52,6 @@ def test_early_stop_keeps_the_best_weights():
     assert score_of(predict(net, data.take(held), "cpu"), data.labels[held]) == result.score
 
 
-def test_extra_rows_are_trained_on_and_never_held_out(monkeypatch):
-    split, real = [], training.split_slice
-    monkeypatch.setattr(training, "split_slice", lambda labels, seed: split.append(len(labels)) or real(labels, seed))
-    few, many, net = rows(40), rows(160), model()
-    few.labels[:] = np.arange(40) % 2  # labels that say nothing: what is learnt comes from the extra rows
-    result = train(net, few, replace(CONFIG, patience=9, evaluations=1), seed=0, extra=many)
-    assert split == [40]
-    assert result.steps == 6 * (32 + 160) // 16  # a fifth of the few is held out
-    assert score_of(predict(net, many, "cpu"), many.labels) > 0.95
-
-
 def test_the_moving_average_is_scored_and_kept(monkeypatch):
     seen, update = [], training._Run.update
 

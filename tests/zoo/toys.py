@@ -16,6 +16,7 @@ from tabi_bench.zoo.loading import load_folder, load_tokenizer, spec_of
 from tabi_bench.zoo.training import encode, train
 from tests.engines.micro_models import write_model
 from tests.settings import fine_tuning
+from tests.settings import toy_task as own_task
 
 LABELS = ["entailment", "neutral", "contradiction"]
 CUES = ("good", "movie", "bad")
@@ -34,7 +35,7 @@ def toy_task(rows: int = 600, labels: tuple[str, ...] = tuple(LABELS), name: str
         return Dataset.from_dict({"premise": first, "hypothesis": second, "label": label})
 
     metric = "accuracy" if labels else "pearson"
-    config = toy_task(name, "pair", ("premise", "hypothesis"), labels=list(labels), metric=metric)
+    config = own_task(name, "pair", ("premise", "hypothesis"), labels=list(labels), metric=metric)
     where = {"train": "toy train", "validation": "toy validation"}
     return make_task(config, read_file("source", "local"), 0, split(rows, 1), split(60, 2), where)
 

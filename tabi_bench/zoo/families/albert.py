@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
+from pathlib import Path
+
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel
 
 from tabi_bench.zoo.families.base import Family
+from tabi_bench.zoo.families.sentencepieces import split_at_special_tokens_alone
 
 
 class Albert(Family):
@@ -30,6 +35,16 @@ class Albert(Family):
         """See Family."""
         body = self.body(model)
         return model.classifier(body.pooler_activation(body.pooler(hidden[:, 0])))
+
+    def mend_tokenizer(self, folder: Path, tokenizer: Tokenizer) -> Tokenizer:
+        """The library splits `-`, `(`, `"` and `.` off, so that what follows them would begin a word."""
+        return split_at_special_tokens_alone(tokenizer)
+
+    def plain_text(self, text: str) -> str:
+        """See Family: quotes made alike, accents stripped, in lower case."""
+        text = " ".join(text.split()).replace("``", '"').replace("''", '"')
+        decomposed = unicodedata.normalize("NFKD", text)
+        return "".join(c for c in decomposed if not unicodedata.combining(c)).lower()
 
     def attention_calls(self, model: PreTrainedModel) -> int:
         """See Family."""

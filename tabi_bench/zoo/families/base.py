@@ -137,3 +137,7 @@ class Family:
     def mend_tokenizer(self, folder: Path, tokenizer: Tokenizer) -> Tokenizer:
         """The tokenizer that the library builds from raw vocabulary files, with what it gets wrong put right."""
         return tokenizer
+
+    def plain_text(self, text: str) -> str:
+        """A text as the architecture's own tokenizer hands it to sentencepiece."""
+        return text

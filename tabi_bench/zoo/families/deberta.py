@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from tokenizers import Tokenizer, processors
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.deberta import modeling_deberta
 
 from tabi_bench.zoo.families.base import AttentionReader, Family
+from tabi_bench.zoo.families.sentencepieces import normalize_as, raw_model
 
 
 class Deberta(Family):
@@ -49,6 +53,13 @@ class Deberta(Family):
         module.register_forward_pre_hook(ask, with_kwargs=True)
         module.register_forward_hook(take)
 
+    def mend_tokenizer(self, folder: Path, tokenizer: Tokenizer) -> Tokenizer:
+        """A pair is `[CLS] A [SEP] B [SEP]`; the library puts two separators between the texts."""
+        special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+        single, pair = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"
+        tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
+        return tokenizer
+
 
 class DebertaV2(Deberta):
     """Versions 2 and 3."""
@@ -58,6 +69,11 @@ class DebertaV2(Deberta):
     def may_fuse(self, config: PreTrainedConfig) -> bool:
         """With shared keys, the same layers also project position embeddings."""
         return not config.to_dict().get("share_att_key", False)
+
+    def mend_tokenizer(self, folder: Path, tokenizer: Tokenizer) -> Tokenizer:
+        """The library normalizes to NFC whatever the model says."""
+        model = raw_model(folder)
+        return tokenizer if model is None else normalize_as(super().mend_tokenizer(folder, tokenizer), model)
 
 
 def _attention_span(query: torch.Tensor, key: torch.Tensor, longest: int) -> int:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tabi_bench.cascade.plans import Point
-from tabi_bench.cascade.search import Search, _searched, search, verify
-from tabi_bench.evaluation.targets import Target
 
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
+from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.config import read_file
+from tabi_bench.planning.search import Search, _searched, search, verify
+from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
 from tests.cascade.ladder import build
 
@@ -43,7 +43,7 @@ def table(says: dict[str, np.ndarray], labels: np.ndarray, ms: dict[str, float])
         )
         for name, z in says.items()
     }
-    return Profile("toy", "accuracy", 2, np.arange(n), labels, np.full(n, 5), models)
+    return Profile("toy", "accuracy", 2, np.arange(n), labels, models)
 
 
 def brute_force(profile: Profile, target: Target) -> float:
@@ -119,7 +119,7 @@ def test_pruned_text_costs_at_most_one_percent_and_few_passes(seed, slack):
 def test_an_exhaustive_search_runs_the_passes_that_are_counted():
     ladder = build(60, seed=2)
     found = _searched(Search(ladder.profile, target_of(ladder.profile), TABI3, exhaustive=True))
-    assert found.run == found.possible == len(set(ladder.profile.run_pruned.ran)) == 3 * 2 * 60
+    assert found.run == found.possible == len(set(ladder.profile.runner.ran)) == 3 * 2 * 60
 
 
 def test_verifying_against_a_target_that_nothing_meets_says_so():

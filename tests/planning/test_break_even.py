@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from tabi_bench.cascade.break_even import break_even, break_even_share, pairs, winning_targets
 
+from tabi_bench.planning.break_even import break_even, break_even_share, pairs, winning_targets
 from tests.cascade.ladder import build
 
 SINGLES = [(1.0, 0.80), (4.0, 0.90), (6.0, 0.92)]  # (ms, score)

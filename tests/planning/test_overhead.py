@@ -6,11 +6,11 @@ import time
 from dataclasses import replace
 
 import pytest
-from tabi_bench.cascade.overhead import with_overheads
-from tabi_bench.cascade.search import search
-from tabi_bench.evaluation.targets import Target
 
 from tabi_bench.config import read_file
+from tabi_bench.planning.overhead import with_overheads
+from tabi_bench.planning.search import search
+from tabi_bench.planning.targets import Target
 from tests.cascade.ladder import build
 
 TOKENISE_S = 2e-3
@@ -35,7 +35,7 @@ def measured(shared: bool, importance: list[str]):
     one = Slow(models[0].encode)
     for model in models:
         model.encode = one if shared else Slow(model.encode)
-    return with_overheads(ladder.profile, ladder.zoo, ladder, ladder.queries, importance)
+    return with_overheads(ladder.profile, ladder, importance)
 
 
 def test_levels_that_share_pieces_save_tokenising_and_pruned_text_does_not():
@@ -51,8 +51,8 @@ def test_models_with_tokenizers_of_their_own_share_nothing():
 
 def test_one_model_has_no_second_level():
     ladder = build(40, seed=3)
-    alone = replace(ladder.zoo, models=ladder.zoo.models[:1])
-    assert with_overheads(ladder.profile, alone, ladder, ladder.queries, []) is ladder.profile
+    alone = replace(ladder.profile, models={"small": ladder.profile.models["small"]})
+    assert with_overheads(alone, ladder, []) is alone and not ladder.loaded
 
 
 def test_a_cascade_whose_overhead_eats_its_saving_is_not_planned():

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tabi_bench.profiling.build import FEW, HARDLY, _latency_curves, _rows
 
+from tabi_bench.profiling.lab import FEW, HARDLY, Lab, _latency_curves, _rows
 from tabi_bench.tasks.base import Query
 
 CALLS = 30
@@ -39,7 +39,7 @@ def test_many_texts_of_one_length_are_not_timed_over_and_over():
     assert len(_rows(np.full(500, 9), np.array([9]), pads=False, calls=CALLS)[0]) == CALLS
 
 
-def test_words_met_for_the_first_time_are_no_part_of_a_models_time():
+def test_words_met_for_the_first_time_are_no_part_of_a_models_time(tmp_path):
     """Two models share an encoder that takes long over a text that it has not seen, as when outputs were cached."""
     seen = set()
 
@@ -57,7 +57,8 @@ def test_words_met_for_the_first_time_are_no_part_of_a_models_time():
 
     queries = [Query(row, (f"text {row}",)) for row in range(60)]
     engine = SimpleNamespace(lengths=lambda longest: [longest], pads=True, device="cpu")
+    lab = Lab(SimpleNamespace(queries=queries), None, engine, tmp_path, seed=0, rounds=2)
     outputs = {name: {"tokens": np.full(60, 8), "importance": {}} for name in ("first", "second")}
     loaded = {name: {None: model(name)} for name in outputs}
-    curves = _latency_curves(queries, loaded, outputs, engine, rounds=2)
+    curves = _latency_curves(lab, loaded, outputs)
     assert curves["first"].ms[0] < 1.0 and curves["second"].ms[0] < 1.0

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tabi_bench.cascade.certify import certify, family, fixed_sequence, losses, p_value, rows_needed, set_apart
-from tabi_bench.cascade.plans import Point
-from tabi_bench.evaluation.targets import Target
 
-from tabi_bench.cascade import certify as module
-from tabi_bench.cascade.system import Cascade
+from tabi_bench.cascade.point import Point
 from tabi_bench.config import CertifyConfig, read_file
 from tabi_bench.experiment import run_session
+from tabi_bench.planning import certify as module
+from tabi_bench.planning.certify import certify, family, fixed_sequence, losses, p_value, rows_needed, set_apart
+from tabi_bench.planning.tabi import Tabi
+from tabi_bench.planning.targets import Target
 from tabi_bench.summary import where
 from tests.cascade.ladder import build
 
@@ -73,7 +73,7 @@ def planned():
     tune, held = set_apart(ladder.profile.labels, np.arange(1200), 0)
     view = ladder.profile.view(tune)
     options = read_file("method", "tabi", alphas=[0.0], ensembles=["weighted"], fewer_levels=False)
-    fold = Cascade.plan(view, Target.of(view, "relative", None, 0.03, 0.0), options)
+    fold = Tabi.plan(view, Target.of(view, "relative", None, 0.03, 0.0), options)
     return fold, view, ladder.profile.view(held)
 
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tabi_bench.cascade.plans import Point
-from tabi_bench.cascade.search import Search, _searched, search, verify
-from tabi_bench.evaluation.targets import Target
 
 from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
+from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.config import read_file
+from tabi_bench.planning.search import Candidate, Search, search, verify
+from tabi_bench.planning.targets import Target
 from tabi_bench.system import Infeasible, Unreachable
 from tests.cascade.ladder import build
 
@@ -84,7 +84,7 @@ def test_stopping_early_costs_at_most_one_percent(seed):
 def test_passes_are_those_that_were_run():
     ladder = build(120, seed=5)
     plan = search(ladder.profile, target_of(ladder.profile), TABI)
-    assert plan.predicted["passes"]["run"] == len(ladder.profile.run_pruned.ran)
+    assert plan.predicted["passes"]["run"] == len(ladder.profile.runner.ran)
     assert plan.predicted["passes"]["exhaustive"] == 3 * 2 * 120  # pairs x alphas above zero x rows
 
 
@@ -105,14 +105,13 @@ def test_a_point_of_exactly_so_many_levels_may_not_exist(profile):
         search(two_models, target_of(two_models, 0.05), options)
 
 
-def test_what_never_asks_its_last_level_is_left_to_fewer_levels(profile):
-    def searched(**changes):
-        found = _searched(Search(profile, target_of(profile, 0.5), replace(TABI, levels=3, **changes)))
-        return {models: candidate.shares for models, candidate in found.by_models.items()}
-
-    found = searched()
-    assert ("small",) in found and all(shares[-1] > 0 for shares in found.values())
-    assert min(shares[-1] for shares in searched(fewer_levels=False).values()) == 0
+@pytest.mark.parametrize(("fewer_levels", "fastest_ms"), [(True, 2.0), (False, 1.0)])
+def test_what_never_asks_its_last_level_is_left_to_fewer_levels(profile, fewer_levels, fastest_ms):
+    found = Search(profile, target_of(profile), replace(TABI, fewer_levels=fewer_levels))
+    never = Point(["small", "large"], [1.0, 1.0], [0.6, 0.9], [rules.NEVER], [0.0])
+    found.offer(Candidate(1.0, never, profile.labels, [1.0, 0.0]))
+    found.offer(Candidate(2.0, replace(never, taus=[0.5]), profile.labels, [0.9, 0.1]))
+    assert found.best.latency_ms == fastest_ms
 
 
 def test_a_target_out_of_reach_is_said_with_the_best_model(profile):
