@@ -25,17 +25,10 @@ class _Lines:
         """Nothing is held back."""
 
 
-def progress(
-    rows: Iterable[Any] | None = None,
-    *,
-    total: int | None = None,
-    desc: str,
-    unit: str = "row",
-    stream: TextIO | None = None,
-) -> tqdm:
+def progress(rows: Iterable[Any] | None = None, *, desc: str, stream: TextIO | None = None, **options: Any) -> tqdm:
     """A tqdm over `rows`, or of `total` steps to be told by `update`. stream: standard error by default."""
     stream = stream or sys.stderr
     if stream.isatty():
-        return tqdm(rows, total=total, desc=desc, unit=unit, leave=False, file=stream)
+        return tqdm(rows, desc=desc, leave=False, file=stream, **options)
     rare = {"mininterval": EVERY_S, "maxinterval": EVERY_S, "miniters": 1, "delay": EVERY_S}
-    return tqdm(rows, total=total, desc=desc, unit=unit, leave=False, file=_Lines(), bar_format=LINE, **rare)
+    return tqdm(rows, desc=desc, leave=False, file=_Lines(), bar_format=LINE, **options, **rare)
