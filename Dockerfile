@@ -5,7 +5,7 @@ ARG TORCH=cpu
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev git && rm -rf /var/lib/apt/lists/*
 WORKDIR /tabi-bench
 COPY requirements.txt .
-RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/${TORCH} \
+RUN pip install --no-cache-dir "$(grep '^torch==' requirements.txt)" --index-url https://download.pytorch.org/whl/${TORCH} \
  && grep -v "^torch==" requirements.txt > rest.txt && pip install --no-cache-dir -r rest.txt && rm rest.txt
 COPY . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .

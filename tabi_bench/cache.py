@@ -120,11 +120,11 @@ def locked(path: Path, what: str, mode: int = 0o644) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         patience, holder = float(os.environ.get("TABI_BENCH_WAIT_S", PATIENCE_S)), _holder(path)
-        log.warning("%s is in the hands of %s; waiting for it, %g s at most", what, holder, patience)
+        log.warning("%s is in use by %s; waiting for it, %g s at most", what, holder, patience)
         try:
             lock.acquire(timeout=patience)
         except Timeout:
-            text = f"{what} is still in the hands of {holder} after {patience:g} s ({path}); end that process, or set "
+            text = f"{what} is still in use by {holder} after {patience:g} s ({path}); end that process, or set "
             raise BusyError(f"{text}TABI_BENCH_WAIT_S to more seconds") from None
     try:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")

@@ -115,7 +115,7 @@ def exclusive(device_id: str) -> Iterator[None]:
     Take it after every cache lock, never before one.
     """
     path = Path(tempfile.gettempdir()) / f"tabi-bench-{device_id}.lock"
-    with locked(path, "the clock of this device", mode=0o666):
+    with locked(path, "this device (one timing at a time)", mode=0o666):
         yield
 
 

@@ -96,10 +96,11 @@ def _plan(session: Session, profile: Profile, fold: FoldPlan) -> Plan:
 def _source(spec: ModelSpec) -> ModelSource:
     folder = spec.path.resolve()
     shipped = folder.is_relative_to(PACKAGE)
-    place = {"package": folder.relative_to(PACKAGE).as_posix()} if shipped else {"folder": str(folder)}
-    order, scale = spec.label_order, spec.scale
-    how = {"label_order": list(order) if order else None, "scale": list(scale) if scale else None}
-    return ModelSource(**place, **how, max_length=spec.max_length)
+    order, scale = list(spec.label_order or ()) or None, list(spec.scale or ()) or None
+    source = ModelSource(label_order=order, scale=scale, max_length=spec.max_length)
+    if shipped:
+        return {**source, "package": folder.relative_to(PACKAGE).as_posix()}
+    return {**source, "folder": str(folder)}
 
 
 def _copy_models(session: Session, plan: Plan, folder: Path) -> None:

@@ -66,9 +66,9 @@ def serve(system: Cascade, queries: Sequence[Query]) -> Seen:
 
 def distance(tuned: Sequence[float], now: np.ndarray) -> float:
     """Kolmogorov's distance: by how much the share of queries below any one threshold has changed at most, 0 to 1."""
-    tuned, now = np.sort(tuned), np.sort(now[np.isfinite(now)])
-    places = np.concatenate([tuned, now])
-    shares = [np.searchsorted(values, places, side="right") / len(values) for values in (tuned, now)]
+    samples = [np.sort(tuned), np.sort(now[np.isfinite(now)])]
+    places = np.concatenate(samples)
+    shares = [np.searchsorted(values, places, side="right") / len(values) for values in samples]
     return float(np.abs(shares[0] - shares[1]).max())
 
 
@@ -102,8 +102,8 @@ def sampled(classify: Classifier, queries: Sequence[Query], size: int, seed: int
     for first in range(0, len(chosen), BLOCK):
         ours.append(serve(classify.system, chosen[first : first + BLOCK]))
         theirs.append(serve(alone, chosen[first : first + BLOCK]))
-    times = [np.concatenate([seen.ms for seen in part]) for part in (ours, theirs)]
-    saved = latency_reduction(*times, np.arange(len(chosen)) // BLOCK)
+    own_ms, large_ms = (np.concatenate([seen.ms for seen in part]) for part in (ours, theirs))
+    saved = latency_reduction(own_ms, large_ms, np.arange(len(chosen)) // BLOCK)
     return Sample(positions, np.concatenate([seen.labels for seen in theirs]), saved)
 
 
@@ -166,7 +166,7 @@ def report(classify: Classifier, seen: Seen, sample: Sample | None) -> list[str]
 def _verdict(what: str, time: str, saved: Interval, bound: float, drift: float) -> str:
     if drift >= DRIFT:
         return f"Do not trust this plan here: this traffic is another one than it was tuned on ({what}; {time})."
-    if saved.low is None or not np.isfinite(saved.low) or saved.low <= 0 <= saved.high:
+    if saved.low is None or saved.high is None or saved.low <= 0 <= saved.high:
         return f"Not decided: {what}; {time}."
     if saved.high < 0:
         return f"Do not cascade: {what} takes {time}."

@@ -159,10 +159,10 @@ def test_a_held_lock_names_its_holder_and_ends_at_the_time_set(tmp_path, monkeyp
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "a.lock")], stdout=subprocess.PIPE)
     process.stdout.readline()
     monkeypatch.setenv("TABI_BENCH_WAIT_S", "0.1")
-    holder = f"{tmp_path.name}/a is still in the hands of process {process.pid} on .* after 0.1 s .*end that process"
+    holder = f"{tmp_path.name}/a is still in use by process {process.pid} on .* after 0.1 s .*end that process"
     with pytest.raises(BusyError, match=holder):
         cached(tmp_path / "a", build("x"))
-    assert f"is in the hands of process {process.pid} on" in caplog.text
+    assert f"is in use by process {process.pid} on" in caplog.text
     process.kill()
     process.wait()
     assert cached(tmp_path / "a", build("x")).is_dir()

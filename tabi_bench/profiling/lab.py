@@ -15,7 +15,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from tabi_bench import device
 from tabi_bench.cache import cached, content_key
@@ -24,6 +23,7 @@ from tabi_bench.engines.base import Engine, Model, SegmentedModel
 from tabi_bench.profiling.batches import batch_curves, drift
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Pruned, PruneKey, Ragged, T
 from tabi_bench.profiling.pruned import PrunedRunner, PruneRule
+from tabi_bench.progress import progress
 from tabi_bench.tasks.base import Query, Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 
@@ -190,7 +190,7 @@ def _run(queries: list[Query], name: str, variants: dict, importance: tuple[str,
     arrays: dict[str, np.ndarray] = {}
     for option in importance or (next(iter(variants)),):
         model, results, encodings = variants[option], [], []
-        for query in tqdm(queries, desc=f"profile {name}", unit="query", disable=None, leave=False):
+        for query in progress(queries, desc=f"profile {name}", unit="query"):
             encodings.append(model.encode(query.texts))
             results.append(model.forward(encodings[-1], want_importance=bool(importance)))
         if importance:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
-from tqdm import tqdm
 
 from tabi_bench.cache import write_atomically
 from tabi_bench.names import printed
+from tabi_bench.progress import progress
 from tabi_bench.report import fields, figures, from_records
 from tabi_bench.report.cells import Table, markdown, number, percent, provenance, word
 from tabi_bench.report.drawing import Drawing
@@ -92,7 +92,7 @@ def settings(results: Results, out: Path, written: list[Path], only: Collection[
         for table in built.values():
             written += table.save(out / slug / "tables")
         entries = []
-        for name in tqdm(names, desc=slug, unit="figure", disable=None, leave=False):
+        for name in progress(names, desc=slug, unit="figure"):
             drawing, title = drawn.get(name), (built.get(name) or drawn[name]).title
             entry = Entry(f"{slug}-{name}", title, built.get(name), drawing)
             if drawing:

@@ -11,10 +11,10 @@ from time import perf_counter_ns
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from tabi_bench import device
 from tabi_bench.config import SingleStreamConfig
+from tabi_bench.progress import progress
 from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, by_length, distinct
 from tabi_bench.serving.trace import Served, trace_of
 from tabi_bench.system import Answer, System
@@ -38,7 +38,7 @@ def serve(
     _warm_up(systems, queries, scenario.warmup)
     names = list(systems)
     served: dict[str, list[Served]] = {name: [] for name in names}
-    bar = tqdm(total=len(order) * len(names), desc="serving", unit="query", disable=None, leave=False)
+    bar = progress(total=len(order) * len(names), desc="serving", unit="query")
     with bar, device.old_objects_frozen():
         for number, start in enumerate(range(0, len(order), scenario.block)):
             rows = order[start : start + scenario.block].tolist()

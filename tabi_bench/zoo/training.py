@@ -26,10 +26,10 @@ from sklearn.model_selection import train_test_split
 from tokenizers import Encoding as Tokens
 from tokenizers import Tokenizer
 from torch import nn
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from tabi_bench.config import FineTuneConfig, LadderTrainConfig, TrainConfig
+from tabi_bench.progress import progress
 from tabi_bench.zoo.captured import CapturedSteps
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.words import align, without_short_texts
@@ -467,7 +467,7 @@ def _loop(
     marks = {max(1, round(run.steps * (i + 1) / config.evaluations)) for i in range(config.evaluations)} | {run.steps}
     step = lambda inputs: run.learn(_loss(run.model, inputs, config, types))  # noqa: E731
     captured = CapturedSteps(step) if table.device.startswith("cuda") and not run.scaler.is_enabled() else step
-    with tqdm(total=run.steps, initial=run.step, desc=title, unit="step", mininterval=2.0, disable=not title) as bar:
+    with progress(total=run.steps, initial=run.step, desc=title, unit="step", disable=not title) as bar:
         for rows in _schedule(table.lengths, config, seed, run.step, run.steps):
             if run.done:
                 break

@@ -1,0 +1,40 @@
+"""Bars are for terminals; log files get a line now and then."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+
+from tabi_bench import progress as module
+from tabi_bench.progress import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_file_gets_lines_and_no_carriage_return(monkeypatch, caplog):
+    monkeypatch.setattr(module, "EVERY_S", 0.05)
+    caplog.set_level(logging.INFO)
+    stream = io.StringIO()
+    for _ in progress(range(20), desc="serving", stream=stream):
+        time.sleep(0.01)
+    assert stream.getvalue() == ""
+    assert 1 <= len(caplog.messages) <= 10
+    assert caplog.messages[0].startswith("serving: ") and " of 20, " in caplog.messages[0]
+    assert not any("\r" in message for message in caplog.messages)
+
+
+def test_what_is_quick_says_nothing(caplog):
+    caplog.set_level(logging.INFO)
+    with progress(total=3, desc="serving", stream=io.StringIO()) as bar:
+        bar.update(3)
+    assert caplog.messages == []
+
+
+def test_a_terminal_gets_a_bar():
+    stream = Terminal()
+    list(progress(range(3), desc="serving", stream=stream))
+    assert "serving" in stream.getvalue()
