@@ -15,7 +15,7 @@ from tabi_bench.device import resolve
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.loaded import LoadedModel, outputs_of_batch, padded, words_from
-from tabi_bench.engines.network import Network, build_network
+from tabi_bench.engines.network import Network, as_network
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.loading import load_model
 
@@ -110,7 +110,7 @@ class EagerEngine:
             if (identity, option) in self._networks:
                 return self._networks[identity, option]
         dtype = getattr(torch, self.dtype)
-        network = build_network(spec, dtype, self.device, importance, pooled, self.config.fuse_qkv, self.read)
+        network = as_network(self.read(spec, dtype, self.device), importance, pooled, self.config.fuse_qkv)
         self._networks[identity, importance] = network
         return network
 

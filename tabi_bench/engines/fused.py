@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
 from tabi_bench.config import FusedConfig
-from tabi_bench.engines.graph import GraphEngine, Inputs
+from tabi_bench.engines.buffers import Inputs
+from tabi_bench.engines.graph import GraphEngine
 from tabi_bench.engines.importance import Probe
 from tabi_bench.engines.network import Network
 from tabi_bench.engines.stages import Layer, Stages

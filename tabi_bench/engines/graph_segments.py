@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
+from tabi_bench.engines.buffers import Inputs, Outputs, out_of_memory
 from tabi_bench.engines.encoding import Encoding
-from tabi_bench.engines.graph import GraphEngine, Inputs, Outputs, out_of_memory
 from tabi_bench.engines.network import Network
 from tabi_bench.engines.segments import EagerSegments, Segments
 from tabi_bench.zoo.base import ModelSpec
+
+if TYPE_CHECKING:
+    from tabi_bench.engines.graph import GraphEngine
 
 
 class SegmentGraphs:

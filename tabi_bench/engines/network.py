@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -80,19 +78,14 @@ class Network(nn.Module):
 
 
 def build_network(
-    spec: ModelSpec,
-    dtype: torch.dtype,
-    device: str,
-    importance: str | None,
-    pooled: bool,
-    fuse_qkv: bool,
-    read: Callable[[ModelSpec, torch.dtype, str], nn.Module] = load_model,
+    spec: ModelSpec, dtype: torch.dtype, device: str, importance: str | None, pooled: bool, fuse_qkv: bool
 ) -> Network:
-    """Loads `spec` as a Network; with `fuse_qkv`, queries, keys and values come from one matrix product.
+    """Loads `spec` as a Network; see `as_network`."""
+    return as_network(load_model(spec, dtype, device), importance, pooled, fuse_qkv)
 
-    read: where the model comes from, its folder if nothing else is said.
-    """
-    model = read(spec, dtype, device)
+
+def as_network(model: nn.Module, importance: str | None, pooled: bool, fuse_qkv: bool) -> Network:
+    """A loaded classifier as a Network; with `fuse_qkv`, queries, keys and values come from one matrix product."""
     if fuse_qkv:
         fuse_projections(model)
     return Network(model, importance, pooled).eval().requires_grad_(False)

@@ -41,8 +41,11 @@ def load(config: PaperZooConfig, task: Task, cache_dir: Path, seed: int, device:
     _check_cells(config, task, [name for name in names if not own[name].is_dir()])
     models, notes = [], {}
     for name in names:
-        found, notes[name] = _cell(config, name, task, own[name], cache_dir, seed, device)
-        models.append(found)
+        described, origin = _cell(config, name, task, own[name], cache_dir)
+        spec, measured = checked(described, task, cache_dir, seed, device)
+        check_bound(name, task.name, measured, config.cells.get(name, {}).get(task.name, {}).get("at_least"))
+        notes[name] = {**origin, **asdict(measured)}
+        models.append(spec)
     return Zoo(config.name, _sorted(models), notes={"checkpoints": notes})
 
 
@@ -88,21 +91,16 @@ def command(config: PaperZooConfig, model: str, task: str, source: str = "hub") 
 
 
 def _cell(
-    config: PaperZooConfig, name: str, task: Task, own: Path, cache_dir: Path, seed: int, device: str
-) -> tuple[ModelSpec, dict]:
-    """One model, measured on train: what was fine-tuned here where there is such, else the public checkpoint."""
-    cell = config.cells.get(name, {}).get(task.name, {})
+    config: PaperZooConfig, name: str, task: Task, own: Path, cache_dir: Path
+) -> tuple[ModelSpec, dict[str, str]]:
+    """One model as it lies on disk, and where it is from: fine-tuned here where there is such, else the public one."""
     if own.is_dir():
-        folder, origin, commit = own, "fine-tuned here", own.name
-    else:
-        source = download(cell["id"], cell.get("revision"))
-        folder, origin, commit = usable(source, cache_dir), cell["id"], source.name
-    described = spec_of(folder, name, config.max_length)
-    if not own.is_dir():
-        compare_tokens(source, described, task)
-    spec, found = checked(described, task, cache_dir, seed, device)
-    check_bound(name, task.name, found, cell.get("at_least"))
-    return spec, {"from": origin, "commit": commit, **asdict(found)}
+        return spec_of(own, name, config.max_length), {"from": "fine-tuned here", "commit": own.name}
+    cell = config.cells.get(name, {}).get(task.name, {})
+    source = download(cell["id"], cell.get("revision"))
+    described = spec_of(usable(source, cache_dir), name, config.max_length)
+    compare_tokens(source, described, task)
+    return described, {"from": cell["id"], "commit": source.name}
 
 
 def check_bound(name: str, task: str, found: Finding, bound: float | None) -> None:

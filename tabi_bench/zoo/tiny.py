@@ -83,7 +83,7 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     teacher, done = None, {}
     for name in reversed(config.shapes):
         model = new_model(name, config, tokenizer.get_vocab_size(), task, seed)
-        done[name] = learn(model, rows, teacher, task, config, seed, device)
+        done[name] = learn(model, (rows, teacher), task, config, seed, device)
         score = metric_score(task.config.metric, task.labels("validation"), predict(model, held, device))
         done[name]["score"] = round(score, 4)
         took = done[name]["steps"], done[name]["train_s"]
@@ -99,8 +99,7 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
 
 def learn(
     model: MeanPoolBert,
-    rows: Examples,
-    teacher: np.ndarray | None,
+    taught: tuple[Examples, np.ndarray | None],
     task: Task,
     config: TinyZooConfig,
     seed: int,
@@ -108,10 +107,12 @@ def learn(
 ) -> dict:
     """Trains `model` on the cues of hard rows, where rows name them, and on the labels; what it took.
 
+    taught: the rows, and a teacher's logits (N, K) for them or None.
+
     A few dozen cues tell much more than two labels: without them the deeper models stay at chance on hard rows. In easy
     rows every cue is as good as the other, so they only slow it down.
     """
-    steps = config.train
+    (rows, teacher), steps = taught, config.train
     parts = {"labels": (rows, replace(steps, distill=0.0 if teacher is None else steps.distill), teacher)}
     if config.cue_steps and "cue" in task.train.column_names:
         cues, numbers = np.unique(np.asarray(task.train["cue"][:]), return_inverse=True)

@@ -459,10 +459,8 @@ def _own_stream(device: torch.device) -> Iterator[None]:
     torch.cuda.synchronize(device)
 
 
-def _loop(
-    run: _Run, table: Table, held: Table | None, labels: np.ndarray | None, metric: str, seed: int, title: str
-) -> float:
-    """Steps until done; returns the seconds spent, earlier parts included."""
+def _loop(run: _Run, table: Table, held: tuple[Table, np.ndarray] | None, metric: str, seed: int, title: str) -> float:
+    """Steps until done; returns the seconds spent, earlier parts included. held: the held-out slice and its labels."""
     config, types, started = run.config, _takes_types(run.model), time.monotonic() - run.seconds
     marks = {max(1, round(run.steps * (i + 1) / config.evaluations)) for i in range(config.evaluations)} | {run.steps}
     step = lambda inputs: run.learn(_loss(run.model, inputs, config, types))  # noqa: E731
@@ -477,7 +475,7 @@ def _loop(
             bar.update()
             if run.step in marks:
                 if held is not None:
-                    _evaluate(run, held, labels, metric)
+                    _evaluate(run, *held, metric)
                     bar.set_postfix(score=f"{run.history[-1][1]:.3f}")
                 run.save(time.monotonic() - started)
     return time.monotonic() - started
@@ -514,14 +512,16 @@ def train(
         table = Table(
             known.take(rows), _pad_id(model), device, None if teacher_logits is None else teacher_logits[rows]
         )
-        held = None if slice_rows is None else Table(known.take(slice_rows), _pad_id(model), device)
+        held = None
+        if slice_rows is not None:
+            held = Table(known.take(slice_rows), _pad_id(model), device), labels[slice_rows]
         steps = math.ceil(config.epochs * len(batches(table.lengths, config.batch_size, seed, 0)))
         steps = min(steps, config.max_steps or steps)
         sizes = f"{len(examples)} {int(table.lengths.sum())} {sum(p.numel() for p in model.parameters())}"
         run = _Run(model, config, steps, f"{asdict(config)} {seed} {sizes}", checkpoint)
         with torch.random.fork_rng(enabled=True), _own_stream(run.device):
             run.resume(device)
-            seconds = _loop(run, table, held, None if held is None else labels[slice_rows], metric, seed, progress)
+            seconds = _loop(run, table, held, metric, seed, progress)
         if run.best_weights or run.averaged is not None:
             model.load_state_dict(run.best_weights or run.judged.state_dict())
     if not all(torch.isfinite(p).all() for p in model.parameters()):

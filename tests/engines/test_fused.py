@@ -13,8 +13,9 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 pytest.importorskip("triton")
 
 from tabi_bench.engines import kernels
+from tabi_bench.engines.buffers import Inputs
 from tabi_bench.engines.fused import FusedStages, fusible
-from tabi_bench.engines.graph import Inputs, Step, decided
+from tabi_bench.engines.graph import Step, decided
 from tabi_bench.engines.network import build_network
 from tests.engines.micro_models import write_model
 

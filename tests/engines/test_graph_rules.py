@@ -6,8 +6,9 @@ import torch
 
 from tabi_bench.config import read_file
 from tabi_bench.engines.base import Output
+from tabi_bench.engines.buffers import Inputs, out_of_memory
 from tabi_bench.engines.compiled import CompileEngine
-from tabi_bench.engines.graph import GraphEngine, Inputs, Step, decided, out_of_memory
+from tabi_bench.engines.graph import GraphEngine, Step, decided
 from tabi_bench.engines.graph_segments import SegmentGraphs
 from tests.engines.micro_models import FAMILIES, Ramp
 
