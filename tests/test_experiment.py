@@ -124,7 +124,7 @@ def test_a_zoo_that_is_no_better_than_a_constant_is_said_above_the_table(micro, 
     lines = heading(records).splitlines()
     assert f"Warning: {warning}" in lines and sum(warning in line for line in lines) == 1
     contradicted = [line for line in lines if "live answers contradict the profile" in line]
-    assert len(contradicted) == 2 and contradicted[0].startswith("Warning: infaas: ")
+    assert len(contradicted) == 2 and contradicted[0].startswith("Warning: INFaaS: ")
     stored = json.loads(next(Path(config.results_dir).rglob("record.json")).read_text())
     assert stored["warnings"] == [warning]
 

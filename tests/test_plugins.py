@@ -33,7 +33,7 @@ FILES = {
     "scenario/steady.yaml": """
         defaults: [single_stream, _self_]
         name: steady
-        code: tabi_bench.serving.single_stream:serve
+        code: tabi_bench.serving.single_stream:SingleStream
         schema: tabi_bench.config:SingleStreamConfig
     """,
     "method/pick.yaml": """

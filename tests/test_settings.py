@@ -21,7 +21,7 @@ from tests.test_house import GRAPH, TREES
 READERS = {  # what holds the settings of a group where they are read
     "engine": {"config", "engine"},
     "source": {"source"},
-    "scenario": {"scenario"},
+    "scenario": {"scenario", "config", "self"},
     "method": {"options", "o"},
     "zoo": {"config", "zoo", "base", "steps", "train", "recipe"},
     "task": {"task", "config", "hub", "files"},
@@ -63,7 +63,8 @@ def modules_of(group: str, choice: str) -> set[str]:
     """Where the settings of a choice may be read."""
     if group in ("", "task"):  # of a task: by the session, and by the source, which is added
         return reachable("tabi_bench.experiment") | reachable("tabi_bench.cli")
-    return reachable(registry.TABLE[group][choice].code.partition(":")[0]) | set(EVERYWHERE)
+    own = {"tabi_bench.config.scenario"} if group == "scenario" else set()  # whose properties the session asks
+    return reachable(registry.TABLE[group][choice].code.partition(":")[0]) | set(EVERYWHERE) | own
 
 
 def another(value: Any, field: Any) -> str:

@@ -152,6 +152,8 @@ class Ladder:
     loaded: list[tuple[str, str | None, bool, str]] = field(default_factory=list)
     instance: str = ""
     rounds: int = 3
+    batches: tuple[int, ...] = (1,)
+    mixed: bool = False
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
     def load(self, name: str, *, importance: str | None = None, pooled: bool = False) -> VoteModel:

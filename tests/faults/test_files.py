@@ -18,7 +18,7 @@ from tabi_bench.engines.eager import EagerModel
 from tabi_bench.experiment import run_session
 from tabi_bench.records.record import Record
 from tabi_bench.system import NoAnswer, PlanError
-from tests.faults.test_sessions import child
+from tests.faults.test_fault_sessions import child
 from tests.processes import ended, wait_until
 
 

@@ -118,10 +118,14 @@ def test_plans_of_the_schema_before_are_read():
     plans = [load_plan(file) for file in files]
     old = [json.loads(file.read_text()) for file in files]
     assert {raw.get("schema_version", 1) for raw in old} == {1}
-    alone = [k for k, raw in enumerate(old) if set(raw["folds"][0]["point"]) == {"model"}]
-    assert alone and all(
-        plans[k].folds[0].point == Point.of_one(old[k]["folds"][0]["point"]["model"]).plain() for k in alone
-    )
+    assert all(plan.folds for plan in plans)
+
+
+def test_one_model_alone_was_written_as_its_name(tmp_path):
+    fold = {"tuned_on": [0], "serves": [1], "target": 0.9, "point": {"model": "a"}, "predicted": {}}
+    plan = {"method": "infaas", "task": "sst2", "folds": [fold], "split_seed": 0, "fingerprint": {}, "options": {}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    assert load_plan(tmp_path / "plan.json").folds[0].point == Point.of_one("a").plain()
 
 
 # --- what a plan was made for -----------------------------------------------------------------------------------------
