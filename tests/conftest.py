@@ -18,16 +18,8 @@ settings.register_profile("shared", deadline=None)  # a busy machine is no failu
 settings.load_profile("shared")
 register()  # Hydra's store of schemas outlives a test
 
-LONGEST = (
-    "test_presets",
-    "test_notebooks",
-    "test_fault_sessions",
-    "test_files",
-    "test_sessions",
-    "test_experiment",
-    "test_host",
-)
-LONGEST += ("test_paper", "test_cli", "test_bundle", "test_graph_rules", "test_sweep")
+LONGEST = ("test_presets", "test_notebooks", "test_fault_sessions", "test_files", "test_sessions", "test_experiment")
+LONGEST += ("test_host", "test_paper", "test_cli", "test_bundle", "test_graph_rules", "test_sweep")
 
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side need not wait for each other's device lock
