@@ -30,7 +30,8 @@ def make():
     made = []
 
     def build(name: str, kind=None, **options):
-        config = read_file("engine", name, **{"device": "cuda:0", "buckets": [8, 16], **options})
+        own = {} if name == "eager" else {"buckets": [8, 16]}
+        config = read_file("engine", name, **{"device": "cuda:0", **own, **options})
         made.append(kind(config) if kind else make_engine(config))
         return made[-1]
 
