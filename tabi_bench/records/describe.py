@@ -69,7 +69,7 @@ def _details(measured: Measured, plan: Plan, trace: pd.DataFrame, answers: np.nd
     return {
         "also": metrics.also(task.config.also, profile.labels, answers),
         "data": task.notes,
-        "zoo": {"models": [_model(profile, name) for name in profile.names], **measured.zoo_notes},
+        "zoo": {**measured.zoo_notes, "models": [_model(profile, name) for name in profile.names]},
         "engine": measured.engine,
         "plan": [fold.predicted for fold in plan.folds],
         "failures": int(trace.failures.sum()),

@@ -40,7 +40,7 @@ def load(config: EncodersZooConfig, task: Task, cache_dir: Path, seed: int, devi
     models = {ladder.spec(rung): ladder.notes(rung) for rung in ladder.rungs}
     order = sorted(models, key=lambda spec: (spec.layers > 0, spec.params))
     names = {spec.name: models[spec] for spec in order}
-    return Zoo(config.name, tuple(order), ladder.seconds(), {"distilled": config.distill, "models": names})
+    return Zoo(config.name, tuple(order), ladder.seconds(), {"distilled": config.distill, "training": names})
 
 
 @dataclass(frozen=True)

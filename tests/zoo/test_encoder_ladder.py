@@ -105,11 +105,11 @@ def test_two_families_in_one_ladder_are_trained_once_and_the_best_one_teaches(co
     task = make_task()
     zoo = load(config, task, tmp_path, 0, "cpu")
     assert zoo.names == ["small-1", "large-1", "small-2", "large-3"]  # by parameters
-    assert zoo.train_s > 0 and all(notes["validation_rows"] == 120 for notes in zoo.notes["models"].values())
+    assert zoo.train_s > 0 and all(notes["validation_rows"] == 120 for notes in zoo.notes["training"].values())
     ladder = Ladder(config, task, tmp_path, 0, "cpu")
     best = ladder.teacher
     assert ladder.notes(best)["slice_score"] == max(ladder.notes(rung)["slice_score"] for rung in ladder.candidates)
-    assert {name: notes["teacher"] for name, notes in zoo.notes["models"].items()} == {
+    assert {name: notes["teacher"] for name, notes in zoo.notes["training"].items()} == {
         name: None if name == best.name else best.name for name in zoo.names
     }
     logits = predict(load_model(zoo[best.name], torch.float32, "cpu"), ladder._encode(best, "train"), "cpu")
@@ -127,7 +127,7 @@ def test_two_families_in_one_ladder_are_trained_once_and_the_best_one_teaches(co
 
 def test_without_distillation_all_learn_from_labels(config, tmp_path):
     zoo = load(replace(config, distill=False), make_task(), tmp_path, 0, "cpu")
-    assert [notes["teacher"] for notes in zoo.notes["models"].values()] == [None] * 4
+    assert [notes["teacher"] for notes in zoo.notes["training"].values()] == [None] * 4
 
 
 def test_what_is_stored_scores_what_its_notes_say(config, tmp_path):
@@ -137,7 +137,7 @@ def test_what_is_stored_scores_what_its_notes_say(config, tmp_path):
         rows = encode(load_tokenizer(spec.path, 16), task.texts("validation"))
         scores = predict(load_model(spec, torch.float32, "cpu"), rows, "cpu")[:, 0]
         expected = np.corrcoef(scores, task.labels("validation"))[0, 1]
-        assert zoo.notes["models"][spec.name]["validation_score"] == pytest.approx(expected, abs=1e-4)
+        assert zoo.notes["training"][spec.name]["validation_score"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_recipes_are_the_encoders_then_the_tasks_times_the_rates(config):
