@@ -23,11 +23,11 @@ from tabi_bench.cascade.replay import first_confidences
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.classifier import PACKAGE, without_bars
 from tabi_bench.config import from_record
-from tabi_bench.experiment import Session, measure_profile, open_session
 from tabi_bench.planning.folds import target_on
 from tabi_bench.planning.plan_file import fingerprint, save_plan
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.records.record import Record
+from tabi_bench.session import Session, measure_profile, open_session
 from tabi_bench.system import Deployment, FoldPlan, ModelSource, Plan, PlanError
 from tabi_bench.zoo.base import ModelSpec
 

@@ -27,7 +27,7 @@ READERS = {  # what holds the settings of a group where they are read
     "task": {"task", "config", "hub", "files"},
     "": {"config", "search", "target", "certify", "cost", "options"},
 }
-EVERYWHERE = ("tabi_bench.experiment", "tabi_bench.tasks", "tabi_bench.zoo", "tabi_bench.engines")
+EVERYWHERE = ("tabi_bench.experiment", "tabi_bench.session", "tabi_bench.tasks", "tabi_bench.zoo", "tabi_bench.engines")
 CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((conf_dir() / group).glob("*.yaml"))]
 NEEDED = {"local": ["source.dir=somewhere"], "custom": ["zoo.paths=[d]"]}
 NOT_SETTINGS = ("name", "code")
