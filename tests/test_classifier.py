@@ -63,6 +63,7 @@ def test_plan_is_one_point_for_all_rows_and_alone_at_the_top(exported):
     assert "no report split" in plan.deployment["note"]
 
 
+@pytest.mark.slow
 def test_example_runs_with_copied_models(exported, tmp_path):
     folder = exported(models=True)
     moved = folder.rename(tmp_path / "elsewhere")

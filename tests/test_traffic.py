@@ -8,18 +8,30 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from tabi_bench import load, run_session, traffic
+from tabi_bench import load, registry, run_session, traffic
+from tabi_bench.config import compose_config
 from tabi_bench.export import export
 from tabi_bench.tasks.table import DataError
+from tests.processes import SMALL
+
+
+@pytest.fixture(scope="module")
+def exported(cache, tmp_path_factory):
+    """The folder of an exported two-level plan; nobody changes it."""
+    root = tmp_path_factory.mktemp("traffic")
+    micro = registry.TABLE["zoo"]["tiny"]._replace(code="tests.micro:load")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.TABLE["zoo"], "tiny", micro)
+        places = [f"results_dir={root}/results", f"cache_dir={cache}"]
+        records = run_session(compose_config([*SMALL, *places, "method=tabi", "systems.tabi.fewer_levels=false"]))
+        export(root / "results" / "adhoc" / records[1].run_id, root / "plan")
+    return root / "plan"
 
 
 @pytest.fixture
-def plan(micro, tmp_path):
-    """The folder of an exported two-level plan, and a file of its own validation texts."""
-    records = run_session(micro("method=tabi", "systems.tabi.fewer_levels=false"))
-    folder = tmp_path / "plan"
-    export(tmp_path / "results" / "adhoc" / records[1].run_id, folder)
-    return folder
+def plan(exported, micro):
+    """The same, where the tiny zoo is the micro one."""
+    return exported
 
 
 def write(path, classify, rows):

@@ -60,6 +60,7 @@ class Stages:
     def __init__(self, model: PreTrainedModel):
         self.model, self.family = model, family(model.config.model_type)
         self.layers = model.config.num_hidden_layers
+        self.typed = self.family.takes_types(model.config)  # asked once: the answer copies the whole configuration
         self.stack = [self._callable(block) for block in self.family.blocks(model)]
 
     def _callable(self, block: nn.Module) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]:
@@ -68,7 +69,7 @@ class Stages:
 
     def embed(self, ids: torch.Tensor, types: torch.Tensor | None) -> torch.Tensor:
         """(B, L) ids -> (B, L, H)."""
-        return self.family.embed(self.model, ids, types)
+        return self.family.embed(self.model, ids, types if self.typed else None)
 
     def mask(self, hidden: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor | None:
         """What the layers add to attention scores; keep (B, L): tokens that are not padding, None: all."""

@@ -209,7 +209,7 @@ def test_whole_blocks_are_drawn():
     assert drawn.high < 2, "the same latencies, no longer together, leave no doubt"
 
 
-@pytest.mark.parametrize(("q", "least"), [(0.5, 0.92), (0.99, 0.88)])
+@pytest.mark.parametrize(("q", "least"), [(0.5, 0.92), pytest.param(0.99, 0.88, marks=pytest.mark.slow)])
 def test_the_interval_of_a_percentile_covers(q, least):
     """Exponential latencies times a factor per block, whose quantiles are known from many draws."""
     rng = np.random.default_rng(2)

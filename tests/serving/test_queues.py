@@ -110,7 +110,7 @@ def one_at_a_time(load, count, seed, clock, ms):
     return ((result.finished_ns - result.started_ns - due) / MS / ms).mean() - 1
 
 
-@pytest.mark.parametrize("load", [0.3, 0.5])
+@pytest.mark.parametrize("load", [pytest.param(0.3, marks=pytest.mark.slow), 0.5])
 def test_waiting_in_an_m_d_1_queue(load):
     """Pollaczek and Khinchine: load / (2 (1 - load)) service times."""
     wait = one_at_a_time(load, 1_000_000, 1, SimulatedClock(), 1.0)

@@ -95,6 +95,7 @@ def test_a_damaged_shipped_ladder_is_refused(config, tmp_path, monkeypatch):
         tiny.load(config, task(), tmp_path, 0, "cpu")
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_tokenizer_and_weights_from_empty_caches(short, tmp_path):
     """In two processes: what depends on the order of a hash table differs between them."""
     code = (

@@ -82,8 +82,8 @@ class Family:
         return list(self.body(model).encoder.layer)
 
     def embed(self, model: PreTrainedModel, ids: torch.Tensor, types: torch.Tensor | None) -> torch.Tensor:
-        """(B, L) ids -> (B, L, H)."""
-        kwargs = {"token_type_ids": types} if self.takes_types(model.config) else {}
+        """(B, L) ids -> (B, L, H). types: None for a model that takes none."""
+        kwargs = {} if types is None else {"token_type_ids": types}
         return self.body(model).embeddings(input_ids=ids, **kwargs)
 
     def mask(self, model: PreTrainedModel, hidden: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor | None:
