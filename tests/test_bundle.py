@@ -136,6 +136,7 @@ def test_a_bundle_of_a_task_from_the_hub_is_read_without_a_network(hub, tmp_path
     run_there(tmp_path / "moved", "-m", "tabi_bench.bundle", ".", "--check")
 
 
+@pytest.mark.slow
 def test_code_data_models_and_findings_are_used_from_the_bundle(bundle):
     code = """
 import sys, tabi_bench, tabi_bench.zoo.labels as labels

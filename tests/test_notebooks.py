@@ -41,7 +41,9 @@ def test_pairs_are_in_step_and_hold_no_outputs(name):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [n if n == "hyperparameters" else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
+)
 def test_notebooks_run(name, committed, tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS", str(committed))
     monkeypatch.setenv("WORK", str(tmp_path / "work"))

@@ -24,9 +24,6 @@ QUICK = {  # narrowed to one job each, none of which trains
     "models": [TWO],
     "main_table": [TWO, "method.fewer_levels=false"],  # two levels, whatever this machine's clock says of the models
     "three_level": ["task=sst2"],
-    "pruning": [TWO, "method.pruning=random", "method.alphas=[0.5]"],
-    "ablation": [TWO, "+ablation=calibration"],
-    "engines": [TWO, "engine=eager"],
     "load": [TWO, "scenario.seconds=0.1", "scenario.rate=50", "scenario.curve=[0.1]", "scenario.goodput=false"],
     "offline": [TWO, "systems.deebert.train.epochs=1"],
     "batching": [TWO, "+ablation=pruning", "scenario.max_batch=8"],

@@ -197,7 +197,7 @@ def test_segments_leave_out_buckets_that_do_not_fit(specs, eager, monkeypatch, f
     assert sorted(each["length"] for each in facts["dropped_buckets"]) == full
 
 
-@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("deberta-v2", marks=pytest.mark.slow)])
 def test_compiled_forwards_trace_whole_and_once_per_bucket(specs, eager, family, monkeypatch):
     """Dynamo traces them without a break; the traced code is run as it is, for there is nothing to compile for."""
     monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", lambda module, *_, **__: module)

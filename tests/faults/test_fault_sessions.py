@@ -57,6 +57,7 @@ def test_two_sessions_at_once_share_a_cache(cache, tmp_path):
     assert found[0]["single"].accuracy == found[1]["single"].accuracy
 
 
+@pytest.mark.slow
 def test_damaged_outputs_are_noticed_and_run_again(micro, cache, caplog):
     overrides = ("task=sst2", "source.validation_rows=110")  # rows of its own, for the models of other tests
     others = set(cache.glob("outputs/*/outputs.npz"))

@@ -86,7 +86,12 @@ def test_outputs_swapped_between_models_are_not_believed(own, caplog):
         assert all(np.allclose(before[key][name], values, atol=1e-5) for name, values in outputs(folder)[key].items())
 
 
-@pytest.mark.parametrize("kind", ["record half", "record list", "older", "trace", "plan", "foreign", "no trace"])
+SLOWER = ("record list", "older", "trace", "no trace")
+
+
+@pytest.mark.parametrize(
+    "kind", ["record half", "plan", "foreign", *(pytest.param(k, marks=pytest.mark.slow) for k in SLOWER)]
+)
 def test_records_that_are_not_whole_are_measured_again(kind, micro, tmp_path):
     config = micro("task=sst2")
     first = run_session(config)

@@ -91,7 +91,9 @@ def test_drawing_says_nothing(results, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", ["trace.parquet", "plan.json", "record.json"])
+@pytest.mark.parametrize(
+    "name", ["record.json", *(pytest.param(n, marks=pytest.mark.slow) for n in ("trace.parquet", "plan.json"))]
+)
 def test_a_damaged_file_is_named_and_everything_else_goes_on(results, name):
     whole = {path.name for path in rebuild(results)}
     (results / "main_table" / "sst2-tabi-a" / name).write_bytes(b"PAR1 damaged")

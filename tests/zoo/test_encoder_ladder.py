@@ -222,6 +222,7 @@ def test_a_model_waits_for_its_teacher_and_for_mnlis(config, monkeypatch):
         assert all(place[task, one] < place[task, other] for one in alone for other in (*students, again))
 
 
+@pytest.mark.slow
 def test_ladders_side_by_side_report_what_they_made(config, folders, tmp_path, capsys):
     report = tmp_path / "training.json"
     given = [f"encoders.minilm.source={folders['small']}", "encoders.minilm.layers=[1,2]", "encoders.mpnet=null",

@@ -65,7 +65,7 @@ def oracle(spec, tokenizer) -> np.ndarray:
     return np.array(best)
 
 
-@pytest.mark.parametrize("engine", ["eager", "onnx"])
+@pytest.mark.parametrize("engine", ["eager", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_a_family_loads_and_prunes_the_right_words(folder, tmp_path, engine):
     if engine == "onnx":
         pytest.importorskip("onnxruntime")
