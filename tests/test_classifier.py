@@ -110,6 +110,7 @@ def test_other_models_and_wrong_queries_are_refused(exported):
         load(folder)
 
 
+@pytest.mark.slow
 def test_a_plan_made_on_a_gpu_says_so_where_there_is_none(exported, monkeypatch):
     folder = exported()
     plan = json.loads((folder / "plan.json").read_text())

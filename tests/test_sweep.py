@@ -82,6 +82,7 @@ def written(results: Path) -> dict[str, tuple[int, str]]:
     return {f.parent.name: (f.stat().st_mtime_ns, json.loads(f.read_text())["session_id"]) for f in files}
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_in_the_middle_goes_on_without_measuring_again(cache, tmp_path):
     killed = sweep(cache, tmp_path / "killed")
     wait_until(lambda: len(written(tmp_path / "killed")) >= 2, killed)

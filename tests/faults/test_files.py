@@ -112,6 +112,7 @@ def test_records_that_are_not_whole_are_measured_again(kind, micro, tmp_path):
     assert Record.load(folder).method == "tabi" and len(pd.read_parquet(folder / "trace.parquet")) >= 120
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_overwriting_loses_nothing(micro, monkeypatch):
     config = micro("task=sst2")
     first = run_session(config)

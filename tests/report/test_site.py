@@ -38,6 +38,7 @@ def test_the_main_result_comes_first_in_words_and_as_a_table(results):
     assert page.index("9 records, the latest first") > page.index('id="every"')
 
 
+@pytest.mark.slow
 def test_every_record_stands_in_one_flat_table_with_a_dictionary(results):
     rebuild(results)
     flat = pd.read_csv(results / "report" / "records.csv")
@@ -48,6 +49,7 @@ def test_every_record_stands_in_one_flat_table_with_a_dictionary(results):
     assert all(f"| `{name}` | " in dictionary for name in FIELDS)
 
 
+@pytest.mark.slow
 def test_the_same_files_every_time(results, tmp_path):
     def digests(out) -> dict[str, str]:
         files = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".pdf"]
