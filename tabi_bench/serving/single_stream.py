@@ -1,7 +1,7 @@
 """One query at a time: the load generator. It knows neither models nor labels.
 
-All systems answer the same queries in the same order, interleaved in blocks (A B C, then B C A, ...), so that what the
-machine does meanwhile falls on all of them alike. The clock runs from raw text to answer on the host.
+All systems answer the same queries in the same order, interleaved in blocks (A B C, then C B A, ..., drawn), so that
+what the machine does meanwhile falls on all of them alike. The clock runs from raw text to answer on the host.
 """
 
 from __future__ import annotations
@@ -27,6 +27,16 @@ def served_order(n: int, min_queries: int, seed: int) -> np.ndarray:
     return np.concatenate([random.permutation(n) for _ in range(max(1, -(-min_queries // n)))])
 
 
+def turns(names: Sequence[str], block: int, seed: int) -> list[str]:
+    """The order of the systems in a block, drawn anew for each: every system follows every other equally often.
+
+    Turns that merely rotate leave most neighbours as they are, so that what one system leaves in the caches would fall
+    on the same other one.
+    """
+    order = np.random.default_rng([seed, block]).permutation(len(names))
+    return [names[k] for k in order]
+
+
 def serve(
     systems: Mapping[str, Sequence[System]], queries: list[Query], scenario: SingleStreamConfig, seed: int, on: str
 ) -> dict[str, pd.DataFrame]:
@@ -42,8 +52,7 @@ def serve(
     with bar, device.old_objects_frozen():
         for number, start in enumerate(range(0, len(order), scenario.block)):
             rows = order[start : start + scenario.block].tolist()
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
+            for name in turns(names, number, seed):
                 timed, joules = _serve_block([(systems[name][row].answer, queries[row]) for row in rows], on)
                 energy = joules / len(rows)
                 served[name] += [Served(number, row, ns, energy, a) for row, (ns, a) in zip(rows, timed, strict=True)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from tabi_bench.config import read_file
-from tabi_bench.serving.single_stream import serve, served_order
+from tabi_bench.serving.single_stream import serve, served_order, turns
 from tabi_bench.system import Answer
 from tabi_bench.tasks.base import Query
 
@@ -43,11 +44,20 @@ def test_measured_latency_is_the_time_that_the_system_took():
     assert traces["A"].latency_ms.min() < 3, "another system's time must not count"
 
 
-def test_same_queries_same_order_interleaved_in_blocks_with_rotating_turns():
+def test_same_queries_same_order_interleaved_in_blocks_with_drawn_turns():
     traces, log = session()
     assert (traces["A"].row == traces["B"].row).all()
-    assert "".join(name for name, _ in log) == "AAAABBBB" + "BBBBAAAA"
+    expected = "".join(4 * name for block in (0, 1) for name in turns("AB", block, 0))
+    assert "".join(name for name, _ in log) == expected
     assert traces["A"].block.tolist() == [0] * 4 + [1] * 4
+
+
+def test_every_system_follows_every_other_about_equally_often():
+    served = [name for block in range(3000) for name in turns("ABCD", block, 7)]
+    follows = Counter(zip(served, served[1:], strict=False))
+    within = [count for (one, other), count in follows.items() if one != other]
+    assert len(within) == 12 and max(within) < 1.2 * min(within)
+    assert turns("ABCD", 5, 7) == turns("ABCD", 5, 7) and sorted(turns("ABCD", 5, 7)) == list("ABCD")
 
 
 def test_every_row_is_answered_by_the_system_of_its_fold():
