@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_same_queries_same_order_interleaved_in_blocks_with_drawn_turns():
 
 def test_every_system_follows_every_other_about_equally_often():
     served = [name for block in range(3000) for name in turns("ABCD", block, 7)]
-    follows = Counter(zip(served, served[1:], strict=False))
+    follows = Counter(pairwise(served))
     within = [count for (one, other), count in follows.items() if one != other]
     assert len(within) == 12 and max(within) < 1.2 * min(within)
     assert turns("ABCD", 5, 7) == turns("ABCD", 5, 7) and sorted(turns("ABCD", 5, 7)) == list("ABCD")
