@@ -102,16 +102,20 @@ class EagerEngine:
     def network(self, spec: ModelSpec, importance: str | None, pooled: bool, instance: str = "") -> Network:
         """The model's Network on this engine's device, loaded at first use.
 
-        A load without importance shares a Network loaded with it: unread, the probe changes nothing.
+        A load without importance shares a Network loaded with it. Another instance is built as the first one was, with
+        or without a probe, or the two would differ in more than where they lie.
         """
         self._set_threads()
-        identity = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled, instance)
-        for option in (importance,) if importance else (None, "last", "mean"):
-            if (identity, option) in self._networks:
-                return self._networks[identity, option]
+        model = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled)
+        options = (importance,) if importance else (None, "last", "mean")
+        for place in (instance, ""):
+            built = [option for option in options if (*model, place, option) in self._networks]
+            if built and place == instance:
+                return self._networks[*model, place, built[0]]
+            importance = built[0] if built else importance
         dtype = getattr(torch, self.dtype)
         network = as_network(self.read(spec, dtype, self.device), importance, pooled, self.config.fuse_qkv)
-        self._networks[identity, importance] = network
+        self._networks[*model, instance, importance] = network
         return network
 
     def load(

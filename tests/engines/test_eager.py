@@ -99,6 +99,14 @@ def test_another_instance_has_weights_of_its_own(specs, eager):
     np.testing.assert_array_equal(first.forward(encoding).logits, other.forward(encoding).logits)
 
 
+def test_another_instance_is_built_as_the_first_one(specs, eager):
+    # one with a probe and one without would differ in more than where their weights lie
+    eager.load(specs["bert"], importance="mean")
+    assert eager.load(specs["bert"], instance="b").network.probe.option == "mean"
+    eager.load(specs["roberta"])
+    assert eager.load(specs["roberta"], instance="b").network.probe is None
+
+
 def test_a_model_on_the_host_has_instances_too(tmp_path, eager):
     spec = write_model(tmp_path, "cnn", num_hidden_layers=0)
     first, same, other = eager.load(spec), eager.load(spec), eager.load(spec, instance="b")
