@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from tabi_bench.config.fields import among, number
-
-if TYPE_CHECKING:
-    from tabi_bench.config.session import Config
+from tabi_bench.config.fields import Choice, among, number
 
 
 @dataclass
-class ScenarioConfig:
+class ScenarioConfig(Choice):
     """Base of every scenario. `code` serves the rows of a task to the systems of a session."""
 
-    name: str
-    code: str
-    profile_rounds: int = field(
-        metadata=number(least=1, most=1000)
-    )  # times that every model is profiled at every length
+    profile_rounds: int = field(metadata=number(least=1, most=1000))  # of profiling, each model at every length
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -30,10 +22,6 @@ class ScenarioConfig:
     def mixed(self) -> bool:
         """Whether a batch holds queries of any length, padded to its longest."""
         return False
-
-    def unread(self, config: Config) -> dict[str, str]:
-        """Settings that this choice does not read, and why."""
-        return {}
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tabi_bench.config.fields import ConfigError, number
+from tabi_bench.config.fields import Choice, ConfigError, number
 
 if TYPE_CHECKING:
     from tabi_bench.config.session import Config
@@ -15,20 +15,14 @@ OF_FILES = ("task.files.train", "task.files.validation")
 
 
 @dataclass
-class SourceConfig:
+class SourceConfig(Choice):
     """Base of every source. `code` makes a Task of (task, source, seed)."""
 
-    name: str
-    code: str
     train_rows: int | None = field(metadata=number(least=1))  # at most so many, drawn by the seed; None: all
     validation_rows: int | None = field(metadata=number(least=4))  # two for each fold
 
     def check(self, config: Config) -> None:
         """Raises ConfigError for what cannot be used together."""
-
-    def unread(self, config: Config) -> dict[str, str]:
-        """Settings that this choice does not read, and why."""
-        return {}
 
 
 @dataclass
