@@ -41,12 +41,10 @@ class BatchStep:
                 buffer.copy_(result, non_blocking=True)
 
     def run(self, encodings: Sequence[Encoding], temperature: float) -> list[Output]:
-        """Fills the buffers, replays the graph and waits for it."""
+        """Fills the buffers, replays the graph (without one: calls the code) and waits for it."""
         self.host.numpy()[:] = padded(encodings, self.network.pad, self.size, self.length, self.scored)
-        if self.graph is None:
-            self()
-        else:
-            self.graph.replay()
+        (self if self.graph is None else self.graph.replay)()
+        if self.device.is_cuda:
             torch.cuda.current_stream().synchronize()
         logits, *others = (
             None if buffer is None else buffer.numpy()[: len(encodings)].copy() for buffer in self.outputs
