@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tabi_bench.config import EagerConfig, EngineConfig
-from tabi_bench.device import resolve
+from tabi_bench.device import resolve, wait_for
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.loaded import LoadedModel, outputs_of_batch, padded, words_from
@@ -72,6 +72,8 @@ class EagerModel(LoadedModel):
             None if min(tokens) == max(tokens) else keep,
             content if want_importance else None,
         )
+        if outputs[0].is_cuda:
+            wait_for(torch.cuda.current_stream().record_event())
         arrays = [None if output is None else output.cpu().numpy() for output in outputs]
         return outputs_of_batch(encodings, self.temperature, *arrays)
 
