@@ -47,6 +47,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "single": Row(f"{METHOD}:SingleConfig", "baselines.infaas:Single"),
         "random": Row(f"{METHOD}:ControlConfig", "baselines.controls:RandomRouting"),
         "oracle": Row(f"{METHOD}:OracleConfig", "baselines.controls:Oracle"),
+        "pruning_scales": Row(f"{METHOD}:PruningConfig", "baselines.pruning:PruningScales"),
     },
     "engine": {
         "eager": Row("tabi_bench.config.engine:EagerConfig", "tabi_bench.engines.eager:EagerEngine"),

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,13 @@ class Encoding:
             for text, words, part in parts
         )
 
-    def without(self, keep: np.ndarray) -> Encoding:
-        """The encoding of `kept_texts(keep)`, for keep (W,) bool over all words: here tokenised anew."""
-        limits = self._tokenizer.truncation
-        return encode(self._tokenizer, self.kept_texts(keep), limits["max_length"] if limits else 512)
+    def without(self, keep: np.ndarray, encode: Callable[[Sequence[str]], Encoding]) -> Encoding:
+        """What a model with this `encode` reads of `kept_texts(keep)`, for keep (W,) bool over all words.
+
+        Here tokenised anew: the tokens of what is left differ where a word's depend on its place (a first word without
+        a space before it), where a text was truncated (what was cut off moves up), and between tokenizers.
+        """
+        return encode(self.kept_texts(keep))
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encoding:
@@ -163,8 +167,10 @@ class Remembered(Encoding):
             number += len(words)
         return word
 
-    def without(self, keep: np.ndarray) -> Encoding:
-        """See Encoding: the tokens of dropped words are left out, and nothing is tokenised."""
+    def without(self, keep: np.ndarray, encode: Callable[[Sequence[str]], Encoding]) -> Encoding:
+        """See Encoding; with its own tokenizer the tokens of dropped words are left out, and nothing is tokenised."""
+        if encode is not self._encoder:
+            return super().without(keep, encode)
         word, keep = self.word_of_piece, np.asarray(keep, bool)
         stays = np.append(keep, True)[word]  # the last for what belongs to no word
         before = np.append(0, np.cumsum(stays))
@@ -175,10 +181,17 @@ class Remembered(Encoding):
 
     @cached_property
     def content(self) -> np.ndarray:
-        content = np.zeros(len(self.ids), np.int64)
-        for first, end in self._parts:
-            content[first:end] = 1
-        return content
+        return _inside(len(self.ids), tuple(self._parts))
+
+
+@lru_cache(4096)
+def _inside(n_tokens: int, parts: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """(L,) int64, 1 inside the parts: texts of one shape share it."""
+    content = np.zeros(n_tokens, np.int64)
+    for first, end in parts:
+        content[first:end] = 1
+    content.flags.writeable = False
+    return content
 
 
 class Memo(dict):
@@ -229,8 +242,7 @@ class Encoder:
             if number:
                 ids += frame.between
             first = len(ids)
-            for word in text.split():
-                ids += memo[word]
+            ids += chain.from_iterable(map(memo.__getitem__, text.split()))
             parts.append((first, len(ids)))
         ids += frame.end
         n, (low, high) = len(ids), frame.types
