@@ -89,13 +89,6 @@ def load(target: str) -> Any:
         ) from error
 
 
-def lookup(group: str, name: str) -> Any:
-    """The code of a choice that ships with the package; an unknown name is a ValueError that lists the known ones."""
-    if name not in TABLE[group]:
-        raise ValueError(f"unknown {group} {name!r}; there are: {', '.join(TABLE[group])}")
-    return load(TABLE[group][name].code)
-
-
 def system_classes(systems: Mapping[str, MethodConfig]) -> dict[str, type[System]]:
     """The classes of a session's methods, in order; the first is the reference that the others may stand beside."""
     classes = {name: load(options.code) for name, options in systems.items()}

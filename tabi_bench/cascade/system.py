@@ -61,7 +61,7 @@ class Cascade(System):
         """models: of the levels, loaded with importance where the point wants it; each a handle of its own."""
         self.point = point
         self.levels = [Level(point, index, model) for index, model in enumerate(models)]
-        self.stages = len(self.levels)
+        self.stages, self.encoders = len(self.levels), (models[0].encode,)
         self._takes_verdict = point.by_largest  # the first level's own, where the device works it out
         self._reported: set[str] = set()
 
@@ -122,7 +122,7 @@ class Cascade(System):
         ns = item.so_far.stages_ns
         start = encoded = perf_counter_ns()
         try:
-            encoding = self._encode(level, item, ns) if level.index else level.model.encode(item.query.texts)
+            encoding = self._encode(level, item, ns) if level.index else item.encoding(level.model.encode)
             encoded = perf_counter_ns()
             output = level.model.forward(encoding, level.wants_importance)
         except Exception as error:  # whatever an engine raises: fail expensive, never wrong
@@ -160,18 +160,13 @@ class Cascade(System):
         A text that an earlier level read with the same tokenizer is not tokenised again (see `Encoding.without`). ns:
         of the caller's clock, which books all of this as tokenising; pruning is moved to a stage of its own.
         """
-        model, query = level.model, item.query
+        model = level.model
         if level.alpha > 0:
             source = next((reading for reading in item.read if reading.level == level.source), None)
             if source is not None:
                 return source.encoding.without(self._kept(level, item, source, ns), model.encode)
-        for reading in item.read:
-            if self.levels[reading.level].model.encode is model.encode and reading.encoding.texts == query.texts:
-                item.so_far.words_kept = item.so_far.words
-                return reading.encoding
-        if item.so_far.words:  # counted when an earlier level's text was pruned
-            item.so_far.words_kept = item.so_far.words
-        return model.encode(query.texts)
+        item.so_far.words_kept = item.so_far.words  # counted when an earlier level's text was pruned
+        return item.encoding(model.encode)
 
     def _kept(self, level: Level, item: Item, source: Reading, ns: dict[str, int]) -> np.ndarray:
         """(W,) bool, False for the words that `source` found unimportant."""

@@ -12,7 +12,8 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +181,17 @@ class Remembered(Encoding):
 
     @cached_property
     def content(self) -> np.ndarray:
-        content = np.zeros(len(self.ids), np.int64)
-        for first, end in self._parts:
-            content[first:end] = 1
-        return content
+        return _inside(len(self.ids), tuple(self._parts))
+
+
+@lru_cache(4096)
+def _inside(n_tokens: int, parts: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """(L,) int64, 1 inside the parts: texts of one shape share it."""
+    content = np.zeros(n_tokens, np.int64)
+    for first, end in parts:
+        content[first:end] = 1
+    content.flags.writeable = False
+    return content
 
 
 class Memo(dict):
@@ -234,8 +242,7 @@ class Encoder:
             if number:
                 ids += frame.between
             first = len(ids)
-            for word in text.split():
-                ids += memo[word]
+            ids += chain.from_iterable(map(memo.__getitem__, text.split()))
             parts.append((first, len(ids)))
         ids += frame.end
         n, (low, high) = len(ids), frame.types
