@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabi_bench.cascade.rules import BAND, label_of
 from tabi_bench.config import CocktailConfig
+from tabi_bench.engines.base import Encoding, Model, Output
 from tabi_bench.evaluation.metrics import score
+from tabi_bench.planning.targets import Target
+from tabi_bench.profiling.lab import Lab
+from tabi_bench.profiling.profile import Profile
+from tabi_bench.records.record import Record
 from tabi_bench.system import Answer, Clock, FoldPlan, Infeasible, Item, NoAnswer, Outcomes, Plan, PlanError, System
 
 from .common import best, between_labels, fold_plan, predictions
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tabi_bench.engines.base import Encoding, Model, Output
-    from tabi_bench.planning.targets import Target
-    from tabi_bench.profiling.lab import Lab
-    from tabi_bench.profiling.profile import Profile
-    from tabi_bench.records.record import Record
 
 
 def class_weights(labels: np.ndarray, answers: np.ndarray, classes: int, smoothed: bool = True) -> np.ndarray:

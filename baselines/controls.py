@@ -9,27 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.system import Cascade
+from tabi_bench.config import ControlConfig
 from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning.folds import replay
 from tabi_bench.planning.tabi import Tabi
 from tabi_bench.planning.targets import Target
+from tabi_bench.profiling.profile import Profile
+from tabi_bench.records.record import Record
 from tabi_bench.system import FoldPlan, Plan, PlanError, System
 
 from .common import shares_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tabi_bench.config import ControlConfig
-    from tabi_bench.profiling.profile import Profile
-    from tabi_bench.records.record import Record
 
 
 def tabi_plan(profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:

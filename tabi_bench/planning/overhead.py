@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +21,11 @@ from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.cascade.regression import fit_agreement
 from tabi_bench.cascade.system import Cascade
-from tabi_bench.profiling.profile import PruneKey
+from tabi_bench.engines.base import Model
+from tabi_bench.profiling.lab import Lab, LiveProfile
+from tabi_bench.profiling.profile import Profile, PruneKey
 from tabi_bench.system import Item
-
-if TYPE_CHECKING:
-    from tabi_bench.engines.base import Model
-    from tabi_bench.profiling.lab import Lab, LiveProfile
-    from tabi_bench.profiling.profile import Profile
-    from tabi_bench.tasks.base import Query
+from tabi_bench.tasks.base import Query
 
 SAMPLE = 16  # queries, evenly spread over the rows
 REPEATS = 3  # the fastest of so many, or of all rounds where they are fewer, is a query's time

@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tabi_bench.evaluation import metrics
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import Unreachable
-
-if TYPE_CHECKING:
-    from tabi_bench.profiling.profile import Profile
 
 RESAMPLES = 200
 BATCH = 64  # counts that `first_met` bootstraps at a time
