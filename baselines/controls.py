@@ -24,7 +24,7 @@ from tabi_bench.planning.tabi import Tabi
 from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.records.record import Record
-from tabi_bench.system import FoldPlan, Plan, PlanError, System
+from tabi_bench.system import FoldPlan, Plan, System
 
 from .common import shares_of
 
@@ -72,11 +72,7 @@ class Oracle(Cascade):
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
-        """Tabi's own plan, until `tell`. Raises Unreachable, and PlanError for more than two levels."""
-        if options.cascade.levels > 2:
-            raise PlanError(
-                f"systems.{options.stands_on}.levels={options.cascade.levels}: the oracle routes between two; set 2"
-            )
+        """Tabi's own plan, until `tell`. Raises Unreachable."""
         return tabi_plan(profile, target, options)
 
     @classmethod

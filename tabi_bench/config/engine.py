@@ -39,9 +39,7 @@ class EagerConfig(EngineConfig):
 class GraphConfig(EngineConfig):
     """CUDA graphs, and the base of what is built on them."""
 
-    device: str = field(
-        metadata=text(r"auto|cuda(:\d+)?", "CUDA graphs need a GPU: choose auto or cuda:N, or engine=eager")
-    )
+    device: str = field(metadata=text(r"auto|cuda(:\d+)?", "CUDA graphs need a GPU: auto, cuda:N, or engine=eager"))
     buckets: list[int] = field(metadata=number(least=1))  # lengths that a query is padded to
 
 

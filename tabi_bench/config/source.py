@@ -38,10 +38,8 @@ class GeneratedConfig(SourceConfig):
             raise ConfigError(f"task.split={config.task.split!r}: task {config.task.name} has {', '.join(splits)}")
 
     def unread(self, config: Config) -> dict[str, str]:
-        return dict.fromkeys(
-            (*ON_THE_HUB, "task.hub.label", *OF_FILES, "task.train_split"),
-            "source=generated makes its rows from a grammar",
-        )
+        unread = (*ON_THE_HUB, "task.hub.label", *OF_FILES, "task.train_split")
+        return dict.fromkeys(unread, "source=generated makes its rows from a grammar")
 
 
 @dataclass
@@ -55,9 +53,7 @@ class LocalConfig(SourceConfig):
         if not self.dir and not files.train:
             raise ConfigError("source=local needs source.dir, a folder with one folder per task (or task.files)")
         if self.dir and (files.train or files.validation):
-            raise ConfigError(
-                "source.dir and task.files are both set; the files would be read, so leave source.dir out"
-            )
+            raise ConfigError("source.dir and task.files are both set; files would be read, so leave source.dir out")
 
     def unread(self, config: Config) -> dict[str, str]:
         return dict.fromkeys((*ON_THE_HUB, "task.hard_share"), "source=local reads files")

@@ -55,10 +55,8 @@ def target_on(view: Profile, config: Config, margin_se: float) -> Target:
 
 def plan_folds(system: type[System], folds: list[Fold], options: Any) -> list[FoldPlan]:
     """One operating point per fold. Raises Unreachable, Infeasible."""
-    return [
-        replace(system.plan(fold.view, fold.target, options), serves=fold.serves.tolist())  # row numbers are positions
-        for fold in folds
-    ]
+    # what a fold serves are positions, which are the numbers of the rows
+    return [replace(system.plan(fold.view, fold.target, options), serves=fold.serves.tolist()) for fold in folds]
 
 
 def examine(plans: list[FoldPlan], folds: list[Fold], profile: Profile, config: Config, options: Any) -> None:

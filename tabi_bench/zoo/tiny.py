@@ -89,7 +89,8 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
         shutil.copy(folder / "tokenizer.json", folder / name)
     (folder / "tokenizer.json").unlink()
     notes = {"key": ladder_key(config, task, seed), "task": task.name, "source": task.source, "seed": seed}
-    notes |= {"device": device_name(device), "torch": torch.__version__, "models": {n: done[n] for n in config.shapes}}
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+    notes |= {"device": name, "torch": torch.__version__, "models": {shape: done[shape] for shape in config.shapes}}
     (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
@@ -133,10 +134,6 @@ def learn(
         notes["train_s"] = round(notes["train_s"] + result.seconds, 1)
         notes["steps"] += result.steps
     return notes
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
 
 
 @contextmanager

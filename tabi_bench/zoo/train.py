@@ -55,17 +55,11 @@ class Work:
 @cache
 def ladder_of(work: Work, task: str) -> Ladder:
     """The ladder of a task, with its data."""
-    values = {"dir": work.source_dir} if work.source == "local" else {}
-    source = read_file("source", work.source, **values, **_rows(work))
+    values = {"dir": work.source_dir, "train_rows": work.train_rows, "validation_rows": work.validation_rows}
+    source = read_file("source", work.source, **{name: value for name, value in values.items() if value})
     transformers.utils.logging.disable_progress_bar()
     loaded = load_task(read_file("task", task), source, work.seed)
     return Ladder(work.config(), loaded, work.cache_dir, work.seed, work.device, quiet=True)
-
-
-def _rows(work: Work) -> dict[str, int]:
-    """The caps on rows that were asked for."""
-    caps = {"train_rows": work.train_rows, "validation_rows": work.validation_rows}
-    return {name: cap for name, cap in caps.items() if cap}
 
 
 def first_jobs(work: Work, task: str) -> tuple[list[Rung], list[Rung], float]:
