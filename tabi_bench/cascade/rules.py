@@ -159,15 +159,6 @@ def kept_words(
     return prune_as_many(keep, counts, [word for text in words for word in text], control, seed, query)
 
 
-def pruned_texts(texts: Sequence[str], words: Sequence[Sequence[str]], keep: np.ndarray) -> tuple[str, ...]:
-    """The texts with only their kept words, joined by one space; a text that lost none is left as it was."""
-    parts = segments([len(text) for text in words])
-    return tuple(
-        text if keep[part].all() else " ".join(word for word, kept in zip(said, keep[part], strict=True) if kept)
-        for text, said, part in zip(texts, words, parts, strict=True)
-    )
-
-
 # --- ensemble ---------------------------------------------------------------------------------------------------------
 
 

@@ -157,29 +157,28 @@ class Cascade(System):
     def _encode(self, level: Level, item: Item, ns: dict[str, int]) -> Encoding:
         """What the level reads: the original text, pruned by the latest level that saw it whole.
 
-        A text that an earlier level read as it is, with the same tokenizer, is not tokenised again. ns: of the caller's
-        clock, which books all of this as tokenising; pruning is moved to a stage of its own.
+        A text that an earlier level read with the same tokenizer is not tokenised again (see `Encoding.without`). ns:
+        of the caller's clock, which books all of this as tokenising; pruning is moved to a stage of its own.
         """
         model = level.model
         if level.alpha > 0:
             source = next((reading for reading in item.read if reading.level == level.source), None)
             if source is not None:
-                return model.encode(self._pruned(level, item, source, ns))
+                return source.encoding.without(self._kept(level, item, source, ns), model.encode)
         item.so_far.words_kept = item.so_far.words  # counted when an earlier level's text was pruned
         return item.encoding(model.encode)
 
-    def _pruned(self, level: Level, item: Item, source: Reading, ns: dict[str, int]) -> tuple[str, ...]:
-        """The texts without the words that `source` found unimportant."""
+    def _kept(self, level: Level, item: Item, source: Reading, ns: dict[str, int]) -> np.ndarray:
+        """(W,) bool, False for the words that `source` found unimportant."""
         start = perf_counter_ns()
         point, query, words = self.point, item.query, source.encoding.words
         importance = source.output.importance
         keep = rules.kept_words(importance, words, level.alpha, point.pruning, point.seed, query.id)
         item.so_far.words, item.so_far.words_kept = len(keep), int(np.count_nonzero(keep))
-        texts = rules.pruned_texts(query.texts, words, keep)
         taken = perf_counter_ns() - start
         ns["prune"] = ns.get("prune", 0) + taken
         ns["tokenise"] = ns.get("tokenise", 0) - taken  # which is booked whole after it
-        return texts
+        return keep
 
     def _decide(self, level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> Answer | Item:
         """The answer after this level, or the item on its way to the next one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from copy import copy
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class EagerEngine:
         self._hosted: dict[tuple[str, str], HostModel] = {}  # models without layers, by content and instance
         self.encoders = Encoders()
         self.padding = np.zeros(2, np.int64)  # tokens, and padding beside them, in batches
+        self.loads: dict[str, dict[str, float]] = {}  # by model on the device
         self._set_threads()  # already now: models may be trained before the first one is loaded
 
     def _set_threads(self) -> None:
@@ -115,8 +117,11 @@ class EagerEngine:
             if built and place == instance:
                 return self._networks[*model, place, built[0]]
             importance = built[0] if built else importance
-        dtype = getattr(torch, self.dtype)
+        start, dtype = perf_counter(), getattr(torch, self.dtype)
         network = as_network(self.read(spec, dtype, self.device), importance, pooled, self.config.fuse_qkv)
+        size = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+        facts = {"load_s": perf_counter() - start, "weights_mb": size / 1e6}
+        self.loads.setdefault(spec.name, facts)  # the first load counts: later ones find files and code in memory
         self._networks[*model, instance, importance] = network
         return network
 
@@ -167,6 +172,7 @@ class EagerEngine:
             "threads": torch.get_num_threads() if self.device == "cpu" else None,
             "fuse_qkv": self.config.fuse_qkv,
             "batch_padding_share": float(self.padding[1] / self.padding.sum()) if self.padding.any() else None,
+            "loads": self.loads,
             "on_host": {model.spec.name: model.runs for model in self._hosted.values()},
             "fallbacks": [],
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain, compress, islice
@@ -78,10 +78,13 @@ class Encoding:
             texts.append(text if all(part) else " ".join(compress(words, part)))
         return tuple(texts)
 
-    def without(self, keep: np.ndarray) -> Encoding:
-        """The encoding of `kept_texts(keep)`, for keep (W,) bool over all words: here tokenised anew."""
-        limits = self._tokenizer.truncation
-        return encode(self._tokenizer, self.kept_texts(keep), limits["max_length"] if limits else 512)
+    def without(self, keep: np.ndarray, encode: Callable[[Sequence[str]], Encoding]) -> Encoding:
+        """What a model with this `encode` reads of `kept_texts(keep)`, for keep (W,) bool over all words.
+
+        Here tokenised anew: the tokens of what is left differ where a word's depend on its place (a first word without
+        a space before it), where a text was truncated (what was cut off moves up), and between tokenizers.
+        """
+        return encode(self.kept_texts(keep))
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encoding:
@@ -163,8 +166,10 @@ class Remembered(Encoding):
             number += len(words)
         return word
 
-    def without(self, keep: np.ndarray) -> Encoding:
-        """See Encoding: the tokens of dropped words are left out, and nothing is tokenised."""
+    def without(self, keep: np.ndarray, encode: Callable[[Sequence[str]], Encoding]) -> Encoding:
+        """See Encoding; with its own tokenizer the tokens of dropped words are left out, and nothing is tokenised."""
+        if encode is not self._encoder:
+            return super().without(keep, encode)
         word, keep = self.word_of_piece, np.asarray(keep, bool)
         stays = np.append(keep, True)[word]  # the last for what belongs to no word
         before = np.append(0, np.cumsum(stays))
