@@ -174,7 +174,7 @@ class Cascade(System):
         point, query, words = self.point, item.query, source.encoding.words
         importance = source.output.importance
         keep = rules.kept_words(importance, words, level.alpha, point.pruning, point.seed, query.id)
-        item.so_far.words, item.so_far.words_kept = len(keep), int(keep.sum())
+        item.so_far.words, item.so_far.words_kept = len(keep), int(np.count_nonzero(keep))
         taken = perf_counter_ns() - start
         ns["prune"] = ns.get("prune", 0) + taken
         ns["tokenise"] = ns.get("tokenise", 0) - taken  # which is booked whole after it
