@@ -190,14 +190,13 @@ class Deebert(System):
             logits = model.step_batch(rows)
             clock.mark(f"level{number + 1}")
             leaves = entropy(logits) < self.point["entropy"] if number < last else np.ones(len(inside), bool)
-            for place, z, leaving in zip(inside.tolist(), logits, leaves.tolist(), strict=True):
-                item = items[place]
-                item.so_far.truncated = encodings[place].truncated
+            for k in np.flatnonzero(~np.isfinite(logits).all(axis=1)):
+                items[inside[k]].so_far.failures += 1
                 if number == last:
-                    finite(z, self.point["model"], item.query.id)
-                item.so_far.failures += not np.isfinite(z).all()
-                if leaving:
-                    answers[place] = item.answer(label_of(z).item(), number)
+                    finite(logits[k], self.point["model"], items[inside[k]].query.id)
+            for place, label in zip(inside[leaves].tolist(), label_of(logits[leaves]).tolist(), strict=True):
+                items[place].so_far.truncated = encodings[place].truncated
+                answers[place] = items[place].answer(label, number)
             rows = np.flatnonzero(~leaves)
             inside = inside[rows]
             clock.mark("decide")

@@ -78,7 +78,7 @@ class EagerSegments(LoadedModel):
     @torch.inference_mode()
     def step_batch(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Logits (n, K) float32 at the end of the next segment, of `rows` (n,) of those of the last one; None: all."""
-        if rows is not None and len(rows) < len(self._keep):
+        if rows is not None:
             at = torch.from_numpy(rows).to(self.device)
             self._hidden, self._keep = self._hidden[at], self._keep[at]
         self._hidden, logits = self.segments.run(self._next, self._hidden, self._keep, self._padded)
