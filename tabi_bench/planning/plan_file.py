@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,11 +16,13 @@ from tabi_bench.cache import write_atomically
 from tabi_bench.cascade.point import Point
 from tabi_bench.config import MethodConfig
 from tabi_bench.config.fields import ConfigError, check_bounds
-from tabi_bench.engines.base import Engine
-from tabi_bench.profiling.lab import Lab
 from tabi_bench.system import FoldPlan, Plan, PlanError, System
 from tabi_bench.tasks.base import Task
-from tabi_bench.zoo.base import ModelSpec, Zoo
+
+if TYPE_CHECKING:  # a sweep's progress reads plans, and starts without torch
+    from tabi_bench.engines.base import Engine
+    from tabi_bench.profiling.lab import Lab
+    from tabi_bench.zoo.base import ModelSpec, Zoo
 
 SCHEMA_VERSION = 2
 AGAIN = "leave plan=null to make a new one"
