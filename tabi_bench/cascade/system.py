@@ -157,8 +157,8 @@ class Cascade(System):
     def _encode(self, level: Level, item: Item, ns: dict[str, int]) -> Encoding:
         """What the level reads: the original text, pruned by the latest level that saw it whole.
 
-        A text that an earlier level read with the same tokenizer is not tokenised again (see `Encoding.without`). ns:
-        of the caller's clock, which books all of this as tokenising; pruning is moved to a stage of its own.
+        A text that an earlier level read as it is, with the same tokenizer, is not tokenised again. ns: of the caller's
+        clock, which books all of this as tokenising; pruning is moved to a stage of its own.
         """
         model = level.model
         if level.alpha > 0:

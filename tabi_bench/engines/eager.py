@@ -39,7 +39,7 @@ class EagerModel(LoadedModel):
         self.padding = np.zeros(2, np.int64) if padding is None else padding
 
     def _row(self, values: Any) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=torch.int64).unsqueeze(0).to(self.device)
+        return torch.tensor(values, dtype=torch.int64).unsqueeze(0).to(self.device)  # a copy: arrays may be shared
 
     @torch.inference_mode()
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:

@@ -251,7 +251,9 @@ def batching(tables: Tables) -> Drawing | None:
             value, reach = whiskers(points, "faster_pct")
             axes[0].errorbar(points.batch, value, reach, elinewidth=0.6, **line)
         axes[0].axhline(0, color="0.4", linewidth=0.6)
+        sizes = sorted(rows.batch.unique())
         axes[0].set_xscale("log", base=2)
+        axes[0].set_xticks(sizes, list(map(str, sizes)))
 
     labels = ("batch", "faster for pruning, %")
     return by_task("batching", "Pruning by batch size", drawn, plot, labels, provenance=table.provenance)

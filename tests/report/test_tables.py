@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pandas as pd
+import pytest
 from report_samples import record, write
 
 from tabi_bench.report.cells import Table
@@ -64,6 +65,16 @@ def test_both_margins_stand_side_by_side(tmp_path):
     for margin, session in ((0.5, "a"), (0.0, "b")):
         write(tmp_path, *(record(m, session, margin_se=margin) for m in ("infaas", "tabi")))
     assert built(tmp_path)["main"].text()["margin SE"].tolist() == ["0.5", "0.5", "0.0", "0.0"]
+
+
+@pytest.mark.parametrize("label", ["paper_targets", "layerless"])
+def test_sessions_of_another_label_stand_in_a_table_of_their_own(tmp_path, label):
+    write(tmp_path, *(record(m, "a") for m in ("infaas", "tabi")))
+    mean = {"mean": 5.0, "p50": 5.0, "p90": 5.0, "p95": 5.0, "p99": 5.0, "n": 120}
+    write(tmp_path, *(record(m, "b", label=label, latency_ms=mean) for m in ("infaas", "tabi")))
+    tables = built(tmp_path)
+    assert cell(tables["main"], "mean ms", system="Tabi") == "6.000"
+    assert cell(tables[label], "mean ms", system="Tabi") == "5.000"
 
 
 def scales(session: str, rerouted: int = 48, **changes):
