@@ -24,7 +24,7 @@ from tabi_bench.planning.tabi import Tabi
 from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.records.record import Record
-from tabi_bench.system import FoldPlan, Plan, System
+from tabi_bench.system import FoldPlan, Plan, Predicted, System
 
 from .common import shares_of
 
@@ -46,13 +46,7 @@ class RandomRouting(Cascade):
         tabi = tabi_plan(profile, target, options)
         taus = onward_shares(tabi.predicted["shares"])
         point = replace(Point(**tabi.point), dispatcher="random", taus=taus)
-        outcomes = replay_point(point, profile, np.arange(len(profile.rows)))
-        predicted = {
-            "score": target.score(outcomes.labels),
-            "latency_ms": float(outcomes.latency_ms.mean()),
-            "shares": shares_of(outcomes.levels, len(point.models)),
-        }
-        return replace(tabi, point=point.plain(), predicted=predicted)
+        return replace(tabi, point=point.plain(), predicted=_replayed(point, profile, profile.rows))
 
 
 def onward_shares(shares: list[float]) -> list[float]:
@@ -93,7 +87,7 @@ class Oracle(Cascade):
         chosen, _ = least_rerouting(profile.metric, profile.labels, small, large, cost_ms, goal)
         told = [replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)]
         folds = [
-            replace(served, point=point.plain(), predicted=_replayed(point, served, profile))
+            replace(served, point=point.plain(), predicted=_replayed(point, profile, np.asarray(served.serves)))
             for served, point in zip(plan.folds, told, strict=True)
         ]
         return replace(plan, folds=folds, options={**plan.options, "score_to_reach": goal})
@@ -121,11 +115,12 @@ class Oracle(Cascade):
         system["remarks"] = [f"{share}{note}"]
 
 
-def _replayed(point: Point, fold: FoldPlan, profile: Profile) -> dict[str, Any]:
-    outcomes = replay_point(point, profile, profile.at(np.asarray(fold.serves)))
-    labels = profile.labels[profile.at(outcomes.rows)]
+def _replayed(point: Point, profile: Profile, rows: np.ndarray) -> Predicted:
+    """What the point yields on some rows."""
+    positions = profile.at(rows)
+    outcomes = replay_point(point, profile, positions)
     return {
-        "score": score(profile.metric, labels, outcomes.labels),
+        "score": score(profile.metric, profile.labels[positions], outcomes.labels),
         "latency_ms": float(outcomes.latency_ms.mean()),
         "shares": shares_of(outcomes.levels, len(point.models)),
     }

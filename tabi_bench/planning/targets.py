@@ -22,7 +22,6 @@ from tabi_bench.system import Unreachable
 RESAMPLES = 200
 BATCH = 64  # counts that `first_met` bootstraps at a time
 TOLERANCE = 1e-9  # of rounding, when a score equals the target
-predictions_from = metrics.predictions_from
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Target:
 
         Raises Unreachable when no single model has that score.
         """
-        answers = {name: predictions_from(model.logits) for name, model in profile.models.items()}
+        answers = {name: metrics.predictions_from(model.logits) for name, model in profile.models.items()}
         scores = {name: metrics.score(profile.metric, profile.labels, said) for name, said in answers.items()}
         best = max(scores, key=scores.__getitem__)
         if kind == "relative":
