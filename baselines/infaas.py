@@ -38,11 +38,8 @@ class Infaas(Cascade):
         A model that failed on some row does not count: there is no other to ask.
         """
         labels = predictions(profile)
-        meeting = [
-            (model.mean_ms, name)
-            for name, model in profile.models.items()
-            if np.isfinite(model.logits).all() and target.meets(labels[name])
-        ]
+        sound = [name for name, model in profile.models.items() if np.isfinite(model.logits).all()]
+        meeting = [(profile.models[name].mean_ms, name) for name in sound if target.meets(labels[name])]
         if not meeting:
             raise Unreachable(
                 f"{profile.task}: no single model meets the target {target.value:.4f} with its margin; best on tune: "

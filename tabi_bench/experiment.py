@@ -64,9 +64,8 @@ def _measure(session: Session) -> list[Record]:
     served = _serve(session, plans, profile)
     lab.pruned.save()
     warnings = [*lab.task.warnings, *implausible(profile)]
-    measured = Measured(
-        config, lab.task, profile, plans, served, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
-    )
+    zoo_notes, engine = lab.zoo.notes, lab.engine.describe()
+    measured = Measured(config, lab.task, profile, plans, served, offline_s, zoo_notes, engine, warnings)
     return _record(session, measured)
 
 

@@ -25,10 +25,8 @@ def break_even(profile: Profile) -> pd.DataFrame:
     share: of re-routed queries above which the cascade is slower than the large model alone (below 0: always). It wins,
     faster than any single model for the target, at some targets in (above, upto]; NaN if at none, and for regression.
     """
-    singles = [
-        (model.mean_ms, score(profile.metric, profile.labels, predictions_from(model.logits)))
-        for model in profile.models.values()
-    ]
+    answers = {name: predictions_from(model.logits) for name, model in profile.models.items()}
+    singles = [(profile.models[name].mean_ms, score(profile.metric, profile.labels, answers[name])) for name in answers]
     curves = None if profile.is_regression else pairs(profile)
     found = []
     for small, large in combinations(profile.names, 2):
