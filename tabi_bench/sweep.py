@@ -145,7 +145,7 @@ class Progress(Callback):
 def lost(folder: Path, overrides: str, reason: str) -> None:
     """Writes, in its place, the file of a job whose worker died or never began."""
     file = folder / "job.json"
-    job = {"overrides": overrides, "started": time.time()}
+    job: Job = {"overrides": overrides, "started": time.time()}
     if file.exists():
         job = json.loads(file.read_text(encoding="utf-8"))
     _save(folder, job | {"status": "failed", "error": reason, "wall_s": time.time() - job["started"], "reused": False})

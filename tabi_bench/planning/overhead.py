@@ -73,7 +73,7 @@ def _probe(profile: LiveProfile, lab: Lab, small: str, importance: str | None) -
         model.forward_batch([model.encode(text) for text in of[batches[k]]], want_importance=scored)
 
     whole = [query.texts for query in sample]
-    calls: list[Callable[[int], None]] = [
+    calls: list[Callable[[int], object]] = [
         lambda k: through(both, k),
         lambda k: through(alone, k),
         lambda k: read(first, whole, k),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -184,10 +185,6 @@ class Ladder:
         ladders = [self, self.start] if self.start else [self]
         return sum(one.notes(rung)["seconds"] for one in ladders for rung in {*one.candidates, *one.rungs})
 
-    def rows_to_see(self, rung: Rung) -> float:
-        """Rows that training the model goes through, if nothing stops it early."""
-        return len(self.task.train) * self.recipe(rung).epochs
-
     def _validation_facts(self) -> dict:
         """Rows of the validation split, and the share of its most frequent label (None for scores)."""
         labels = self.task.labels("validation")
@@ -195,11 +192,9 @@ class Ladder:
         return {"validation_rows": len(labels), "majority_share": most}
 
     def _encode(self, rung: Rung, split: str) -> Examples:
-        tokenizer = load_tokenizer(self.folders[rung.encoder], self._longest(rung))
+        folder = self.folders[rung.encoder]
+        tokenizer = load_tokenizer(folder, spec_of(folder, rung.encoder, self.config.max_length).max_length)
         return encode(tokenizer, self.task.texts(split), self.task.labels(split))
-
-    def _longest(self, rung: Rung) -> int:
-        return spec_of(self.folders[rung.encoder], rung.encoder, self.config.max_length).max_length
 
     def _build(self, rung: Rung, folder: Path, checkpoint: Path) -> None:
         recipe, metric = self.recipe(rung), self.task.config.metric
@@ -209,7 +204,8 @@ class Ladder:
             teacher_logits=np.load(self.folder(self.teacher) / LOGITS) if recipe.distill else None,
             metric=metric, checkpoint=checkpoint, progress="" if self.quiet else f"{self.task.name} {rung.name}",
         )  # fmt: skip
-        self._store(rung, model, folder)
+        model.to("cpu", torch.float16).save_pretrained(folder)  # half the disk; the third decimal of logits differs
+        shutil.copyfile(self.folders[rung.encoder] / "tokenizer.json", folder / "tokenizer.json")
         stored = load_model(spec_of(folder, "stored"), torch.float32, self.device)
         if rung in self.candidates:
             np.save(folder / LOGITS, predict(stored, rows, self.device))
@@ -240,11 +236,6 @@ class Ladder:
         if self.task.is_regression:
             torch.nn.init.constant_(model.classifier.bias, float(self.task.labels("train").mean()))
         return model
-
-    def _store(self, rung: Rung, model: PreTrainedModel, folder: Path) -> None:
-        """Weights in half precision: half the disk, and logits that differ in the third decimal."""
-        model.to("cpu", torch.float16).save_pretrained(folder)
-        (folder / "tokenizer.json").write_bytes((self.folders[rung.encoder] / "tokenizer.json").read_bytes())
 
 
 def tasks_needed(config: EncodersZooConfig, task: str) -> list[str]:

@@ -63,10 +63,11 @@ def ladder_of(work: Work, task: str) -> Ladder:
 
 
 def first_jobs(work: Work, task: str) -> tuple[list[Rung], list[Rung], float]:
-    """Candidates, students and rows of an epoch; raises what `Ladder.check` does."""
+    """Candidates, students and the rows that training one goes through, if nothing stops it; raises what `Ladder.check` does."""
     ladder = ladder_of(work, task)
     ladder.check()
-    return ladder.candidates, ladder.students, ladder.rows_to_see(ladder.candidates[0])
+    rows = len(ladder.task.train) * ladder.recipe(ladder.candidates[0]).epochs
+    return ladder.candidates, ladder.students, rows
 
 
 def train_one(work: Work, task: str, rung: Rung) -> dict:
