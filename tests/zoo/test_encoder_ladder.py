@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from graphlib import TopologicalSorter
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tabi_bench.zoo.encoder import cut, without_layers
 from tabi_bench.zoo.ladder import Ladder, Rung, load, tasks_needed
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
-from tabi_bench.zoo.train import Schedule
+from tabi_bench.zoo.train import job_graph
 from tabi_bench.zoo.training import encode, parameter_groups, predict
 from tests.settings import toy_task as task_config
 from tests.zoo.toys import toy_task
@@ -209,25 +210,18 @@ def test_deeper_layers_learn_faster(folders, config):
     assert {group["weight_decay"] for group in groups} == {0.0, config.train.weight_decay}
 
 
-def test_a_model_waits_for_its_teacher_and_for_mnlis(config, monkeypatch):
+def test_a_model_waits_for_its_teacher_and_for_mnlis(config):
     """The order of jobs alone: nothing is trained."""
-    config = replace(config, via_mnli=["rte"])
     alone, students = [Rung("small", 2), Rung("large", 3)], [Rung("small", 1, True), Rung("large", 1, True)]
-    again = Rung("small", 2, True)
-    monkeypatch.setattr(side_by_side, "taught_candidates", lambda *_: [again])
-    work = type("Work", (), {"config": lambda self: config})()
-    schedule = Schedule(work, ["mnli", "rte"], {task: (alone, students, 100.0) for task in ("mnli", "rte")})
-    started = []
-    while ready := schedule.ready():
-        schedule.waiting.remove(ready[-1])
-        started.append(ready[-1])
-        schedule.finished(ready[-1], error=False)
-    assert len(started) == len(set(started)) == 10
-    place = {job: number for number, job in enumerate(started)}
-    for rung in (*alone, *students, again):
-        assert place["mnli", rung] < place["rte", rung]
+    taught = [replace(rung, taught=True) for rung in alone]
+    known = {task: (alone, students, 100.0) for task in ("mnli", "rte")}
+    graph = job_graph(replace(config, via_mnli=["rte"]), known)
+    assert len(graph) == 12 and len(list(TopologicalSorter(graph).static_order())) == 12
+    for rung in (*alone, *students, *taught):
+        assert graph["rte", rung] >= {("mnli", other) for other in (rung, *alone)}
     for task in ("mnli", "rte"):
-        assert all(place[task, one] < place[task, other] for one in alone for other in (*students, again))
+        assert all(graph[task, rung] >= {(task, first) for first in alone} for rung in (*students, *taught))
+    assert not any(graph["mnli", rung] for rung in alone)
 
 
 @pytest.mark.slow
