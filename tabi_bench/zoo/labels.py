@@ -32,7 +32,9 @@ ROWS_PER_LABEL = 12  # at least, where a task has many labels
 CLEAR = 3.0  # standard errors by which the best order must beat the next one, and chance
 LEAST_CORRELATION = 0.3  # of a score with the labels
 SAME_SCALE = (0.8, 1.25, 0.5)  # slope from, slope to, offset: a head inside these bounds is on the task's scale
-ADVICE = "It was fine-tuned for another task (leave it out), or texts or labels are at fault (task.texts, task.label)"
+ADVICE = (
+    "Either it was fine-tuned for another task (leave it out), or texts or labels are at fault (task.texts, task.label)"
+)
 LONG = 2000  # words of a text that is cut at the longest length that the model reads
 RULE = 1  # raised when the rule changes: findings stored under another number are measured again
 
