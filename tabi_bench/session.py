@@ -65,8 +65,9 @@ def importance_options(config: Config) -> list[str]:
 def measure_profile(session: Session) -> Profile:
     """What is known offline of all models, on all validation rows."""
     config, lab = session.config, session.lab
-    profile = lab.profile(importance_options(config), prune_query)
-    profile = with_overheads(profile, lab, importance_options(config))
+    profile: Profile = with_overheads(
+        lab.profile(importance_options(config), prune_query), lab, importance_options(config)
+    )
     for method, system in session.systems.items():
         profile = system.prepare(lab, profile, config.systems[method])
     return profile

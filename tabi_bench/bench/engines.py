@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
+from functools import partial
 from itertools import product
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -132,7 +133,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
     kind, own = ENTRIES[name]
     own = own | {"device": arguments.device, "dtype": arguments.dtype} | on_cpu
     own |= {"threads": arguments.threads} if kind in ("eager", "onnx") else {"buckets": lengths}
-    engine = make_engine(read_file("engine", kind, **own))
+    engine: Any = make_engine(read_file("engine", kind, **own))
     engine.read = read_model
     model = engine.load(spec, importance="last") if arguments.compare else None
     plain = engine.load(spec)
@@ -140,7 +141,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
     plain.forward(encoding)
     if model is not None:
         model.forward(encoding, want_importance=True)
-    step = plain.runner.step(encoding.n_tokens, False) if engine.pads else None
+    step: Any = plain.runner.step(encoding.n_tokens, False) if engine.pads else None
 
     def replay() -> None:
         step.graph.replay()
@@ -240,8 +241,9 @@ def streamed_bytes(model: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in tables)
 
 
-def kept(importance: np.ndarray) -> np.ndarray:
+def kept(importance: np.ndarray | None) -> np.ndarray:
     """(W,) bool: words that pruning at ALPHA keeps."""
+    assert importance is not None, "models that are compared are loaded with importance"
     return ~(importance < ALPHA * np.nanmean(importance))
 
 
@@ -261,7 +263,7 @@ def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
 def reference_outputs(spec: ModelSpec, texts: list[str], on: str) -> list[Output]:
     """Float32 eager, unfused, without TF32."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    engine = make_engine(read_file("engine", "eager", device=on, dtype="float32", threads=None))
+    engine: Any = make_engine(read_file("engine", "eager", device=on, dtype="float32", threads=None))
     engine.read = read_model
     model = engine.load(spec, importance="last")
     outputs = [model.forward(model.encode((text,)), want_importance=True) for text in texts]
@@ -322,10 +324,7 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
         for kind in arguments.clocks:
             if (call := getattr(entry, kind)) is None:
                 continue
-            if kind in ("text", "tokenise"):
-                calls[name, kind] = lambda number, call=call: call(texts[number])
-            else:
-                calls[name, kind] = lambda _number, call=call: call()
+            calls[name, kind] = partial(_call_on, call, texts if kind in ("text", "tokenise") else None)
     for (name, kind), times in time_all(calls, arguments.repeats).items():
         setattr(rows[name], f"{kind}_p50", float(np.median(times)))
         if kind == "text" and len(times) >= LEAST_FOR_P99:
@@ -333,6 +332,10 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
     for row in rows.values():
         if row.replay_p50 is not None and row.text_p50 is not None:
             row.outside_us = 1e3 * (row.text_p50 - row.replay_p50)
+
+
+def _call_on(call: Callable, texts: list[str] | None, number: int) -> Any:
+    return call() if texts is None else call(texts[number])
 
 
 def describe_streaming(row: Row, engine: Any, bandwidth: float | None) -> None:
@@ -357,9 +360,10 @@ def header(on: str, bandwidth: float | None) -> dict[str, Any]:
     return facts | ({"copy_tb_per_s": round(bandwidth / 1e12, 3)} if bandwidth else {})
 
 
-COLUMNS = ("text_p50", "text_p99", "tokenise_p50", "forward_p50", "replay_p50", "outside_us", "stream_ms")
-COLUMNS += ("times_streaming", "labels_equal", "logits_norm", "logits_off", "logits_close", "logits_apart")
-COLUMNS += ("words_alike",)
+COLUMNS = [
+    *("text_p50", "text_p99", "tokenise_p50", "forward_p50", "replay_p50", "outside_us", "stream_ms"),
+    *("times_streaming", "labels_equal", "logits_norm", "logits_off", "logits_close", "logits_apart", "words_alike"),
+]
 
 
 def _cells(row: Row) -> list[str]:

@@ -56,7 +56,9 @@ def measure(model: HostModel, encodings: list[Encoding], repeats: int) -> dict[s
     in_turn = {"numpy": (model.in_numpy, cycle(encodings))}
     if model.runs == "compiled":
         in_turn["compiled"] = (model.forward, cycle(encodings))
-    taken = {(name, displaced): [] for displaced in (False, True) for name in in_turn}
+    taken: dict[tuple[str, bool], list[float]] = {
+        (name, displaced): [] for displaced in (False, True) for name in in_turn
+    }
     with device.quiet_collector():
         for _ in range(max(1, repeats // BLOCK)):
             for (name, displaced), seconds in taken.items():

@@ -49,9 +49,9 @@ class Later(nn.Module):
 def fuse_projections(model: PreTrainedModel) -> bool:
     """Fuses every attention module of `model` in place; False for families that have no three projections to fuse."""
     adapter = family(model.config.model_type)
-    if not adapter.may_fuse(model.config):
-        return False
     names = adapter.projections
+    if names is None or not adapter.may_fuse(model.config):
+        return False
     for module in list(model.modules()):
         children = module._modules
         if all(isinstance(children.get(name), nn.Linear) for name in names):

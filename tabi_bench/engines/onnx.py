@@ -139,6 +139,7 @@ class OnnxEngine(EagerEngine):
     """Runs on the CPU, whatever else the machine has."""
 
     name = "onnx"
+    config: OnnxConfig
 
     def __init__(self, config: OnnxConfig):
         try:
@@ -183,9 +184,8 @@ class OnnxEngine(EagerEngine):
         return self._sessions[key]
 
     def _exported(self, spec: ModelSpec, network: Network, scored: bool, batched: bool) -> Path:
-        option = network.probe.option if scored else None
         kinds = [
-            option,
+            network.probe.option if scored and network.probe is not None else None,
             network.keeps_pooled,
             self.config.fuse_qkv,
             self.config.quantize and ("int8", has_int8_products()),

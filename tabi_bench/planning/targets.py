@@ -122,7 +122,7 @@ class Target:
         if not self._known.additive:
             return np.ones(sums.shape[:-1], bool)
         own = self.score(self.reference_predictions) if self._relative else 0.0
-        return self._known.from_sums(sums, float(len(self.labels))) - own >= self._goal - TOLERANCE
+        return self._known.from_sums(sums, np.array(float(len(self.labels)))) - own >= self._goal - TOLERANCE
 
     def _mean_and_error(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = len(self.labels)

@@ -58,7 +58,8 @@ def triples(found: Search) -> None:
 
 def _setting(found: Search, point: Point) -> None:
     """Offers the best points of a setting, until no guess at it beats the best point of all."""
-    cut, second, tried = found.cut(point), found.reading(point, 1), []
+    cut, second = found.cut(point), found.reading(point, 1)
+    tried: list[int] = []
     if found.exhaustive:
         for level in (1, 2):
             found.ask(found.reading(point, level), cut.order, point.temperatures[level])
@@ -83,7 +84,9 @@ def _middle(found: Search, point: Point, cut: Cut) -> Middle:
     spent = small.ms_importance if point.wants_importance(0) else small.ms
     ran2, ran3 = second.ran[:, None], third.ran[:, None]
     output = np.where(ran2, second.output, whole[1].output)
-    pooled = whole[1].pooled if second.pooled is None else np.where(ran2, second.pooled, whole[1].pooled)
+    pooled = whole[1].pooled
+    if pooled is not None and second.pooled is not None:
+        pooled = np.where(ran2, second.pooled, pooled)
     voted = point.combine_rows([small.output, output])
     sure = found.sure(point, 1, np.nan_to_num(voted), pooled)
     sure[~np.isfinite(output).all(axis=1)] = np.nan  # a level that failed is unsure

@@ -186,8 +186,8 @@ def _outputs(
     return {**arrays, "importance": ragged}
 
 
-def _run(queries: list[Query], name: str, variants: dict, importance: tuple[str, ...]) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
+def _run(queries: list[Query], name: str, variants: dict, importance: tuple[str, ...]) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
     for option in importance or (next(iter(variants)),):
         model, results, encodings = variants[option], [], []
         for query in progress(queries, desc=f"profile {name}", unit="query"):

@@ -87,7 +87,7 @@ class Table:
 
         cells, values = [], self.columns[column]
         arrow = isinstance(values, pa.ChunkedArray)
-        narrow = arrow and values.type in (pa.float32(), pa.float16())
+        narrow = isinstance(values, pa.ChunkedArray) and values.type in (pa.float32(), pa.float16())
         for row, value in enumerate(values):
             try:
                 value = value.as_py() if arrow else value

@@ -107,8 +107,8 @@ def _margin(counts: np.ndarray, first: tuple[int, ...], second: tuple[int, ...])
 def named_order(outputs: dict[str, str], labels: list[str]) -> tuple[int, ...] | None:
     """The order that the names in a model's `id2label` give, or None where they are not the task's names."""
     plain = {_plain(name): int(index) for index, name in outputs.items()}
-    order = [plain.get(_plain(label)) for label in labels]
-    return None if None in order or len(set(order)) < len(labels) else tuple(order)
+    order = [plain[_plain(label)] for label in labels if _plain(label) in plain]
+    return tuple(order) if len(set(order)) == len(labels) else None
 
 
 def _plain(name: str) -> str:
@@ -129,19 +129,20 @@ def find_order(counts: np.ndarray, named: tuple[int, ...] | None, what: str) -> 
         present = counts.sum(1) > 0
         return float((counts[np.arange(len(counts)), order] / seen)[present].mean())
 
-    found = Finding(score(best), rows, best, score(second), _margin(counts, best, second))
+    margin = _margin(counts, best, second)
+    found = Finding(score(best), rows, best, score(second), margin)
     if found.score < chance + CLEAR * math.sqrt(chance * (1 - chance) / rows):
         raise ModelError(
             f"{what}: no order of its {len(counts)} outputs fits the task; the best gets {found.score:.1%} of {rows} "
             f"rows of train right. {ADVICE}"
         )
-    if found.margin >= CLEAR:
+    if margin >= CLEAR:
         return found
     if named is not None and _margin(counts, best, named) < CLEAR:
         return replace(found, label_order=named, score=score(named), by_name=True)
     raise ModelError(
         f"{what}: two orders of its outputs fit train about as well ({found.score:.1%} and {found.runner_up:.1%} of "
-        f"{rows} rows, {found.margin:.1f} standard errors apart, {CLEAR:g} are wanted), and its names "
+        f"{rows} rows, {margin:.1f} standard errors apart, {CLEAR:g} are wanted), and its names "
         f"do not settle it; leave it out, or write the task's label names into id2label of its config.json"
     )
 

@@ -214,10 +214,10 @@ class Ladder:
         stored = load_model(spec_of(folder, "stored"), torch.float32, self.device)
         if rung in self.candidates:
             np.save(folder / LOGITS, predict(stored, rows, self.device))
-        validation = self._encode(rung, "validation")
+        predictions = predict(stored, self._encode(rung, "validation"), self.device)
         notes = {
             "metric": metric,
-            "validation_score": metric_score(metric, validation.labels, predict(stored, validation, self.device)),
+            "validation_score": metric_score(metric, self.task.labels("validation"), predictions),
             "slice_score": result.score,
             "steps": result.steps,
             "seconds": round(result.seconds, 2),
