@@ -45,7 +45,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Rung:
+class CalibratedModel:
     """What is known of one model on the tune rows: output (N, K) at its temperature, milliseconds (N,) on full text."""
 
     name: str
@@ -71,7 +71,7 @@ class Search:
     def __init__(self, profile: Profile, target: Target, options: CascadeConfig, exhaustive: bool = False) -> None:
         self.profile, self.target, self.options, self.exhaustive = profile, target, options, exhaustive
         self.n = len(profile.rows)
-        self.rungs = {name: self._rung(name) for name in profile.names}
+        self.models = {name: self._calibrated(name) for name in profile.names}
         self.dispatcher = DISPATCHERS[options.dispatcher]
         # With a margin of more than one standard error, or a bootstrapped one, a right answer more can widen it
         rises = target.metric == "accuracy" and target.margin_se <= 1
@@ -82,13 +82,13 @@ class Search:
         self._agreements: dict[tuple, tuple[Agreement, np.ndarray]] = {}
         self._pruned: dict[PruneKey, Known] = {}
 
-    def _rung(self, name: str) -> Rung:
+    def _calibrated(self, name: str) -> CalibratedModel:
         model = self.profile.models[name]
         calibrate = self.options.calibrate and not self.profile.is_regression
         temperature = fit_temperature(model.logits, self.profile.labels) if calibrate else 1.0
         output, weight = outputs_of(model.logits, temperature), vote_weight(model.logits, self.profile.labels)
         ms, ms_importance = (model.latency(model.tokens, importance) for importance in (False, True))
-        return Rung(name, temperature, weight, output, model.pooled, ms, ms_importance)
+        return CalibratedModel(name, temperature, weight, output, model.pooled, ms, ms_importance)
 
     @property
     def limit_ms(self) -> float:
@@ -101,13 +101,13 @@ class Search:
         """A point for each ensemble, thresholds still open; none where a model without importance is to prune."""
         if any(alphas) and not self.profile.models[names[0]].importance:
             return
-        o, rungs = self.options, [self.rungs[name] for name in names]
+        o, models = self.options, [self.models[name] for name in names]
         for ensemble in o.ensembles:
             for share in TUNED_SHARES if ensemble == "tuned" else (0.5,):
                 yield Point(
                     models=list(names),
-                    temperatures=[rung.temperature for rung in rungs],
-                    weights=[rung.weight for rung in rungs],
+                    temperatures=[model.temperature for model in models],
+                    weights=[model.weight for model in models],
                     alphas=list(alphas),
                     ensemble=ensemble,
                     share=share,
@@ -130,21 +130,21 @@ class Search:
     def _agreement(self, point: Point, level: int) -> tuple[Agreement, np.ndarray]:
         key = (*point.models[: level + 1], point.models[-1], level and (point.ensemble, point.share))
         if key not in self._agreements:
-            rungs = [self.rungs[name] for name in point.models]
-            score = point.combine_rows([rung.output for rung in rungs[: level + 1]])[:, 0]
-            self._agreements[key] = fit_agreement(rungs[level].pooled, score, rungs[-1].output[:, 0])
+            models = [self.models[name] for name in point.models]
+            score = point.combine_rows([model.output for model in models[: level + 1]])[:, 0]
+            self._agreements[key] = fit_agreement(models[level].pooled, score, models[-1].output[:, 0])
         return self._agreements[key]
 
     def cut(self, point: Point) -> Cut:
         """All rows by the confidence of the first level."""
-        small = self.rungs[point.models[0]]
+        small = self.models[point.models[0]]
         return Cut.of(self.sure(point, 0, small.output, small.pooled), np.arange(self.n), self.dispatcher)
 
     def reading(self, point: Point, level: int) -> Known:
         """What `level`, not the first, says of its text: full, or pruned and known as far as it was run."""
         alpha = point.alphas[level - 1]
         if alpha == 0:
-            return self.rungs[point.models[level]].full_text
+            return self.models[point.models[level]].full_text
         key = PruneKey(point.models[point.source(level)], point.models[level], alpha, point.importance, point.pruning)
         if key not in self._pruned:
             self._pruned[key] = Known.of_pruned(key, self.profile)
@@ -154,21 +154,21 @@ class Search:
 
     def singles(self) -> None:
         """Every model alone, unless it failed on some row: there is no level after it."""
-        for name, rung in self.rungs.items():
-            said = predictions_from(rung.output)
-            if np.isfinite(rung.output).all() and self.target.meets(said):
-                self.offer(Candidate(float(rung.ms.mean()), Point.of_one(name), said, [1.0]))
+        for name, model in self.models.items():
+            said = predictions_from(model.output)
+            if np.isfinite(model.output).all() and self.target.meets(said):
+                self.offer(Candidate(float(model.ms.mean()), Point.of_one(name), said, [1.0]))
 
     def pairs(self) -> None:
         """Every pair on full text, then pruned, those first that were fastest on full text: they stop the others."""
-        order = {names: self._pair(names, 0.0) for names in combinations(self.rungs, 2)}
+        order = {names: self._pair(names, 0.0) for names in combinations(self.models, 2)}
         for alpha in sorted(set(self.options.alphas) - {0.0}):
             for names in sorted(order, key=order.__getitem__):
                 self._pair(names, alpha)
 
     def _pair(self, names: tuple[str, str], alpha: float) -> float:
         """Latency of the best point of a pair, infinite if none was looked at that meets the target."""
-        small, found = self.rungs[names[0]], [np.inf]
+        small, found = self.models[names[0]], [np.inf]
         offered = alpha in self.options.alphas
         for point in self.settings(names, (alpha,)):
             spent = small.ms_importance if point.wants_importance(0) else small.ms
@@ -206,7 +206,7 @@ class Search:
 
     def _other(self, step: LastStep) -> tuple[np.ndarray, int]:
         """(N,) answers with the last level, hoped for where it has not run; how many rows in order it has run."""
-        full_text = self.rungs[step.point.models[-1]].output
+        full_text = self.models[step.point.models[-1]].output
         other = self.hoped(step.base, predictions_from(step.point.combine_rows([*step.passed, full_text])))
         known = step.last.known(step.cut.order)
         rows = step.cut.order[:known]
@@ -248,7 +248,7 @@ class Search:
     @property
     def possible(self) -> int:
         """Passes that an exhaustive search runs. Triples read no pruned text that pairs do not: level 1 prunes."""
-        pairs = sum(bool(self.profile.models[small].importance) for small, _ in combinations(self.rungs, 2))
+        pairs = sum(bool(self.profile.models[small].importance) for small, _ in combinations(self.models, 2))
         return pairs * len(set(self.options.alphas) - {0.0}) * self.n
 
     def finish(self) -> FoldPlan:

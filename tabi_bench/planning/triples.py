@@ -51,7 +51,7 @@ def triples(found: Search) -> None:
     if not found.options.fewer_levels:
         found.forget()
     for alpha in sorted(set(found.options.alphas)):
-        for names in combinations(found.rungs, 3):
+        for names in combinations(found.models, 3):
             for point in found.settings(names, (alpha, alpha)):
                 _setting(found, point)
 
@@ -79,8 +79,8 @@ def _setting(found: Search, point: Point) -> None:
 
 def _middle(found: Search, point: Point, cut: Cut) -> Middle:
     """Where level 2 has not run it is taken to be as sure as on full text."""
-    small, second, third = found.rungs[point.models[0]], found.reading(point, 1), found.reading(point, 2)
-    whole = [found.rungs[name] for name in point.models]
+    small, second, third = found.models[point.models[0]], found.reading(point, 1), found.reading(point, 2)
+    whole = [found.models[name] for name in point.models]
     spent = small.ms_importance if point.wants_importance(0) else small.ms
     ran2, ran3 = second.ran[:, None], third.ran[:, None]
     output = np.where(ran2, second.output, whole[1].output)

@@ -109,7 +109,7 @@ PACKAGES: dict[str, Callable[[Path], Path]] = {
 # --- cut and carried over ---------------------------------------------------------------------------------------------
 
 
-def cut(folder: Path, layers: int, labels: list[str], seed: int) -> PreTrainedModel:
+def first_layers(folder: Path, layers: int, labels: list[str], seed: int) -> PreTrainedModel:
     """The encoder's embeddings and first `layers` layers in float32, under a new mean-pooled head drawn from `seed`."""
     stored = read_config(folder)
     adapter = family(stored["model_type"])
