@@ -98,10 +98,12 @@ class Oracle(Cascade):
             small[rows], large[rows] = (predictions_from(model.logits[rows]) for model in (first, last))
             cost_ms[rows] = last.latency(last.tokens[rows]) + profile.overhead_ms
         chosen, _ = least_rerouting(profile.metric, profile.labels, small, large, cost_ms, goal)
-        told = [replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)]
+        routed = [
+            replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)
+        ]
         folds = [
             replace(served, point=point.plain(), predicted=_replayed(point, served, profile))
-            for served, point in zip(plan.folds, told, strict=True)
+            for served, point in zip(plan.folds, routed, strict=True)
         ]
         return replace(plan, folds=folds, options={**plan.options, "score_to_reach": goal})
 

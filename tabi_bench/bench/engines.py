@@ -251,7 +251,7 @@ def kept(importance: np.ndarray | None) -> np.ndarray:
 
 def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
     """Fills in the agreement of a row with float32 eager on the same texts."""
-    ours, theirs = (np.stack([output.logits for output in each]) for each in (outputs, reference))
+    ours, theirs = (np.stack([output.logits for output in answers]) for answers in (outputs, reference))
     row.labels_equal = float((ours.argmax(1) == theirs.argmax(1)).mean())
     apart = np.abs(ours - theirs).max(1)
     off = apart / np.abs(theirs).max(1)

@@ -137,11 +137,11 @@ class Convolution:
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(2 FILTERS,) means and maxima."""
         rows = self.table.values.take(encoding.ids, 0) * self.table.scale
-        before, found, after = rows[:, :FILTERS], rows[:, FILTERS : 2 * FILTERS], rows[:, 2 * FILTERS :]
-        found[1:] += before[:-1]
-        found[:-1] += after[1:]
-        np.maximum(found, 0, out=found)
-        return np.concatenate((found.mean(0), found.max(0)))
+        before, windows, after = rows[:, :FILTERS], rows[:, FILTERS : 2 * FILTERS], rows[:, 2 * FILTERS :]
+        windows[1:] += before[:-1]
+        windows[:-1] += after[1:]
+        np.maximum(windows, 0, out=windows)
+        return np.concatenate((windows.mean(0), windows.max(0)))
 
 
 class Comparison:

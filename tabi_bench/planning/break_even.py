@@ -30,14 +30,14 @@ def break_even(profile: Profile) -> pd.DataFrame:
         for model in profile.models.values()
     ]
     curves = None if profile.is_regression else pairs(profile)
-    found = []
+    lines = []
     for small, large in combinations(profile.names, 2):
         first, second = (profile.models[name].mean_ms for name in (small, large))
         line = {"small": small, "large": large, "share": break_even_share(first, second, profile.overhead_ms)}
         curve = [] if curves is None else curves[(curves.small == small) & (curves.large == large)]
         above, upto = winning_targets(curve, singles) if len(curve) else (np.nan, np.nan)
-        found.append(line | {"above": above, "upto": upto})
-    return pd.DataFrame(found, columns=["small", "large", "share", "above", "upto"])
+        lines.append(line | {"above": above, "upto": upto})
+    return pd.DataFrame(lines, columns=["small", "large", "share", "above", "upto"])
 
 
 def break_even_share(small_ms: float, large_ms: float, overhead_ms: float = 0.0) -> float:
@@ -70,23 +70,23 @@ def pairs(profile: Profile) -> pd.DataFrame:
     for name, model in profile.models.items():
         outputs[name] = outputs_of(model.logits, fit_temperature(model.logits, profile.labels))
         weights[name] = vote_weight(model.logits, profile.labels)
-    found = [_pair(profile, small, large, outputs, weights) for small, large in combinations(outputs, 2)]
+    curves = [_pair(profile, small, large, outputs, weights) for small, large in combinations(outputs, 2)]
     columns = ["small", "large", "share", "score", "mean_ms"]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
 
 
 def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict) -> pd.DataFrame:
     order = np.argsort(rules.confidence(outputs[small]), kind="stable")
-    said = predictions_from(outputs[small]).copy()
+    predictions = predictions_from(outputs[small]).copy()
     both = predictions_from(rules.combine([outputs[small], outputs[large]], [weights[small], weights[large]]))
     first, second = (profile.models[name] for name in (small, large))
     extra = second.latency(second.tokens)[order] + profile.overhead_ms
     later = np.concatenate([[0.0], np.cumsum(extra)]) / len(order)
-    found = []
+    points = []
     for share in SHARES:
         k = round(share * len(order))
-        said[order[:k]] = both[order[:k]]
-        value = score(profile.metric, profile.labels, said)
+        predictions[order[:k]] = both[order[:k]]
+        value = score(profile.metric, profile.labels, predictions)
         line = {"small": small, "large": large, "share": share, "score": value}
-        found.append(line | {"mean_ms": first.mean_ms + later[k]})
-    return pd.DataFrame(found)
+        points.append(line | {"mean_ms": first.mean_ms + later[k]})
+    return pd.DataFrame(points)

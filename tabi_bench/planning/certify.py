@@ -47,10 +47,10 @@ def family(point: Point) -> list[Point]:
 def losses(points: list[Point], held: Profile) -> np.ndarray:
     """(J, n) bool: does each point spoil each row of `held`? Of scores: is it more than 0.5 from the large model's?"""
     large = predictions_from(held.models[points[0].models[-1]].logits)
-    said = np.stack([replay_point(point, held, np.arange(len(held.rows))).labels for point in points])
+    predictions = np.stack([replay_point(point, held, np.arange(len(held.rows))).labels for point in points])
     if held.is_regression:
-        return np.abs(said - large) > APART
-    return (said != held.labels) & (large == held.labels)
+        return np.abs(predictions - large) > APART
+    return (predictions != held.labels) & (large == held.labels)
 
 
 def p_value(spoilt: int, n: int, epsilon: float) -> float:

@@ -155,9 +155,9 @@ class Search:
     def singles(self) -> None:
         """Every model alone, unless it failed on some row: there is no level after it."""
         for name, model in self.models.items():
-            said = predictions_from(model.output)
-            if np.isfinite(model.output).all() and self.target.meets(said):
-                self.offer(Candidate(float(model.ms.mean()), Point.of_one(name), said, [1.0]))
+            predictions = predictions_from(model.output)
+            if np.isfinite(model.output).all() and self.target.meets(predictions):
+                self.offer(Candidate(float(model.ms.mean()), Point.of_one(name), predictions, [1.0]))
 
     def pairs(self) -> None:
         """Every pair on full text, then pruned, those first that were fastest on full text: they stop the others."""
@@ -168,7 +168,7 @@ class Search:
 
     def _pair(self, names: tuple[str, str], alpha: float) -> float:
         """Latency of the best point of a pair, infinite if none was looked at that meets the target."""
-        small, found = self.models[names[0]], [np.inf]
+        small, latencies = self.models[names[0]], [np.inf]
         offered = alpha in self.options.alphas
         for point in self.settings(names, (alpha,)):
             spent = small.ms_importance if point.wants_importance(0) else small.ms
@@ -176,10 +176,10 @@ class Search:
             step = LastStep(point, [small.output], base, float(spent.sum()), self.cut(point), last)
             candidate = self.last_threshold(step, self.limit_ms if alpha else np.inf)
             if candidate is not None:
-                found.append(candidate.latency_ms)
+                latencies.append(candidate.latency_ms)
                 if offered:
                     self.offer(candidate)
-        return min(found)
+        return min(latencies)
 
     # --- the last threshold ---
 
@@ -224,10 +224,10 @@ class Search:
             self.run += reading.run(self.profile, rows, temperature)
 
     def _candidate(self, step: LastStep, count: int, latency_ms: float, other: np.ndarray) -> Candidate:
-        said, routed = step.base.copy(), step.cut.order[:count]
-        said[routed] = other[routed]
+        predictions, routed = step.base.copy(), step.cut.order[:count]
+        predictions[routed] = other[routed]
         shares = [*step.shares, (len(step.cut.order) - count) / self.n, count / self.n]
-        return Candidate(latency_ms, replace(step.point, taus=[*step.taus, step.cut.tau(count)]), said, shares)
+        return Candidate(latency_ms, replace(step.point, taus=[*step.taus, step.cut.tau(count)]), predictions, shares)
 
     def offer(self, candidate: Candidate) -> None:
         """Keeps the candidate if it is the fastest.
@@ -274,33 +274,33 @@ def search(profile: Profile, target: Target, options: CascadeConfig) -> FoldPlan
     levels, the best of fewer levels is kept beside in `predicted["pairwise"]`. Raises Unreachable, or Infeasible if
     fewer levels are ruled out and no other point is left.
     """
-    found = _searched(Search(profile, target, options))
-    if found.best is None:
+    finished = _searched(Search(profile, target, options))
+    if finished.best is None:
         levels = f"at most {options.levels}" if options.fewer_levels else f"exactly {options.levels}"
         raise (Unreachable if options.fewer_levels else Infeasible)(
             f"{profile.task}: no cascade of {levels} levels meets the target {target.value:.4f} with its margin; the "
             f"best single model, {target.reference_model}, has {target.score(target.reference_predictions):.4f} on "
             "tune. Lower the target or set search.margin_se=0"
         )
-    return found.finish()
+    return finished.finish()
 
 
-def _searched(found: Search) -> Search:
-    stages = [found.singles, found.pairs, lambda: triples(found)][: found.options.levels]
+def _searched(search: Search) -> Search:
+    stages = [search.singles, search.pairs, lambda: triples(search)][: search.options.levels]
     for stage in stages:
-        if not found.options.fewer_levels:
-            found.forget()
+        if not search.options.fewer_levels:
+            search.forget()
         stage()
-    return found
+    return search
 
 
 def verify(profile: Profile, target: Target, options: CascadeConfig, plan: FoldPlan) -> dict[str, float]:
     """Searches again exhaustively: {exhaustive_ms, regret_pct, passes_share} of `plan` in predicted latency."""
-    found, passes = _searched(Search(profile, target, options, exhaustive=True)), plan.predicted["passes"]
-    if found.best is None:
+    exhaustive, passes = _searched(Search(profile, target, options, exhaustive=True)), plan.predicted["passes"]
+    if exhaustive.best is None:
         raise ValueError(f"{profile.task}: no point meets the target that this plan was made for; verify it by its own")
     return {
-        "exhaustive_ms": found.best.latency_ms,
-        "regret_pct": 100 * (plan.predicted["latency_ms"] / found.best.latency_ms - 1),
+        "exhaustive_ms": exhaustive.best.latency_ms,
+        "regret_pct": 100 * (plan.predicted["latency_ms"] / exhaustive.best.latency_ms - 1),
         "passes_share": passes["run"] / max(passes["exhaustive"], 1),
     }

@@ -54,7 +54,9 @@ class Target:
         Raises Unreachable when no single model has that score.
         """
         answers = {name: predictions_from(model.logits) for name, model in profile.models.items()}
-        scores = {name: metrics.score(profile.metric, profile.labels, said) for name, said in answers.items()}
+        scores = {
+            name: metrics.score(profile.metric, profile.labels, predictions) for name, predictions in answers.items()
+        }
         best = max(scores, key=scores.__getitem__)
         if kind == "relative":
             value = scores[best] - slack

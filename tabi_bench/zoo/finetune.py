@@ -78,8 +78,8 @@ def _composed(arguments: list[str]) -> tuple[str, Config]:
     chosen = [argument.removeprefix("model=") for argument in arguments if argument.startswith("model=")]
     if len(chosen) != 1:
         raise ConfigError("which model? model=bert-large; `python -m tabi_bench.zoo.paper` lists them")
-    rest = [argument for argument in arguments if not argument.startswith("model=")]
-    return chosen[0], compose_config(["zoo=paper", *rest])
+    overrides = [argument for argument in arguments if not argument.startswith("model=")]
+    return chosen[0], compose_config(["zoo=paper", *overrides])
 
 
 def main(argv: list[str] | None = None) -> None:
