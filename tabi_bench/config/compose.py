@@ -183,7 +183,9 @@ class Files:
         schema, code = (TaskConfig, None) if group == "task" else self._row(group, values)
         lists = {one.name for one in fields(schema) if str(one.type).startswith("list")}
         known = {
-            key: [value] if key in lists and isinstance(value, str) else value  # zoo.paths=DIR is understood
+            key: [value]
+            if key in lists and isinstance(value, str | int | float)
+            else value  # zoo.paths=DIR is understood
             for key, value in values.items()
             if key not in ("code", "schema")
         }
@@ -323,10 +325,13 @@ def _check(config: Config) -> None:
         raise ConfigError(f"task.labels={config.task.labels}: metric {config.task.metric} is of scores; set labels=[]")
     config.source.check(config)
     config.zoo.check(config)
+    config.scenario.check()
     for path, options in _systems_by_path(config):
         check_bounds(options, f"{path}.")
         options.check(path)
     for key, place in (("results_dir", config.results_dir), ("cache_dir", config.cache_dir)):
+        if not place.strip() or "\0" in place:
+            raise ConfigError(f"{key}={place!r}: name a folder")
         try:
             Path(place).expanduser()
         except RuntimeError:

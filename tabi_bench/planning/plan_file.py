@@ -139,7 +139,7 @@ def check_made_for(plan: Plan, path: Path, current: Mapping[str, Any]) -> None:
             f"{path} was made for other {key.split('.')[0]}: {key} was {before}, is {now or 'missing'}. Its thresholds "
             f"would not hold here; {AGAIN}"
         )
-    used = {text for fold in plan.folds for text in _texts(fold.point)} & set(current["models"])
+    used = {text for fold in plan.folds for text in texts_of(fold.point)} & set(current["models"])
     unknown = [name for name in sorted(used) for key in ("models", "tokenizers") if name not in plan.fingerprint[key]]
     if unknown:
         raise PlanError(f"{path} does not say which {unknown[0]} it was made for; {AGAIN}")
@@ -180,13 +180,13 @@ def options_of(plan: Plan, path: Path, options: T) -> T:
     return merged
 
 
-def _texts(plain: Any) -> Iterator[str]:
+def texts_of(plain: Any) -> Iterator[str]:
     """Every text in plain data: names of models among them."""
     if isinstance(plain, str):
         yield plain
     elif isinstance(plain, dict | list):
         for inner in plain.values() if isinstance(plain, dict) else plain:
-            yield from _texts(inner)
+            yield from texts_of(inner)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:
