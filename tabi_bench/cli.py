@@ -176,14 +176,17 @@ def _one_line(error: Exception, folder: Path | None = None) -> str:
     from hydra.errors import HydraException, OverrideParseException
 
     if isinstance(error, OverrideParseException):
-        key, _, value = error.override.partition("=")
+        key = error.override.partition("=")[0]
         return (
-            f"{error.override}: the value cannot be read as it stands; put it in quotation marks: '{key}=\"{value}\"'"
+            f"{error.override}: the value cannot be read as it stands; put texts with other characters than letters of "
+            f'English, digits and /-.:%+@ in quotation marks, as \'{key}="a text"\' or \'{key}=["one","two"]\''
         )
     if isinstance(error, HydraException):
         return "; ".join(filter(None, map(str.strip, f"{error}\n{error.__cause__ or ''}".splitlines())))
     raised_by = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__", "")
     ours = raised_by.partition(".")[0] in OWN_PACKAGES
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) or (ours and isinstance(error, ValueError | ImportError)) or _is_plan_error(error):
         return str(error)
     text = "".join(traceback.format_exception(error))

@@ -37,6 +37,8 @@ class Session:
 
 def open_session(config: Config) -> Session:
     """Engine, data, models and systems of a session, checked; `session.lab.engine` is to be closed."""
+    if config.plan is not None:
+        plan_file.load_plan(Path(config.plan))  # a damaged one is refused before models are made
     engine = make_engine(config.engine)
     task = load_task(config.task, config.source, config.seed)
     two_folds(task.labels("validation"), config.seed)  # refuses too few before models are made

@@ -83,6 +83,8 @@ def load_plan(path: Path) -> Plan:
             if set(fold.point) == {"model"}:  # how schema 1 wrote one model alone
                 fold.point = Point.of_one(fold.point["model"]).plain()
         return plan
+    except PermissionError:
+        raise PlanError(f"{path} cannot be read: no right to") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PlanError(f"{path} is no plan, or a damaged one ({type(error).__name__}: {error})") from None
 
