@@ -1,13 +1,15 @@
 """How near batches come to matrix products: `python -m tabi_bench.bench.batches --models bert-base --batch 128`.
 
 Models are named by shape, with random weights. Each batch of texts of `--length` tokens runs as a CUDA graph (as it is,
-and compiled), on a CPU without one; the rate of a large matrix product in the same type is measured beside it.
+by our own kernels, and compiled), on a CPU without one; the rate of a large matrix product in the same type is measured
+beside it, and how far the logits are from those of float32.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from itertools import product
 from time import perf_counter
 
 import numpy as np
@@ -50,16 +52,31 @@ def operations(network: Network, length: int) -> float:
     return 2.0 * length * weights + 4.0 * config.num_hidden_layers * length**2 * config.hidden_size
 
 
-def milliseconds(network: Network, batch: int, length: int, on: str, compiled: bool) -> float:
-    """Per text, in a batch of full rows, copies in and out included."""
-    step = BatchStep(network, batch, length, False, on)
+def network_of(name: str, way: str, dtype: torch.dtype, on: str) -> Network:
+    """A model of a shape as it runs in a batch."""
+    model = random_model(name, dtype, on)
+    fuse_projections(model)
+    network = Network(model).eval().requires_grad_(False)
+    if way == "fused":
+        from tabi_bench.engines.fused import FusedStages
+
+        network.stages = FusedStages(model, None)
+    return network
+
+
+def measure(network: Network, way: str, shape: tuple[int, int], on: str) -> tuple[float, np.ndarray]:
+    """Milliseconds per text in a batch of full rows, copies in and out included, and the logits (B, K)."""
+    step = BatchStep(network, *shape, False, on)
+    step.host[0] = torch.randint(5, 20000, shape, generator=torch.Generator().manual_seed(0))
     step.host[2] = 1
-    if compiled:
+    if way == "compiled":
         step.forward = torch.compile(network.batch, dynamic=False)
-    run = step
+    run: Callable[[], object] = step
     if on.startswith("cuda"):
         run = capture(step, torch.cuda.graph_pool_handle(), torch.cuda.Stream()).replay
-    return 1e3 * seconds(run, on) / batch
+    taken = 1e3 * seconds(run, on) / shape[0]
+    assert step.outputs[0] is not None
+    return taken, step.outputs[0].numpy().copy()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,22 +86,24 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32, 128])
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--compiled", action="store_true", help="also compiled: a minute per model and batch")
+    parser.add_argument("--ways", nargs="+", default=["plain"], choices=["plain", "fused", "compiled"])
     arguments = parser.parse_args(argv)
     on = devices.resolve(arguments.device)
     dtype = torch.float16 if on.startswith("cuda") else torch.float32
     rate = matrix_rate(on, dtype)
     print(f"{devices.describe(on)['name']}, {dtype}: a matrix product runs at {rate / 1e12:.2f} TFLOP/s")
-    for name in arguments.models:
-        model = random_model(name, dtype, on)
-        fuse_projections(model)
-        network = Network(model).eval().requires_grad_(False)
-        for batch in arguments.batch:
-            for compiled in (False, True) if arguments.compiled else (False,):
-                ms = milliseconds(network, batch, arguments.length, on, compiled)
-                share = operations(network, arguments.length) / (ms / 1e3) / rate
-                way = "compiled" if compiled else "plain"
-                print(f"{name} {way} batch {batch}: {ms:.4f} ms a text, {share:.0%} of that rate", flush=True)
+    for name, batch in product(arguments.models, arguments.batch):
+        shape = batch, arguments.length
+        exact = measure(network_of(name, "plain", torch.float32, on), "plain", shape, on)[1]
+        for way in arguments.ways:
+            network = network_of(name, way, dtype, on)
+            ms, logits = measure(network, way, shape, on)
+            share = operations(network, arguments.length) / (ms / 1e3) / rate
+            off = np.abs(logits - exact).max() / np.abs(exact).max()
+            print(
+                f"{name} {way} batch {batch}: {ms:.4f} ms a text, {share:.0%} of that rate, logits off by {off:.2%}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -36,39 +36,40 @@ class FusedStages(Stages):
         self.first_place = self.family.first_place(model.config.to_dict())
 
     def begin(self, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states (L, H) and the padding's additive mask (L,) of (1, L) inputs."""
+        """Hidden states (B * L, H) and the padding's additive mask (B * L,) of (B, L) inputs."""
         if self.family.embeds_in_one:
             embeddings = self.family.body(self.model).embeddings
-            return self.kernels.embed(embeddings, ids[0], types[0], keep[0], self.first_place)
-        hidden = self.embed(ids, types)[0]
-        return hidden, additive_mask(attention_mask=keep, dtype=hidden.dtype)[0, 0, 0]
+            return self.kernels.embed(embeddings, ids, types, keep, self.first_place)
+        hidden = self.embed(ids, types).flatten(0, 1)
+        return hidden, additive_mask(attention_mask=keep, dtype=hidden.dtype).flatten()
 
-    def fused_layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Layer `index` on (L, H): seven launches."""
+    def fused_layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor, length: int) -> torch.Tensor:
+        """Layer `index` on (B * L, H): seven launches."""
         run, layer = self.kernels, self.stack[index]
         parts, project = layer.parts, layer.fused
-        mixed = run.attention(run.linear(hidden, project.weight, project.bias), mask, self.heads, self.bias)
-        mixed = run.linear(mixed, parts.mix.weight, parts.mix.bias)
+        qkv = run.linear(hidden, project.weight, project.bias)
+        mixed = run.linear(run.attention(qkv, mask, length, self.heads, self.bias), parts.mix.weight, parts.mix.bias)
         hidden = run.add_norm(mixed, hidden, parts.mix_norm)
         wide = run.linear(hidden, parts.widen.weight, parts.widen.bias, gelu=True)
         return run.add_norm(run.linear(wide, parts.narrow.weight, parts.narrow.bias), hidden, parts.narrow_norm)
 
     def __call__(self, ids: torch.Tensor, types: torch.Tensor | None, keep: torch.Tensor | None) -> torch.Tensor:
-        """Logits (1, K) of one query (1, L); keep (1, L), None: all."""
+        """Logits (B, K) of queries (B, L); keep (B, L), None: all."""
         keep = torch.ones_like(ids) if keep is None else keep
         types = torch.zeros_like(ids) if types is None else types
         read = self.probe is not None and self.probe.content is not None
-        if (read and self.probe.option == "mean") or len(ids) > 1:
+        if read and self.probe.option == "mean":
             return super().__call__(ids, types, keep)
         hidden, mask = self.begin(ids, types, keep)
         for index in range(self.layers - read):
-            hidden = self.fused_layer(index, hidden, mask)
+            hidden = self.fused_layer(index, hidden, mask, ids.shape[1])
         if read:
             self.probe.calls = self.layers - 1
-            hidden = self.layer(self.layers - 1, hidden[None], self.mask(hidden[None], keep))[0]
+            whole = hidden.unflatten(0, ids.shape)
+            hidden = self.layer(self.layers - 1, whole, self.mask(whole, keep)).flatten(0, 1)
         if self.mean and not self.model.classifier._forward_pre_hooks:  # a hook keeps the pooled vector
-            return self.kernels.mean_head(hidden, keep[0], self.model.classifier)[None]
-        return self.head(hidden[None], keep)
+            return self.kernels.mean_head(hidden, keep, self.model.classifier)
+        return self.head(hidden.unflatten(0, ids.shape), keep)
 
 
 def fusible(network: Network) -> str | None:

@@ -1,10 +1,11 @@
-"""Triton kernels for one short query: what lies between the weights and the answer, in as few launches as possible.
+"""Triton kernels for short queries: what lies between the weights and the answer, in as few launches as possible.
 
 At batch 1 every launch costs about as much as the work that it starts. A layer of BERT is seven launches here, twelve
 and more in PyTorch; embeddings with their layer norm and the mask are one, pooling and head one, and the decision one.
 
-Matrix products are tiled for few rows (x is at most a few hundred rows, the weights are read once): every program reads
-a strip of weights, with several loads in flight, and all rows of x from the cache.
+Matrix products are tiled for few rows (the weights are read once): every program reads a strip of weights, with several
+loads in flight, and all rows of x from the cache. From `MANY` rows on they are the library's, GELU in its epilogue.
+Rows of a batch (B, L) lie one after the other.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import triton
 import triton.language as tl
 
 ROWS = 16  # the least number of rows that a matrix product of the hardware has
+MANY = 256  # rows from which on the library's matrix products are faster
 
 
 @triton.jit
@@ -45,8 +47,12 @@ def _linear(x, weight, bias, out, m_rows, n_out, n_in, GELU: tl.constexpr, BM: t
 @triton.jit
 def _attention(qkv, mask, bias, out, length, width, scale, longest, BIASED: tl.constexpr, D: tl.constexpr,
                BL: tl.constexpr, BM: tl.constexpr):  # fmt: skip
-    """One program per head and block of rows; all keys at once. bias: (heads, longest, longest) where BIASED."""
+    """One program per head, block of rows and query; all keys at once. bias: (heads, longest, longest) where BIASED."""
     first = tl.program_id(0) * D
+    row = tl.program_id(2) * length
+    qkv += row * 3 * width
+    out += row * width
+    mask += row
     m = tl.program_id(1) * BM + tl.arange(0, BM)
     j, d = tl.arange(0, BL), tl.arange(0, D)
     stride = 3 * width
@@ -86,13 +92,13 @@ def _add_norm(x, residual, gain, shift, out, width, eps, BH: tl.constexpr):
 
 
 @triton.jit
-def _embed(ids, types, keep, word, place, kind, gain, shift, out, mask, width, eps, lowest, first, TYPED: tl.constexpr,
-           BH: tl.constexpr):  # fmt: skip
+def _embed(ids, types, keep, word, place, kind, gain, shift, out, mask, width, length, eps, lowest, first,
+           TYPED: tl.constexpr, BH: tl.constexpr):  # fmt: skip
     i = tl.program_id(0)
     h = tl.arange(0, BH)
     inside = h < width
     values = tl.load(word + tl.load(ids + i) * width + h, mask=inside, other=0.0).to(tl.float32)
-    values += tl.load(place + (i + first) * width + h, mask=inside, other=0.0).to(tl.float32)
+    values += tl.load(place + (i % length + first) * width + h, mask=inside, other=0.0).to(tl.float32)
     if TYPED:
         values += tl.load(kind + tl.load(types + i) * width + h, mask=inside, other=0.0).to(tl.float32)
     tl.store(
@@ -107,11 +113,20 @@ def _mean_head(hidden, keep, weight, bias, out, length, width, n_out, BL: tl.con
                BN: tl.constexpr):  # fmt: skip
     """Every program averages anew: the hidden states are in the cache."""
     n = tl.program_id(0) * BN + tl.arange(0, BN)
-    i, h = tl.arange(0, BL), tl.arange(0, BH)
-    kept = tl.load(keep + i, mask=i < length, other=0) > 0
-    inside = kept[:, None] & (h[None, :] < width)
-    states = tl.load(hidden + i[:, None] * width + h[None, :], mask=inside, other=0.0).to(tl.float32)
-    pooled = tl.sum(states, 0) / tl.sum(kept.to(tl.float32))
+    query = tl.program_id(1)
+    hidden += query * length * width
+    keep += query * length
+    out += query * n_out
+    h = tl.arange(0, BH)
+    pooled, count = tl.zeros((BH,), tl.float32), 0.0
+    for start in range(0, length, BL):
+        i = start + tl.arange(0, BL)
+        kept = tl.load(keep + i, mask=i < length, other=0) > 0
+        inside = kept[:, None] & (h[None, :] < width)
+        states = tl.load(hidden + i[:, None] * width + h[None, :], mask=inside, other=0.0).to(tl.float32)
+        pooled += tl.sum(states, 0)
+        count += tl.sum(kept.to(tl.float32))
+    pooled = pooled / count
     inside = (n[:, None] < n_out) & (h[None, :] < width)
     rows = tl.load(weight + n[:, None] * width + h[None, :], mask=inside, other=0.0).to(tl.float32)
     logits = tl.sum(rows * pooled[None, :], 1) + tl.load(bias + n, mask=n < n_out, other=0.0).to(tl.float32)
@@ -140,8 +155,17 @@ def _power(n: int, least: int = ROWS) -> int:
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool = False) -> torch.Tensor:
-    """(L, n_out) of x (L, n_in), weight (n_out, n_in); with the exact GELU behind it."""
+    """(R, n_out) of x (R, n_in), weight (n_out, n_in); with GELU behind it.
+
+    GELU is the exact one, but in half precision from `MANY` rows on: the library's epilogue has the approximation by
+    tanh, which is off by at most 5e-4, less than such numbers are rounded by.
+    """
     (rows, n_in), n_out = x.shape, len(weight)
+    if rows >= MANY:
+        if gelu and x.dtype != torch.float32:
+            return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
+        product = torch.addmm(bias, x, weight.t())
+        return torch.nn.functional.gelu(product) if gelu else product
     out = x.new_empty(rows, n_out)
     tile = tiling(rows, n_out, n_in)
     even = n_in % tile["BK"] == 0 and n_out % tile["BN"] == 0
@@ -160,22 +184,28 @@ def tiling(rows: int, n_out: int, n_in: int) -> dict[str, int]:
     return tile | {"BN": 16, "BK": min(128, _power(n_in)), "num_stages": 4}
 
 
-def attention(qkv: torch.Tensor, mask: torch.Tensor, heads: int, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """(L, H) attention of qkv (L, 3H) under an additive mask (L,) and a bias (1, heads, >= L, >= L) by position."""
-    length, width = qkv.shape[0], qkv.shape[1] // 3
-    out = qkv.new_empty(length, width)
-    size = width // heads
-    grid = (heads, triton.cdiv(length, ROWS))
+def attention(
+    qkv: torch.Tensor, mask: torch.Tensor, length: int, heads: int, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(B * L, H) attention within each of B queries of `length` L: qkv (B * L, 3H), an additive mask (B * L,).
+
+    bias: (1, heads, >= L, >= L) by position.
+    """
+    rows, width = len(qkv), qkv.shape[1] // 3
+    out = qkv.new_empty(rows, width)
+    size, many = width // heads, rows >= MANY and length <= 128
+    tile = min(64, _power(length)) if many else ROWS
+    grid = (heads, triton.cdiv(length, tile), rows // length)
     biased, longest = bias is not None, 0 if bias is None else bias.shape[-1]
     _attention[grid](
         qkv, mask, bias if biased else mask, out, length, width, size**-0.5, longest, BIASED=biased, D=size,
-        BL=_power(length), BM=ROWS, num_warps=2,
+        BL=_power(length), BM=tile, num_warps=4 if tile == 64 else 2,
     )  # fmt: skip
     return out
 
 
 def add_norm(x: torch.Tensor, residual: torch.Tensor, norm: torch.nn.LayerNorm) -> torch.Tensor:
-    """LayerNorm(x + residual), (L, H)."""
+    """LayerNorm(x + residual), (R, H)."""
     out, width = torch.empty_like(x), x.shape[1]
     _add_norm[(len(x),)](x, residual, norm.weight, norm.bias, out, width, norm.eps, BH=_power(width), num_warps=4)
     return out
@@ -184,31 +214,35 @@ def add_norm(x: torch.Tensor, residual: torch.Tensor, norm: torch.nn.LayerNorm) 
 def embed(
     embeddings: torch.nn.Module, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor, first: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised embeddings (L, H), and the additive mask (L,); ids, types, keep: (L,) int64; first: place of token 0.
+    """Normalised embeddings (B * L, H), and the additive mask (B * L,) of ids, types and keep (B, L) int64.
+
+    first: place of a query's first token.
 
     Without a table of types, `types` is not read.
     """
     word, norm = embeddings.word_embeddings.weight, embeddings.LayerNorm
     width = word.shape[1]
-    out, mask = word.new_empty(len(ids), width), word.new_empty(len(ids))
+    rows = ids.numel()
+    out, mask = word.new_empty(rows, width), word.new_empty(rows)
     place, typed = embeddings.position_embeddings.weight, "token_type_embeddings" in embeddings._modules
     kind = embeddings.token_type_embeddings.weight if typed else place
     lowest = torch.finfo(word.dtype).min
-    _embed[(len(ids),)](
-        ids, types, keep, word, place, kind, norm.weight, norm.bias, out, mask, width, norm.eps, lowest, first,
-        TYPED=typed, BH=_power(width), num_warps=4,
+    _embed[(rows,)](
+        ids, types, keep, word, place, kind, norm.weight, norm.bias, out, mask, width, ids.shape[1], norm.eps, lowest,
+        first, TYPED=typed, BH=_power(width), num_warps=4,
     )  # fmt: skip
     return out, mask
 
 
 def mean_head(hidden: torch.Tensor, keep: torch.Tensor, head: torch.nn.Linear) -> torch.Tensor:
-    """Logits (K,) float32 of the mean of hidden (L, H) over `keep` (L,)."""
+    """Logits (B, K) float32 of the means of hidden (B * L, H) over `keep` (B, L)."""
     n_out, width = head.weight.shape
-    out = torch.empty(n_out, dtype=torch.float32, device=hidden.device)
+    queries, length = keep.shape
+    out = torch.empty(queries, n_out, dtype=torch.float32, device=hidden.device)
     tile = min(ROWS, _power(n_out, 2))
-    _mean_head[(triton.cdiv(n_out, tile),)](
-        hidden, keep, head.weight, head.bias, out, len(hidden), width, n_out,
-        BL=_power(len(hidden)), BH=_power(width), BN=tile, num_warps=8,
+    _mean_head[(triton.cdiv(n_out, tile), queries)](
+        hidden, keep, head.weight, head.bias, out, length, width, n_out,
+        BL=ROWS, BH=_power(width), BN=tile, num_warps=8,
     )  # fmt: skip
     return out
 

@@ -25,6 +25,7 @@ from tabi_bench.report.drawing import (
     whiskers,
 )
 from tabi_bench.report.from_profiles import profiled, routed
+from tabi_bench.report.pruning import FULL
 from tabi_bench.report.reading import Session, first, newest, sessions
 from tabi_bench.report.tables import Tables
 
@@ -213,40 +214,55 @@ def models(tables: Tables) -> Drawing | None:
 
 
 def pruning(tables: Tables) -> Drawing | None:
-    """alpha against words pruned; words pruned against score and the large model's time, with the controls."""
+    """Words pruned by scale, and score and time of re-routed queries by words pruned, with the controls."""
     table = tables.get("pruning")
-    data = _ok(table)
-    if "rerouted" in data:
-        data = data[data.rerouted != 0]  # where nothing is re-routed, nothing was pruned
-    if table is None or data.empty:
+    drawn = _timed(table)
+    if table is None or drawn.empty:
         return None
-    keys = ["task", "control", "alpha", "words_pruned_share", "score", "score_low", "score_high", "large_ms", "mean_ms"]
-    drawn = data.reindex(columns=keys)
-    views = {
-        ("alpha", "words pruned, %"): ("alpha", 1, "words_pruned_share", 100),
-        ("words pruned, %", "score, %"): ("words_pruned_share", 100, "score", 100),
-        ("words pruned, %", "large model, ms"): ("words_pruned_share", 100, "large_ms", 1),
-    }
 
-    def draw() -> Figure:
-        tasks = list(dict.fromkeys(drawn.task))
-        figure = Figure(figsize=(TWO_COLUMNS, 1.7 * len(tasks) + 0.4), layout="constrained")
-        grid = figure.subplots(len(tasks), 3, squeeze=False)
-        for task, line in zip(tasks, grid, strict=True):
-            rows = drawn[drawn.task == task].sort_values("alpha")
-            for ((x_label, y_label), (x, by, y, times)), one in zip(views.items(), line, strict=True):
-                for k, (control, points) in enumerate(rows.groupby("control", sort=True)):
-                    color, marker, style = look("", k)
-                    one.plot(by * points[x], times * points[y], style, marker=marker, color=color, label=control)
-                one.set(xlabel=x_label, ylabel=y_label, title=task if one is line[1] else "")
-            if rows.large_ms.isna().all():
-                line[2].text(0.5, 0.5, "too few re-routed", ha="center", va="center", transform=line[2].transAxes)
-                line[2].set(xticks=[], yticks=[])
-        legend(figure, grid.flat)
-        return figure
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        full = rows[rows.control == FULL]
+        for k, (control, points) in enumerate(rows[rows.control != FULL].groupby("control", sort=True)):
+            color, marker, style = look("", k)
+            line = {"color": color, "marker": marker, "linestyle": style, "label": control}
+            points = pd.concat([full, points])
+            words = 100 * points.words_pruned
+            axes[0].plot(words, points.alpha, **line)
+            for one, key, factor in ((axes[1], "score", 100), (axes[2], "ms", 1)):
+                value, reach = whiskers(points, key, factor)
+                one.errorbar(words + 0.6 * (k - 1), value, reach, elinewidth=0.6, **line)
 
-    note = _missing(tables, drawn.task, "nothing was re-routed, or not in this preset")
-    return Drawing("pruning", "Word pruning", drawn, draw, table.provenance, note)
+    labels = ("words pruned, %", "alpha", "score of re-routed, %", "ms of re-routed")
+    note = _missing(tables, drawn.task, "too few re-routed, or not in this preset")
+    return by_task("pruning", "Word pruning", drawn, plot, labels, provenance=table.provenance, note=note)
+
+
+def batching(tables: Tables) -> Drawing | None:
+    """How much faster the last level is for pruning, by batch size."""
+    table = tables.get("batching")
+    drawn = _timed(table)
+    if table is None or drawn.empty:
+        return None
+
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        for k, (alpha, points) in enumerate(rows[rows.control == "importance"].groupby("alpha")):
+            color, marker, style = look("", k)
+            line = {"color": color, "marker": marker, "linestyle": style, "label": f"alpha {alpha:g}"}
+            value, reach = whiskers(points, "faster_pct")
+            axes[0].errorbar(points.batch, value, reach, elinewidth=0.6, **line)
+        axes[0].axhline(0, color="0.4", linewidth=0.6)
+        sizes = sorted(rows.batch.unique())
+        axes[0].set_xscale("log", base=2)
+        axes[0].set_xticks(sizes, list(map(str, sizes)))
+
+    labels = ("batch", "faster for pruning, %")
+    return by_task("batching", "Pruning by batch size", drawn, plot, labels, provenance=table.provenance)
+
+
+def _timed(table: Table | None) -> pd.DataFrame:
+    """The rows of a table of pruning scales that have times."""
+    data = pd.DataFrame() if table is None else table.data
+    return data[data.ms.notna()] if "ms" in data else pd.DataFrame()
 
 
 def tail(tables: Tables) -> Drawing | None:
@@ -426,9 +442,10 @@ BUILDERS: tuple[Callable[[Tables], Drawing | None], ...] = (
     all_systems,
     models,
     deebert,
-    pruning,
     ablation,
     engines,
+    pruning,
+    batching,
     tail,
     threshold,
     break_even,

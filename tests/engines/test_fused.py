@@ -13,6 +13,7 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 pytest.importorskip("triton")
 
 from tabi_bench.engines import kernels
+from tabi_bench.engines.batches import BatchStep
 from tabi_bench.engines.buffers import Inputs
 from tabi_bench.engines.fused import FusedStages, fusible
 from tabi_bench.engines.graph import Step, decided
@@ -73,6 +74,26 @@ def test_fused_stages_say_what_pytorch_says(tmp_path, eager, family, importance)
             np.testing.assert_allclose(found.importance, expected.importance, rtol=1e-3, atol=1e-5)
         if family == "bert":
             np.testing.assert_allclose(found.pooled, expected.pooled, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "mpnet", "meanpool"])
+@pytest.mark.parametrize("importance", [None, "last", "mean"])
+@pytest.mark.parametrize("size", [4, 16])  # 16 queries of 24 tokens: the library's matrix products, larger tiles
+def test_a_fused_batch_says_what_pytorch_says_one_by_one(tmp_path, eager, family, importance, size):
+    spec = write_model(tmp_path, family, **(NARROW if family == "distilbert" else WIDE))
+    scored = importance is not None
+    model = eager.load(spec, importance=importance or "last", pooled=family == "bert")
+    network = build_network(spec, torch.float32, ON, importance, family == "bert", fuse_qkv=True)
+    network.stages = FusedStages(network.model, network.probe)
+    encodings = [model.encode(texts) for texts in TEXTS]
+    outputs = BatchStep(network, size, 24, scored, ON).run(encodings, 2.0)
+    for encoding, output in zip(encodings, outputs, strict=True):
+        expected = model.forward(encoding, want_importance=scored)
+        np.testing.assert_allclose(output.logits, expected.logits, rtol=1e-3, atol=1e-4)
+        if scored:
+            np.testing.assert_allclose(output.importance, expected.importance, rtol=1e-3, atol=1e-5)
+        if family == "bert":
+            np.testing.assert_allclose(output.pooled, expected.pooled, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The shapes of the paper's twelve models (and of the MiniLM encoder), with random weights: timing needs no training.
+"""The shapes of the paper's twelve models (and of the two encoders), with random weights: timing needs no training.
 
 Where the paper's size is ambiguous (DeBERTa exists in three versions) the shape is the one whose parameter count the
 paper prints.
@@ -46,7 +46,9 @@ PAPER: dict[str, tuple[str, dict[str, Any]]] = {  # model type, what differs fro
     "deberta-large": ("deberta", _size(1024, 24) | DISENTANGLED | {"vocab_size": 50265}),
     "deberta-xlarge": ("deberta-v2", _size(1536, 24) | DISENTANGLED | DEBERTA_V2 | XLARGE),
 }
-SHAPES = PAPER | {"minilm-l6": ("bert", _size(384, 6) | {"num_attention_heads": 12})}
+ENCODERS = {f"minilm-l{k}": ("bert", _size(384, k) | {"num_attention_heads": 12}) for k in (2, 3, 6)}
+ENCODERS |= {f"mpnet-{k}": ("mpnet", _size(768, k) | {"vocab_size": 30527}) for k in (6, 12)}
+SHAPES = PAPER | ENCODERS
 WORDS = 20000
 
 
