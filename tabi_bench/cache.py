@@ -155,7 +155,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes `content` (text as UTF-8) under a temporary name and moves it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 

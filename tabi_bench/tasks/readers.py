@@ -53,7 +53,7 @@ def _parquet(path: Path) -> Table:
 
     with path.open("rb") as stream:
         _refuse_foreign(stream.read(32), "parquet")
-    table = pyarrow.parquet.ParquetFile(path).read()
+        table = pyarrow.parquet.ParquetFile(stream).read()
     _refuse_repeated(table.column_names)
     return Table.of_arrow(table, table.schema.metadata)
 
