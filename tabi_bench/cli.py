@@ -28,6 +28,8 @@ OWN_PACKAGES = ("tabi_bench", "baselines")
 
 def main() -> None:
     """Entry point of `run.py`, `tabi-bench` and `python -m tabi_bench`. Errors end in one line on standard error."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed by the shell: >&-
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know fewer characters than a table has
