@@ -178,7 +178,9 @@ def _one_line(error: Exception, folder: Path | None = None) -> str:
     from hydra.errors import HydraException, OverrideParseException
 
     if isinstance(error, OverrideParseException):
-        key = error.override.partition("=")[0]
+        key, given, _ = error.override.partition("=")
+        if not given:
+            return f"{error.override!r} is no setting; write key=value, and --help lists the keys"
         return (
             f"{error.override}: the value cannot be read as it stands; put texts with other characters than letters of "
             f'English, digits and /-.:%+@ in quotation marks, as \'{key}="a text"\' or \'{key}=["one","two"]\''

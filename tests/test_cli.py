@@ -67,6 +67,8 @@ def test_help_explains_the_groups_without_importing_torch(flag, texts):
         ("engine.device=cuda:x", "engine.device='cuda:x': choose auto, cpu or cuda:N"),
         ("scenario.min_queries=1000000000000", "scenario.min_queries=1000000000000: at most 10000000"),
         ("compare=[infaas,taby]", "compare names an unknown method 'taby'"),
+        ("~task", "a session needs a task: task=NAME chooses one"),
+        ("foo", "'foo' is no setting; write key=value"),
         ("task=null", "unknown task 'null'; there are: "),
         ("method=[tabi]", "unknown method '[tabi]'; there are: "),
         ("task.files.train=données.csv", "cannot be read as it stands; put texts with other characters"),

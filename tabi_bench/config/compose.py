@@ -72,6 +72,9 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
         values = _plain(raw)
     for part in OPEN:
         _refuse_scalar(part, values.get(part))
+    for group in GROUPS:
+        if "name" not in values[group]:
+            raise ConfigError(f"a session needs a {group}: {group}=NAME chooses one")
     for group in registry.TABLE:
         _check_name(group, values[group], hydra.runtime.choices[group])
     parts: dict[str, Any] = {group: files.node(group, values.pop(group)) for group in GROUPS if group != "method"}
