@@ -18,6 +18,7 @@ from tabi_bench.records.ledger import Ledger
 from tabi_bench.records.provenance import config_hash
 from tabi_bench.system import Plan, System
 from tabi_bench.tasks import load_task
+from tabi_bench.tasks.folds import two_folds
 from tabi_bench.zoo import load_zoo
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,11 @@ class Session:
 
 def open_session(config: Config) -> Session:
     """Engine, data, models and systems of a session, checked; `session.lab.engine` is to be closed."""
+    if config.plan is not None:
+        plan_file.load_plan(Path(config.plan))  # a damaged one is refused before models are made
     engine = make_engine(config.engine)
     task = load_task(config.task, config.source, config.seed)
+    two_folds(task.labels("validation"), config.seed)  # refuses too few before models are made
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
     cache_dir = Path(config.cache_dir).expanduser()
     zoo = load_zoo(config.zoo, task, cache_dir, config.seed, engine.device)

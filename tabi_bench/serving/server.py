@@ -43,7 +43,7 @@ class OpenLoop(Scenario):
         config = self.config
         self.systems, self.queries = systems, queries
         self.slo_ms = self._bound(expected.alone_ms)
-        self.gaps = None if config.times is None else recorded(Path(config.times))
+        self.gaps = None if config.times is None else recorded(Path(config.times).expanduser())
         warm_up(systems, queries, config.max_batch)
         self.saturation = self._saturation(next(iter(systems.values())))
         self.rate = config.rate or self._default_rate()
