@@ -16,6 +16,7 @@ from tabi_bench.profiling.lab import Lab, engine_key
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.records.ledger import Ledger
 from tabi_bench.records.provenance import config_hash
+from tabi_bench.serving.scenario import Scenario
 from tabi_bench.system import Plan, System
 from tabi_bench.tasks import load_task
 from tabi_bench.zoo import load_zoo
@@ -30,6 +31,7 @@ class Session:
     config: Config
     systems: dict[str, type[System]]
     lab: Lab
+    scenario: Scenario
     ledger: Ledger
     given: dict[str, Plan]  # a plan from a file, by its method
 
@@ -37,6 +39,7 @@ class Session:
 def open_session(config: Config) -> Session:
     """Engine, data, models and systems of a session, checked; `session.lab.engine` is to be closed."""
     engine = make_engine(config.engine)
+    scenario = registry.load(config.scenario.code)(config.scenario, config.seed, engine.device)
     task = load_task(config.task, config.source, config.seed)
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
     cache_dir = Path(config.cache_dir).expanduser()
@@ -45,8 +48,8 @@ def open_session(config: Config) -> Session:
     systems = registry.system_classes(config.systems)
     for method, system in systems.items():
         system.check(config.systems[method], zoo.names)
-    scenario = config.scenario
-    lab = Lab(task, zoo, engine, cache_dir, config.seed, scenario.profile_rounds, scenario.batches, scenario.mixed)
+    how = config.scenario
+    lab = Lab(task, zoo, engine, cache_dir, config.seed, how.profile_rounds, how.batches, how.mixed)
     facts = device.describe(engine.device)
     contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine), facts["name"])
     given = {}
@@ -55,7 +58,7 @@ def open_session(config: Config) -> Session:
         given[name], options = plan_file.given_plan(Path(config.plan), lab, systems[name], config.method)
         config = replace(config, method=options, systems=config.systems | {name: options})
     ledger = Ledger(config, config_hash(config, list(systems), *contents), facts, engine.dtype)
-    return Session(config, systems, lab, ledger, given)
+    return Session(config, systems, lab, scenario, ledger, given)
 
 
 def importance_options(config: Config) -> list[str]:
