@@ -23,7 +23,7 @@
 # %% tags=["parameters"]
 import os
 
-RESULTS = os.environ.get("RESULTS", "results/h200-minilm")
+RESULTS = os.environ.get("RESULTS", "results/h200-encoders")
 
 # %%
 if os.path.isfile("../run.py"):  # a kernel starts beside its notebook
@@ -77,11 +77,6 @@ report.show("deferral")
 report.show("break_even")
 
 # %% [markdown]
-# By pair: the share of re-routed queries above which a pair is slower than its large model alone, and the targets at
-# which it is faster than every single model.
-
-# %%
-report.show("break_even_pairs")
 
 # %% [markdown]
 # ## Pruning scale alpha

@@ -29,6 +29,10 @@ class Column:
     header: str
     render: Callable[[Row], str]
     measured: bool = True
+    note: str = ""  # what the header means, below a table that shows the column
+
+    def noted(self, note: str) -> Column:
+        return replace(self, note=note)
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Table:
         text = self.text()
         lines = [text.columns, ["---"] * len(text.columns), *text.to_numpy()]
         body = "\n".join("| " + " | ".join(map(markdown, line)) + " |" for line in lines)
-        below = [*map(markdown, self.notes), f"*{markdown(self.provenance)}*"]
+        *notes, source = map(markdown, self._below)
+        below = [*notes, f"*{source}*"]
         return "\n\n".join([f"**{markdown(self.title)}**", body, *below]) + "\n"
 
     def html(self) -> str:
@@ -86,7 +91,8 @@ class Table:
 
     @property
     def _below(self) -> list[str]:
-        return [*self.notes, self.provenance]
+        of_columns = " ".join(dict.fromkeys(column.note for column in self.columns if column.note))
+        return [*filter(None, [of_columns]), *self.notes, self.provenance]
 
 
 def _shown(columns: list[Column], line: Row) -> list[str]:

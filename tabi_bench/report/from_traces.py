@@ -19,7 +19,6 @@ from tabi_bench.report.side_by_side import (
     TASK,
     in_order,
     line,
-    note_of_again,
     runs_of,
 )
 
@@ -74,7 +73,6 @@ def pruning(results: Results, setting: Setting) -> Table | None:
     ]
     claims = paper.printed("claims").set_index("claim").value
     notes += [f"The paper: {claim}: {value}." for claim, value in claims.items() if "prun" in claim]
-    notes += note_of_again(results, setting, "pruning")
     return make_table("pruning", "Word pruning", lines, columns, [session[names.TABI] for session in chosen], notes)
 
 

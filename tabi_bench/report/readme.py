@@ -50,13 +50,13 @@ def _fill(match: re.Match, root: Path) -> str:
     if name not in (*OTHERS, *tables.NAMES) or not folder:
         known = ", ".join((*OTHERS, *tables.NAMES))
         raise ValueError(f"{match[1].strip()}: a table is one of {known}, then stands a results folder")
-    made = _tables(name, root / folder)
+    made = _tables(name, root / folder, match["columns"] or "")
     if made is None:
         return f"*No records in {folder} yet.*\n"
     return "\n".join(_chosen(t, match["columns"]) for t in made) or f"*Nothing measured for {name} in {folder} yet.*\n"
 
 
-def _tables(name: str, folder: Path) -> list[Table] | None:
+def _tables(name: str, folder: Path, columns: str) -> list[Table] | None:
     """The tables of that name, of each setting (or file) one; None where the folder holds no records."""
     if name == "shapes":
         return shapes.build(folder)
@@ -65,7 +65,7 @@ def _tables(name: str, folder: Path) -> list[Table] | None:
     results = _read(folder)
     if results is None:
         return None
-    made = [from_records.headline(results)]
+    made = [from_records.headline(results, columns)]
     if name != "headline":
         made = [tables.Tables(results, setting).get(name) for setting in results.settings()]
     return [table for table in made if table is not None]

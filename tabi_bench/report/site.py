@@ -47,6 +47,10 @@ class Group:
     title: str
     entries: list[Entry]
 
+    @property
+    def lines(self) -> int:
+        return sum(len(entry.table.data) for entry in self.entries if entry.table)
+
 
 def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[str] = ()) -> list[Path]:
     """Writes every table (Markdown, CSV, LaTeX) and figure (SVG, PDF, CSV) of the records below `root`, and the pages.
@@ -70,7 +74,7 @@ def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[st
     for entry in (*main.entries, *last.entries):
         written += entry.table.save(out) if entry.table and not entry.behind else []
     written += fields.write(results.runs, out)
-    groups = [*([main] if main.entries else []), *sorted(groups, key=lambda group: -len(group.entries)), last]
+    groups = [*([main] if main.entries else []), *sorted(groups, key=lambda group: -group.lines), last]
     words = from_records.in_words(results)
     template = Environment(loader=PackageLoader("tabi_bench.report", "."), autoescape=True).get_template("page.html.j2")
     page = template.render(groups=groups, words=words, problems=results.problems)

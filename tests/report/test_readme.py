@@ -28,6 +28,12 @@ def test_the_text_around_stays_and_a_second_time_changes_nothing(results):
     assert rewritten(once, results) == once
 
 
+def test_what_is_not_shown_has_no_footnote(results):
+    page = rewritten(f"<!-- table: main . | task, system, score % -->\n{END}", results)
+    assert "Score: accuracy" in page and "Margin SE" not in page and "Plain rule" not in page
+    assert "Margin SE" in rewritten(f"<!-- table: main . -->\n{END}", results)
+
+
 def test_a_folder_without_records_says_so(tmp_path):
     text = f"<!-- table: main results/none -->\n{END}"
     assert "*No records in results/none yet.*\n<!-- /table -->" in rewritten(text, tmp_path)
