@@ -77,12 +77,10 @@ report.show("deferral")
 report.show("break_even")
 
 # %% [markdown]
-
-# %% [markdown]
 # ## Pruning scale alpha
 #
-# A word is dropped before the large model when its importance lies below alpha times the mean of its text. From left
-# to right: words pruned as alpha grows; the score as words go; the large model's time on re-routed queries.
+# A word is dropped before the large model when its importance lies below alpha times the mean of its text. Against the
+# share of words pruned, from top to bottom: alpha; the score; the large model's time on re-routed queries.
 # Importance should keep the score up for longer than dropping as many words at random. Measured by `python run.py
 # experiment=pruning`.
 

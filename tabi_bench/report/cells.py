@@ -129,7 +129,7 @@ def number(
     key: str, header: str, digits: int = 2, factor: float = 1.0, measured: bool = True, sign: bool = False
 ) -> Column:
     """A number, with its interval [key_low, key_high] where the row has one."""
-    form = f"{'+' if sign else ''}.{digits}f"
+    form = f"{'+' if sign else ''}z.{digits}f"  # z: no minus before a zero
 
     def render(line: Row) -> str:
         value, low, high = (line.get(key + end, np.nan) for end in ("", "_low", "_high"))

@@ -79,6 +79,7 @@ FIELDS: dict[str, Field] = {
     "usd_per_1k": at("dollars for 1,000 queries at the configured price", "cost", "usd_per_1k"),
     "joules_per_query": at("energy of one query, where the device counts it", "cost", "joules_per_query"),
     "throughput_qps": at("queries a second, one after the other", "throughput_qps"),
+    "search_s": at("planning, once the profile is there, seconds", "offline_s", "search"),
     "source": text("where the rows come from", "source"),
     "zoo": text("where the models come from", "zoo"),
     "engine": text("what runs the models", "engine"),

@@ -15,7 +15,7 @@ from tabi_bench import names
 from tabi_bench.report import paper
 from tabi_bench.report.cells import NONE, Column, Row, Table, absent, make_table, number, percent, provenance, word
 from tabi_bench.report.fields import frame, row
-from tabi_bench.report.reading import Results, Run, Setting, by_seed, newest, sessions
+from tabi_bench.report.reading import Results, Run, Session, Setting, by_seed, newest, sessions
 from tabi_bench.report.side_by_side import (
     AGAINST,
     EARLY,
@@ -27,6 +27,7 @@ from tabi_bench.report.side_by_side import (
     SYSTEM,
     TARGET,
     TASK,
+    in_order,
     line,
     notes_on,
     over_seeds,
@@ -216,12 +217,10 @@ def headline(results: Results, shown: str = "") -> Table | None:
     brackets = []
     labels = {setting: label for setting, label in _labels(results).items() if f"{label}: " in shown or not shown}
     for setting, label in labels.items():
-        candidates = [s for s in sessions(results.pick(setting, "main_table")) if {names.INFAAS, names.TABI} <= set(s)]
+        candidates, of_tabi = tabi_over_seeds(results, setting)
         runs += [session[method] for session in candidates for method in (names.TABI, names.INFAAS)]
         columns += _headline_columns(label) if candidates else []
-        of_tabi = [cells for cells in over_seeds(candidates) if cells["method"] == names.TABI]
-        strictest = {cells["task"]: cells for cells in reversed(of_tabi)}  # which comes first
-        for cells in [*strictest.values(), *_mean(list(strictest.values()))]:
+        for cells in [*of_tabi, *_mean(of_tabi)]:
             own = lines.setdefault(cells["task"], {"task": cells["task"]})
             own |= {f"{label} {key}": value for key, value in cells.items()}
             brackets.append(SEVERAL.format(cells["seeds"]) if "," in cells["seeds"] else ONE_SEED)
@@ -229,6 +228,14 @@ def headline(results: Results, shown: str = "") -> Table | None:
         return None
     notes = [" ".join(dict.fromkeys(brackets))]
     return Table("headline", "Tabi against INFaaS", pd.DataFrame(lines.values()), columns, provenance(runs), notes)
+
+
+def tabi_over_seeds(results: Results, setting: Setting) -> tuple[list[Session], list[Row]]:
+    """The main table's sessions with Tabi beside INFaaS, and a row of `over_seeds` per task at the strictest margin."""
+    candidates = [s for s in sessions(results.pick(setting, "main_table")) if {names.INFAAS, names.TABI} <= set(s)]
+    of_tabi = [cells for cells in over_seeds(candidates) if cells["method"] == names.TABI]
+    strictest = {cells["task"]: cells for cells in reversed(of_tabi)}  # which comes first
+    return candidates, sorted(strictest.values(), key=in_order)
 
 
 def _labels(results: Results) -> dict[Setting, str]:

@@ -51,7 +51,7 @@ def test_the_headline_holds_one_row_per_task_and_each_engines_reduction(results)
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        (f"<!-- table: mian . -->\n{END}", "headline, ladder, shapes, main, all_systems"),
+        (f"<!-- table: mian . -->\n{END}", "headline, claims, ladder, shapes, main, all_systems"),
         (f"<!-- table: main -->\n{END}", "results folder"),
         (f"<!-- table: main . | colour -->\n{END}", "no column colour"),
         ("<!-- table: main . -->\n", "not closed"),
