@@ -172,15 +172,16 @@ def provenance(runs: Iterable[Run]) -> str:
 
 
 def reasons(runs: Iterable[Run]) -> list[str]:
-    """A sentence per task and reason for which runs have no numbers, and the warnings of their sessions."""
+    """A sentence per task and reason for which runs have no numbers."""
     by_reason: dict[tuple, list[str]] = {}
-    warnings: dict[str, None] = {}
-    for r in (run.record for run in runs):
-        if r.status != "ok":
-            by_reason.setdefault((r.task, r.status, _brief(r.error)), []).append(printed(r.method))
-        warnings |= dict.fromkeys(f"{r.task}: {warning}" for warning in r.warnings)
-    failed = [f"{task}, {', '.join(names)}: {status}: {why}." for (task, status, why), names in by_reason.items()]
-    return [*warnings, *failed]
+    for r in (run.record for run in runs if not run.ok):
+        by_reason.setdefault((r.task, r.status, _brief(r.error)), []).append(printed(r.method))
+    return [f"{task}, {', '.join(names)}: {status}: {why}." for (task, status, why), names in by_reason.items()]
+
+
+def warnings(runs: Iterable[Run]) -> list[str]:
+    """What sessions warned of their data and models, each once."""
+    return sorted({f"{run.record.task}: {warning}" for run in runs for warning in run.record.warnings})
 
 
 def _brief(error: str | None, length: int = 200) -> str:

@@ -14,6 +14,7 @@ from tabi_bench.profiling.profile import Profile
 from tabi_bench.report import derived, load
 from tabi_bench.report.cells import Row, Table, provenance
 from tabi_bench.report.drawing import (
+    COLUMNS,
     TWO_COLUMNS,
     Drawing,
     by_task,
@@ -155,11 +156,17 @@ def latency(tables: Tables) -> Drawing | None:
     drawn = pd.concat([data[keys], stages[order].fillna(0.0)], axis=1)
     colors = [look("", names.place(STAGES, stage)[0])[0] for stage in order]
 
+    systems, tasks = _systems(drawn.system), list(dict.fromkeys(drawn.task))
+
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
-        bars = rows.set_index("system")[order]
-        bars.plot.barh(stacked=True, ax=axes[0], color=colors, edgecolor="white", linewidth=0.4, legend=False)
-        mean, reach = whiskers(rows, "mean_ms")
+        bars = rows.set_index("system").reindex(systems)
+        bars[order].plot.barh(stacked=True, ax=axes[0], color=colors, edgecolor="white", linewidth=0.4, legend=False)
+        mean, reach = whiskers(bars, "mean_ms")
         axes[0].errorbar(mean, range(len(mean)), xerr=reach, fmt="none", ecolor="black", elinewidth=0.7, capsize=1.5)
+        for lacking in np.flatnonzero(np.isnan(mean)):
+            axes[0].annotate("none", (0, lacking), (3, 0), textcoords="offset points", va="center", fontsize=6)
+        axes[0].set_yticks(range(len(systems)), systems if tasks.index(task) % COLUMNS == 0 else [""] * len(systems))
+        axes[0].set_ylabel("")
         axes[0].invert_yaxis()
         axes[0].grid(axis="y", visible=False)
 

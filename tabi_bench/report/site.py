@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -14,7 +14,7 @@ from tabi_bench.cache import write_atomically
 from tabi_bench.names import printed
 from tabi_bench.progress import progress
 from tabi_bench.report import fields, figures, from_records
-from tabi_bench.report.cells import Table, markdown, number, percent, provenance, word
+from tabi_bench.report.cells import Table, markdown, number, percent, provenance, warnings, word
 from tabi_bench.report.drawing import Drawing
 from tabi_bench.report.ladder import ladder
 from tabi_bench.report.reading import Results, read
@@ -46,6 +46,7 @@ class Group:
     slug: str
     title: str
     entries: list[Entry]
+    warnings: list[str] = field(default_factory=list)  # of the data and models behind it
 
     @property
     def lines(self) -> int:
@@ -103,7 +104,8 @@ def settings(results: Results, out: Path, written: list[Path], only: Collection[
                 written += drawing.save(out / slug / "figures")
                 entry = _with_picture(entry, out, f"{slug}/figures/{name}.svg")
             entries.append(entry)
-        groups += [Group(slug, str(setting), entries)] if entries else []
+        of_setting = warnings(run for run in results.runs if run.setting == setting)
+        groups += [Group(slug, str(setting), entries, of_setting)] if entries else []
     return groups
 
 
@@ -143,6 +145,7 @@ def _markdown(results: Results, groups: list[Group], words: list[str]) -> str:
     parts = ["# Report", *map(markdown, words), *map(markdown, results.problems)]
     for group in groups:
         parts.append(f"## {markdown(group.title)}")
+        parts += ["\n".join(f"- {markdown(warning)}" for warning in group.warnings)] if group.warnings else []
         for entry in group.entries:
             parts += [f"![{entry.alt}]({entry.path})"] if entry.drawing else []
             parts += [entry.table.markdown().strip()] if entry.table and not entry.behind else []

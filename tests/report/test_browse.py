@@ -23,6 +23,15 @@ def test_a_figure_and_its_table(results):
     assert isinstance(table, Table) and "<td>0.5</td>" in table._repr_html_()
 
 
+def test_a_bar_of_stages_per_system_at_the_same_height_in_every_panel(results):
+    _, drawing = Report(results).entries("latency")
+    assert list(drawing.data.columns)[5:] == ["tokenise", "level1", "harness"], "in their order in time"
+    first, second = drawing.draw().axes[:2]
+    assert [text.get_text() for text in first.get_yticklabels()] == ["INFaaS", "Cocktail", "Tabi"]
+    assert [text.get_text() for text in second.texts] == ["none"], "rte has no Cocktail"
+    assert first.patches[0].get_width() == 0.75 and first.patches[3].get_width() == 9.0
+
+
 def test_only_what_is_asked_for_is_built(results, monkeypatch):
     def main(*_):
         raise AssertionError("the main table was not asked for")
