@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tabi_bench.profiling.lab import Lab
     from tabi_bench.profiling.profile import Profile
     from tabi_bench.records.record import Record
-    from tabi_bench.tasks.base import Query
 
 
 def class_weights(labels: np.ndarray, answers: np.ndarray, classes: int, smoothed: bool = True) -> np.ndarray:
@@ -66,6 +65,7 @@ class Cocktail(System):
         """together: what runs the members at the same time; None: they run in series."""
         self.members, self.models, self.together = point["members"], models, together
         self.weights = np.array([point["weights"][name] for name in self.members])
+        self.encoders = [models[name].encode for name in self.members]
 
     @classmethod
     def check_point(cls, point: dict[str, Any], models: list[str]) -> None:
@@ -135,7 +135,7 @@ class Cocktail(System):
     def _run_batch(self, items: list[Item]) -> list[Answer | Item]:
         """The members one after the other, each on the whole batch."""
         clock = Clock()
-        encodings = [self._encodings(item.query) for item in items]
+        encodings = [[item.encoding(encode) for encode in self.encoders] for item in items]
         clock.mark("tokenise")
         outputs = []
         for number, name in enumerate(self.members):
@@ -148,7 +148,7 @@ class Cocktail(System):
 
     def _vote(self, item: Item, clock: Clock) -> Answer:
         """A member without a finite output has no vote."""
-        encodings = self._encodings(item.query)
+        encodings = [item.encoding(encode) for encode in self.encoders]
         clock.mark("tokenise")
         if self.together is None:
             outputs = self._in_series(encodings, clock)
@@ -168,15 +168,6 @@ class Cocktail(System):
         label = combine(answers, self.weights[votes])[0].item()
         item.so_far.failures = len(outputs) - len(votes)
         return item.answer(label, 0)
-
-    def _encodings(self, query: Query) -> list[Encoding]:
-        """One per member; members with the same tokenizer share one."""
-        made: dict[Any, Encoding] = {}
-        encoders = [self.models[name].encode for name in self.members]
-        for encode in encoders:
-            if encode not in made:
-                made[encode] = encode(query.texts)
-        return [made[encode] for encode in encoders]
 
     def _in_series(self, encodings: list[Encoding], clock: Clock) -> list[Output]:
         """Outputs of the members, one after the other."""

@@ -66,15 +66,17 @@ class Exits:
     ramp_ms: float
 
     @classmethod
-    def of(cls, profile: Profile, name: str) -> Exits:
-        """All ramps of a model. The trunk's time is the model's curve by length, times the share that has passed."""
+    def of(cls, profile: Profile, name: str, band: float = BAND) -> Exits:
+        """All ramps of a model. The trunk's time is the model's curve by length, times the share that has passed.
+
+        band: of probabilities that are nearly another label's.
+        """
         model, times = profile.models[name], profile.segments[name]
         layers = (*sorted(model.ramps), model.layers)
         logits = [*(model.ramps[layer] for layer in layers[:-1]), model.logits]
-        alone = model.at_batch(1)  # queries leave one by one: segments run no batches
-        trunk_ms = alone.latency(model.tokens) * times.share[np.array(layers) - 1][:, None]
+        trunk_ms = model.latency(model.tokens) * times.share[np.array(layers) - 1][:, None]
         entropies = np.stack([entropy(z) for z in logits[:-1]])
-        answers, ties = (np.stack([of(z) for z in logits]) for of in (label_of, between_labels))
+        answers, ties = (np.stack([of(z) for z in logits]) for of in (label_of, lambda z: between_labels(z, band)))
         return cls(name, layers, entropies, answers, ties, trunk_ms, times.ramp_ms)
 
     def only(self, ramps: tuple[int, ...]) -> Exits:
@@ -113,7 +115,7 @@ class Deebert(System):
 
     def __init__(self, point: dict[str, Any], model: SegmentedModel) -> None:
         """model: cut after the active ramps."""
-        self.point, self.model = point, model
+        self.point, self.model, self.encoders = point, model, (model.encode,)
 
     @classmethod
     def check_point(cls, point: dict[str, Any], models: list[str]) -> None:
@@ -172,11 +174,40 @@ class Deebert(System):
 
         Raises NoAnswer if the model's own head fails: a ramp that fails is passed.
         """
+        if len(items) > 1:
+            return self._exit_batch(items)
         return [self._exit(item, Clock(item.so_far.stages_ns)) for item in items]
+
+    def _exit_batch(self, items: list[Item]) -> list[Answer | Item]:
+        """Each exit parts the batch: rows that leave drop out of it, and the others go on together."""
+        clock, model, last = Clock(), self.model, self.model.n_segments - 1
+        encodings = [item.encoding(model.encode) for item in items]
+        clock.mark("tokenise")
+        model.start_batch(encodings)
+        answers: list[Any] = [None] * len(items)
+        inside, rows = np.arange(len(items)), None
+        for number in range(model.n_segments):
+            logits = model.step_batch(rows)
+            clock.mark(f"level{number + 1}")
+            leaves = entropy(logits) < self.point["entropy"] if number < last else np.ones(len(inside), bool)
+            for k in np.flatnonzero(~np.isfinite(logits).all(axis=1)):
+                items[inside[k]].so_far.failures += 1
+                if number == last:
+                    finite(logits[k], self.point["model"], items[inside[k]].query.id)
+            for place, label in zip(inside[leaves].tolist(), label_of(logits[leaves]).tolist(), strict=True):
+                items[place].so_far.truncated = encodings[place].truncated
+                answers[place] = items[place].answer(label, number)
+            rows = np.flatnonzero(~leaves)
+            inside = inside[rows]
+            clock.mark("decide")
+            if not len(inside):
+                break
+        clock.share(items)
+        return answers
 
     def _exit(self, item: Item, clock: Clock) -> Answer:
         model = self.model
-        encoding = model.encode(item.query.texts)
+        encoding = item.encoding(model.encode)
         item.so_far.truncated = encoding.truncated
         clock.mark("tokenise")
         model.start(encoding)
@@ -197,10 +228,11 @@ class Deebert(System):
     @classmethod
     def replay(cls, point: dict[str, Any], profile: Profile, rows: np.ndarray) -> Outcomes:
         """What `answer` says on validation rows (N,), from profiled logits of the ramps."""
-        exits = Exits.of(profile.view(profile.at(rows)), point["model"]).only(tuple(point["ramps"]))
+        band = profile.band(BAND, profile.at(rows))
+        exits = Exits.of(profile.view(profile.at(rows)), point["model"], band).only(tuple(point["ramps"]))
         levels = exits.left(point["entropy"])
         labels, latency_ms = exits.at(levels)
-        near = (np.abs(exits.entropies - point["entropy"]) < BAND).any(axis=0)
+        near = (np.abs(exits.entropies - point["entropy"]) < band).any(axis=0)
         tied = exits.tied[levels, np.arange(len(levels))]
         return Outcomes.of_full_text(rows, labels, latency_ms, levels=levels, borderline=near | tied)
 
@@ -261,5 +293,5 @@ def _fold_plan(profile: Profile, target: Target, exits: Exits, threshold: float)
     fold = fold_plan(profile, target, point, labels, float(latency_ms.mean()))
     fold.predicted["shares"] = shares_of(taken, len(layers))
     fold.predicted["layers_saved"] = float(1 - layers[taken].mean() / layers[-1])
-    fold.predicted["full_ms"] = model.at_batch(1).mean_ms
+    fold.predicted["full_ms"] = model.mean_ms
     return fold

@@ -204,18 +204,23 @@ def _logits(lab: Lab, cut: SegmentedModel, ramps: Ramps) -> dict[int, np.ndarray
 def time_segments(lab: Lab, spec: ModelSpec, cut: SegmentedModel, tokens: np.ndarray) -> SegmentTimes:
     """Times the model whole, in one segment and cut after each layer, interleaved, at the median of `tokens` (N,).
 
-    What cutting adds is booked to the ramps, in equal parts: each is a head, a synchronisation and a scalar read.
+    At the batch size that is served, none leaving, per query. What cutting adds is booked to the ramps, in equal parts:
+    each is a head, a synchronisation and a read of its logits.
     """
-    whole, one = lab.load(spec.name), lab.load_segments(spec.name, {})
-    near = np.argsort(np.abs(tokens - np.median(tokens)), kind="stable")[:8]
+    whole, one, size = lab.load(spec.name), lab.load_segments(spec.name, {}), lab.batches[-1]
+    near = np.argsort(np.abs(tokens - np.median(tokens)), kind="stable")[: max(8, size)]
     spent = []
     with lab.exclusive(), device.quiet_collector():
         for repetition in range(REPETITIONS + 3):
-            texts = lab.task.queries[near[repetition % len(near)]].texts
+            texts = [lab.task.queries[row].texts for row in np.resize(np.roll(near, -repetition), size)]
             start = perf_counter()
-            whole.forward(whole.encode(texts))
+            encodings = [whole.encode(text) for text in texts]
+            if size > 1:
+                whole.forward_batch(encodings)
+            else:
+                whole.forward(encodings[0])
             spent.append([perf_counter() - start, *_steps_s(one, texts), *_steps_s(cut, texts)])
-    whole_s, one_s, *after_s = np.median(spent[3:], axis=0)
+    whole_s, one_s, *after_s = np.median(spent[3:], axis=0) / size
     cuts = np.arange(spec.layers)
     ramp_s = max(0.0, (after_s[-1] - one_s) / cuts[-1])
     passed = np.minimum(cuts + 1, cuts[-1])  # ramps behind each layer, its own included
@@ -223,12 +228,19 @@ def time_segments(lab: Lab, spec: ModelSpec, cut: SegmentedModel, tokens: np.nda
     return SegmentTimes(share, 1e3 * ramp_s)
 
 
-def _steps_s(model: SegmentedModel, texts: tuple[str, ...]) -> list[float]:
-    """Seconds from raw text to the end of each segment."""
+def _steps_s(model: SegmentedModel, texts: list[tuple[str, ...]]) -> list[float]:
+    """Seconds from raw texts to the end of each segment."""
     start = perf_counter()
-    model.start(model.encode(texts))
+    encodings = [model.encode(text) for text in texts]
+    if len(texts) > 1:
+        model.start_batch(encodings)
+    else:
+        model.start(encodings[0])
     ends = []
     for _ in range(model.n_segments):
-        model.step()
+        if len(texts) > 1:
+            model.step_batch()
+        else:
+            model.step()
         ends.append(perf_counter() - start)
     return ends

@@ -8,7 +8,7 @@ import platform
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -119,6 +119,26 @@ def exclusive(device_id: str) -> Iterator[None]:
     path = Path(tempfile.gettempdir()) / f"tabi-bench-{device_id}.lock"
     with locked(path, "this device (one timing at a time)", mode=0o666):
         yield
+
+
+_meanwhile: list[Callable[[], None]] = []
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """What the host does in this block while `wait_for` waits for the device: `work`, a little at each call."""
+    _meanwhile.append(work)
+    try:
+        yield
+    finally:
+        _meanwhile.pop()
+
+
+def wait_for(event: Any) -> None:
+    """Until a recorded torch.cuda.Event has passed; until then the host does what `meanwhile` says."""
+    while _meanwhile and not event.query():
+        _meanwhile[-1]()
+    event.synchronize()
 
 
 @contextmanager

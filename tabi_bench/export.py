@@ -94,6 +94,9 @@ def _plan(session: Session, profile: Profile, fold: FoldPlan) -> Plan:
 
 
 def _source(spec: ModelSpec) -> ModelSource:
+    if spec.int8:
+        why = "the other models of its plan may be in float32"
+        raise PlanError(f"{spec.name} cannot be exported: {why}; measure with engine.quantize=true instead")
     folder = spec.path.resolve()
     shipped = folder.is_relative_to(PACKAGE)
     order, scale = list(spec.label_order or ()) or None, list(spec.scale or ()) or None

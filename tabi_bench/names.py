@@ -10,6 +10,7 @@ from collections.abc import Iterable
 TASKS = ("sst2", "mnli", "rte", "qqp", "mrpc", "cola", "qnli", "stsb", "massive", "clinc")  # the paper's order
 INFAAS, COCKTAIL, DEEBERT, TABI, TABI3 = "infaas", "cocktail", "deebert", "tabi", "tabi3"
 SINGLE, RANDOM, ORACLE, AGAIN = "single", "random", "oracle", "reference_again"
+PRUNING_SCALES = "pruning_scales"
 SYSTEMS = {
     INFAAS: "INFaaS",
     SINGLE: "single model",
@@ -20,6 +21,7 @@ SYSTEMS = {
     TABI3: "Tabi, three levels",
     ORACLE: "oracle",
     AGAIN: "reference again",
+    PRUNING_SCALES: "pruning scales",
 }
 LEVELS = (TABI, TABI3, DEEBERT, RANDOM, ORACLE)  # systems with an early return
 

@@ -47,6 +47,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "single": Row(f"{METHOD}:SingleConfig", "baselines.infaas:Single"),
         "random": Row(f"{METHOD}:ControlConfig", "baselines.controls:RandomRouting"),
         "oracle": Row(f"{METHOD}:OracleConfig", "baselines.controls:Oracle"),
+        "pruning_scales": Row(f"{METHOD}:PruningConfig", "baselines.pruning:PruningScales"),
     },
     "engine": {
         "eager": Row("tabi_bench.config.engine:EagerConfig", "tabi_bench.engines.eager:EagerEngine"),
@@ -86,13 +87,6 @@ def load(target: str) -> Any:
         raise ValueError(
             f"{target!r} names no code ({error}); write module:attribute, as importable from here"
         ) from error
-
-
-def lookup(group: str, name: str) -> Any:
-    """The code of a choice that ships with the package; an unknown name is a ValueError that lists the known ones."""
-    if name not in TABLE[group]:
-        raise ValueError(f"unknown {group} {name!r}; there are: {', '.join(TABLE[group])}")
-    return load(TABLE[group][name].code)
 
 
 def system_classes(systems: Mapping[str, MethodConfig]) -> dict[str, type[System]]:

@@ -41,6 +41,7 @@ def open_session(config: Config) -> Session:
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
     cache_dir = Path(config.cache_dir).expanduser()
     zoo = load_zoo(config.zoo, task, cache_dir, config.seed, engine.device)
+    zoo = zoo.with_int8 if config.engine.adds_int8 else zoo
     systems = registry.system_classes(config.systems)
     for method, system in systems.items():
         system.check(config.systems[method], zoo.names)

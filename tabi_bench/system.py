@@ -10,7 +10,7 @@ A System holds one operating point and knows nothing of folds; `planning.folds` 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -139,12 +139,19 @@ class Item:
     read: one entry per stage that gave an output, whatever the system keeps.
     """
 
-    __slots__ = ("query", "read", "so_far", "stage")
+    __slots__ = ("encodings", "query", "read", "so_far", "stage")
 
     def __init__(self, query: Query) -> None:
         self.query, self.stage = query, 0
         self.read: list[Any] = []
+        self.encodings: dict[Callable, Any] = {}  # of its texts, by who made them
         self.so_far = Answer(float("nan"), -1)
+
+    def encoding(self, encode: Callable[[Sequence[str]], Any]) -> Any:
+        """Its texts, tokenised by a model's `encode`: at most once, by whichever model or hand comes first."""
+        if encode not in self.encodings:
+            self.encodings[encode] = encode(self.query.texts)
+        return self.encodings[encode]
 
     def answer(self, label: float, level: int) -> Answer:
         """The Answer that `level` returns."""
@@ -170,10 +177,10 @@ class Clock:
 
     def share(self, items: Sequence[Item]) -> None:
         """Books an equal part of the batch's time to each of its items."""
+        shares = {part: ns // len(items) for part, ns in self.ns.items()}
         for item in items:
-            for part, ns in self.ns.items():
-                stages = item.so_far.stages_ns
-                stages[part] = stages.get(part, 0) + ns // len(items)
+            stages = item.so_far.stages_ns
+            stages.update({part: stages.get(part, 0) + ns for part, ns in shares.items()} if stages else shares)
 
 
 @dataclass
@@ -241,6 +248,7 @@ class System(ABC):
     # --- online ---
 
     stages: int = 1
+    encoders: Sequence[Callable] = ()  # whose encodings the first stage reads: the host may make them ahead
 
     @classmethod
     @abstractmethod

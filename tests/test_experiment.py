@@ -84,6 +84,11 @@ def test_the_reference_again_is_measured_on_models_of_its_own(micro, loads):
     assert (traces[0].row == traces[1].row).all() and (traces[0].latency_ms != traces[1].latency_ms).any()
     expected = latency_reduction(*(t.latency_ms.to_numpy() for t in reversed(traces)), traces[0].block.to_numpy())
     assert reference["reduction_pct"] == pytest.approx(expected.value)
+    sizes = {model["name"]: 4e-6 * model["params"] for model in infaas.details["zoo"]["models"]}  # float32
+    for record in (infaas, tabi):
+        used = {name for fold in record.details["system"]["folds"] for name in fold["models"]}
+        assert record.details["footprint"]["models"] == len(used) and record.details["footprint"]["load_s"] > 0
+        assert record.details["footprint"]["weights_mb"] == pytest.approx(sum(sizes[name] for name in used), rel=0.02)
 
 
 def test_systems_with_the_same_point_share_one_and_nobody_else_does(micro, monkeypatch):

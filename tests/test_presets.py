@@ -26,10 +26,11 @@ QUICK = {  # narrowed to one job each, none of which trains
     "three_level": ["task=sst2"],
     "load": [TWO, "scenario.seconds=0.1", "scenario.rate=50", "scenario.curve=[0.1]", "scenario.goodput=false"],
     "offline": [TWO, "systems.deebert.train.epochs=1"],
-    "batching": [TWO, "+ablation=pruning", "scenario.max_batch=8"],
+    "pruning": [TWO, "method.alphas=[1.0]", "method.controls=[importance]"],
+    "batching": [TWO, "scenario.max_batch=8", "method.alphas=[1.0]", "method.controls=[importance]"],
 }
 IN_BATCHES = ("load", "offline", "batching")
-WHOLE = {"all_systems": [], "deebert": [], "pruning": [], "ablation": [], "engines": ["engine=eager,onnx"]}
+WHOLE = {"all_systems": [], "deebert": [], "ablation": [], "engines": ["engine=eager,onnx"]}
 
 
 def drive(lines: list[list[str]]) -> None:

@@ -3,9 +3,6 @@
 Models are named by shape (random weights: their speed is that of trained ones; `paper`: all twelve of the paper) or by
 folder. The entries of one model and length answer the same texts, interleaved in rounds of short blocks. An entry that
 fails says why in its row, and the others go on.
-
-With `--minutes`, everything is first measured without the entries that compile, then once more with them, until time is
-up: what was not reached says so.
 """
 
 from __future__ import annotations
@@ -16,15 +13,16 @@ import json
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from itertools import product
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from tabi_bench import device as devices
@@ -48,9 +46,7 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {  # an engine, and what differ
     "onnx-int8": ("onnx", {"quantize": True}),
 }
 USERS = ("pipeline", "reduce-overhead")
-COMPILED = ("compile", "compile-autotune", "reduce-overhead")
 CLOCKS = ("text", "tokenise", "forward", "replay")
-NOT_MEASURED = "not measured: time was up"
 LEAST_FOR_P99 = 300  # calls
 Group = tuple[str, int]  # model, length: what is measured together
 ALPHA = 0.75  # pruning scale at which kept words are compared
@@ -74,10 +70,10 @@ class Row:
     stream_ms: float | None = None
     times_streaming: float | None = None
     labels_equal: float | None = None  # share, against float32 eager
+    logits_norm: float | None = None  # norm of the differences of all texts over that of their logits
     logits_off: float | None = None  # largest difference over the text's largest logit, of the worst text
     logits_close: float | None = None  # share of texts where that is at most CLOSE
     logits_apart: float | None = None  # largest difference of any logit
-    logits_norm: float | None = None  # norm of the differences of all texts over that of their logits
     words_alike: float | None = None  # share of words kept or pruned alike
     error: str | None = None
     engine: dict[str, Any] = field(default_factory=dict)
@@ -87,15 +83,21 @@ class Row:
         return self.model, self.length
 
 
+COLUMNS = tuple(f.name for f in fields(Row))[3:-2]
+
+
 @dataclass
 class Entry:
-    """Something that answers: `text` from raw text to a label, `forward` from pieces, `replay` the bare graph."""
+    """Something that answers: `text` from raw text to a label, `forward` from pieces, `replay` the bare graph.
+
+    The last two run on the text that they were made for, whichever they are given.
+    """
 
     name: str
     text: Callable[[str], Any]
     tokenise: Callable[[str], Any] | None = None
-    forward: Callable[[], Any] | None = None
-    replay: Callable[[], Any] | None = None
+    forward: Callable[[str], Any] | None = None
+    replay: Callable[[str], Any] | None = None
     output: Callable[[str], Output] | None = None
     engine: Any = None
 
@@ -123,7 +125,7 @@ def read_model(spec: ModelSpec, dtype: torch.dtype, device: str) -> torch.nn.Mod
     return load_model(spec, dtype, device) if stored else random_model(spec.name, dtype, device)
 
 
-def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, lengths: list[int], sample: str) -> Entry:
+def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, length: int, sample: str) -> Entry:
     """An engine of this package. The sample text is what `forward` and `replay` run on.
 
     Importance is loaded, and captured or compiled beside the rest, only where outputs are compared.
@@ -131,7 +133,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
     on_cpu = {"device": "cpu", "dtype": "auto"} if name.startswith("onnx") else {}
     kind, own = ENTRIES[name]
     own = own | {"device": arguments.device, "dtype": arguments.dtype} | on_cpu
-    own |= {"threads": arguments.threads} if kind in ("eager", "onnx") else {"buckets": lengths}
+    own |= {"threads": arguments.threads} if kind in ("eager", "onnx") else {"buckets": [length]}
     engine = make_engine(read_file("engine", kind, **own))
     engine.read = read_model
     model = engine.load(spec, importance="last") if arguments.compare else None
@@ -142,7 +144,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
         model.forward(encoding, want_importance=True)
     step = plain.runner.step(encoding.n_tokens, False) if engine.pads else None
 
-    def replay() -> None:
+    def replay(_: str) -> None:
         step.graph.replay()
         torch.cuda.current_stream().synchronize()
 
@@ -150,7 +152,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
         name,
         text=lambda text: int(plain.forward(plain.encode((text,))).logits.argmax()),
         tokenise=lambda text: plain.encode((text,)),
-        forward=lambda: plain.forward(encoding),
+        forward=lambda _: plain.forward(encoding),
         replay=replay if step is not None else None,
         output=None if model is None else lambda text: model.forward(model.encode((text,)), want_importance=True),
         engine=engine,
@@ -193,16 +195,16 @@ def reduce_overhead_entry(spec: ModelSpec, arguments: argparse.Namespace, sample
     for _ in range(4):
         run(prepared)
     text = lambda text: int(run(dict(tokenizer(text, return_tensors="pt"))).argmax())  # noqa: E731
-    return Entry("reduce-overhead", text=text, forward=lambda: run(prepared))
+    return Entry("reduce-overhead", text=text, forward=lambda _: run(prepared))
 
 
-def build(name: str, spec: ModelSpec, arguments: argparse.Namespace, lengths: list[int], sample: str) -> Entry:
+def build(name: str, spec: ModelSpec, arguments: argparse.Namespace, length: int, sample: str) -> Entry:
     """The entry called `name`, warm at the length of `sample`."""
     if name == "pipeline":
         return pipeline_entry(spec, arguments)
     if name == "reduce-overhead":
         return reduce_overhead_entry(spec, arguments, sample)
-    return engine_entry(name, spec, arguments, lengths, sample)
+    return engine_entry(name, spec, arguments, length, sample)
 
 
 def time_all(calls: dict[Any, Callable[[int], Any]], repeats: int) -> dict[Any, np.ndarray]:
@@ -275,23 +277,18 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first}"[:200]
 
 
-def bench_length(
-    spec: ModelSpec, length: int, entries: list[str], arguments: argparse.Namespace, bandwidth: float | None, end: float
-) -> list[Row]:
-    """Some entries on one model at one length, measured together; past `end` (monotonic, s) none is started."""
+def bench_length(spec: ModelSpec, length: int, arguments: argparse.Namespace, bandwidth: float | None) -> list[Row]:
+    """All entries on one model at one length, measured together."""
     if not arguments.real:
         spec = replace(spec, max_length=length)  # or graphs of the longest input would be captured for every length
     texts = arguments.real or texts_of_length(spec, length, arguments.texts_count)
     sample = texts_of_length(spec, length, 1)[0]
     timed = texts_of_length(spec, length, BLOCK)
     reference = reference_outputs(spec, texts, arguments.device) if arguments.compare else []
-    rows, built = {name: Row(spec.name, length, name) for name in entries}, {}
+    rows, built = {name: Row(spec.name, length, name) for name in arguments.entries}, {}
     for name, row in rows.items():
-        if monotonic() > end:
-            row.error = NOT_MEASURED
-            continue
         try:
-            entry = build(name, spec, arguments, [length], sample)
+            entry = build(name, spec, arguments, length, sample)
             entry.text(sample)
             if entry.output is not None:
                 compare(row, [entry.output(text) for text in texts], reference)
@@ -320,12 +317,8 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
     calls: dict[tuple[str, str], Callable[[int], Any]] = {}
     for name, entry in entries.items():
         for kind in arguments.clocks:
-            if (call := getattr(entry, kind)) is None:
-                continue
-            if kind in ("text", "tokenise"):
+            if (call := getattr(entry, kind)) is not None:
                 calls[name, kind] = lambda number, call=call: call(texts[number])
-            else:
-                calls[name, kind] = lambda _number, call=call: call()
     for (name, kind), times in time_all(calls, arguments.repeats).items():
         setattr(rows[name], f"{kind}_p50", float(np.median(times)))
         if kind == "text" and len(times) >= LEAST_FOR_P99:
@@ -357,11 +350,6 @@ def header(on: str, bandwidth: float | None) -> dict[str, Any]:
     return facts | ({"copy_tb_per_s": round(bandwidth / 1e12, 3)} if bandwidth else {})
 
 
-COLUMNS = ("text_p50", "text_p99", "tokenise_p50", "forward_p50", "replay_p50", "outside_us", "stream_ms")
-COLUMNS += ("times_streaming", "labels_equal", "logits_norm", "logits_off", "logits_close", "logits_apart")
-COLUMNS += ("words_alike",)
-
-
 def _cells(row: Row) -> list[str]:
     values = (getattr(row, column) for column in COLUMNS)
     return ["-" if value is None else f"{value:.4g}" for value in values]
@@ -369,11 +357,8 @@ def _cells(row: Row) -> list[str]:
 
 def table(rows: list[Row]) -> str:
     """One line per row, for the screen."""
-    lines = [f"{'model':<18}{'tokens':>7} {'entry':<17}" + "".join(f"{column:>16}" for column in COLUMNS)]
-    for row in rows:
-        cells = "".join(f"{cell:>16}" for cell in _cells(row))
-        lines.append(f"{row.model:<18}{row.length:>7} {row.entry:<17}{cells}  {row.error or ''}".rstrip())
-    return "\n".join(lines)
+    lines = [[row.model, row.length, row.entry, *_cells(row), row.error or ""] for row in rows]
+    return pd.DataFrame(lines, columns=["model", "tokens", "entry", *COLUMNS, "note"]).to_string(index=False)
 
 
 def markdown(facts: dict[str, Any], rows: list[Row]) -> str:
@@ -388,14 +373,12 @@ def markdown(facts: dict[str, Any], rows: list[Row]) -> str:
 
 
 def save(folder: Path, facts: dict[str, Any], rows: list[Row]) -> None:
-    """<device>.json and <device>.md; earlier rows of models and lengths that were not reached now are kept."""
+    """<device>.json and <device>.md; earlier rows of models and lengths that were not measured now are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / (re.sub(r"[^a-z0-9]+", "-", facts["name"].lower()) + ".json")
-    reached = {row.group for row in rows if row.error != NOT_MEASURED}
+    measured = {row.group for row in rows}
     known = [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] if file.exists() else []
-    known = [row for row in known if row.group not in reached]
-    there = {row.group for row in known}
-    rows = known + [row for row in rows if row.group not in there]
+    rows = [row for row in known if row.group not in measured] + rows
     file.write_text(
         json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n", encoding="utf-8"
     )
@@ -413,7 +396,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of one forward pass")
     parser.add_argument("--repeats", type=int, default=300)
     parser.add_argument("--clocks", nargs="+", default=CLOCKS, choices=CLOCKS, help="what is timed")
-    parser.add_argument("--minutes", type=float, default=None, help="start nothing new after so many")
     parser.add_argument("--no-compare", dest="compare", action="store_false", help="times alone, no outputs compared")
     parser.add_argument("--texts-count", type=int, default=20, help="texts on which outputs are compared")
     parser.add_argument("--texts", type=Path, default=None, help="a file of real texts to compare on, one per line")
@@ -428,53 +410,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def passes(arguments: argparse.Namespace) -> list[list[str]]:
-    """Entries by pass. With a time limit, what compiles waits until all else is measured; then all are, together."""
-    quick = [name for name in arguments.entries if name not in COMPILED]
-    if arguments.minutes is None or len(quick) in (0, len(arguments.entries)):
-        return [arguments.entries]
-    return [quick, arguments.entries]
-
-
-def merged(old: list[Row], new: list[Row]) -> list[Row]:
-    """A group measured once more: the new rows if one of them has times, else old times with the new errors."""
-    fresh = {row.entry: row for row in new}
-    if any(row.text_p50 is not None for row in new):
-        return [fresh.get(row.entry, row) for row in old]
-    return [row if row.text_p50 is not None else fresh.get(row.entry, row) for row in old]
-
-
-def bench(specs: dict[str, ModelSpec], arguments: argparse.Namespace, bandwidth: float | None) -> Iterator[list[Row]]:
-    """Yields all rows, those not reached yet included, after each group; all models at the shortest length first."""
-    end = monotonic() + 60 * (arguments.minutes if arguments.minutes is not None else float("inf"))
-    groups = [(name, length) for length, name in product(sorted(arguments.lengths), specs)]
-    found = {g: [Row(specs[g[0]].name, g[1], entry, error=NOT_MEASURED) for entry in arguments.entries] for g in groups}
-    for entries, (name, length) in product(passes(arguments), groups):
-        if monotonic() > end:
-            break
-        try:
-            rows = bench_length(specs[name], length, entries, arguments, bandwidth, end)
-        except Exception as error:  # of the group as a whole: while it was timed, say
-            rows = [Row(specs[name].name, length, entry, error=reason(error)) for entry in entries]
-        print(table(rows), flush=True)
-        found[name, length] = merged(found[name, length], rows)
-        yield [row for group in groups for row in found[group]]
-
-
 def main(argv: list[str] | None = None) -> None:
-    """Benches every model at every length, printing as it goes and keeping `--results` up to date."""
+    """Benches every model at every length, the shortest first, and keeps `--results` up to date."""
     arguments = parse(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     bandwidth = copy_bandwidth(arguments.device) if arguments.device.startswith("cuda") else None
     facts = header(arguments.device, bandwidth)
     print(" · ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
-    longest = max(arguments.lengths)
+    longest, rows = max(arguments.lengths), []
     with tempfile.TemporaryDirectory() as root:
         shapes = {name: shape_spec(name, Path(root) / name, longest) for name in arguments.models if name in SHAPES}
         stored = {n: spec_of(Path(n), Path(n).name, longest) for n in arguments.models if n not in SHAPES}
-        specs = {name: (shapes | stored)[name] for name in arguments.models}
-        for rows in bench(specs, arguments, bandwidth):
+        for length, name in product(sorted(arguments.lengths), arguments.models):
+            spec = (shapes | stored)[name]
+            try:
+                group = bench_length(spec, length, arguments, bandwidth)
+            except Exception as error:  # of the group as a whole: while it was timed, say
+                group = [Row(spec.name, length, entry, error=reason(error)) for entry in arguments.entries]
+            print(table(group), flush=True)
+            rows += group
             if arguments.results:
                 save(arguments.results, facts, rows)
 

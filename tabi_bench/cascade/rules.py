@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 
@@ -75,8 +76,7 @@ def reroute(confidences: np.ndarray | float, tau: float) -> np.ndarray | bool:
 
 def segments(text_words: Sequence[int]) -> list[slice]:
     """The slice of each text in an array over all words of a query."""
-    ends = np.cumsum(text_words)
-    return [slice(int(end - count), int(end)) for count, end in zip(text_words, ends, strict=True)]
+    return [slice(end - count, end) for count, end in zip(text_words, accumulate(text_words), strict=True)]
 
 
 def prune(importance: np.ndarray, text_words: Sequence[int], alpha: float) -> np.ndarray:
@@ -94,7 +94,7 @@ def prune(importance: np.ndarray, text_words: Sequence[int], alpha: float) -> np
         if len(scores) <= MIN_WORDS or (mean := _mean_known(scores)) is None:
             continue
         kept = ~(scores < alpha * mean)
-        if kept.sum() < MIN_WORDS:
+        if np.count_nonzero(kept) < MIN_WORDS:
             kept[np.argsort(-np.where(np.isnan(scores), np.inf, scores), kind="stable")[:MIN_WORDS]] = True
         keep[part] = kept
     return keep
@@ -157,15 +157,6 @@ def kept_words(
     if control == "importance" or keep.all():
         return keep
     return prune_as_many(keep, counts, [word for text in words for word in text], control, seed, query)
-
-
-def pruned_texts(texts: Sequence[str], words: Sequence[Sequence[str]], keep: np.ndarray) -> tuple[str, ...]:
-    """The texts with only their kept words, joined by one space; a text that lost none is left as it was."""
-    parts = segments([len(text) for text in words])
-    return tuple(
-        text if keep[part].all() else " ".join(word for word, kept in zip(said, keep[part], strict=True) if kept)
-        for text, said, part in zip(texts, words, parts, strict=True)
-    )
 
 
 # --- ensemble ---------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class Cascade(System):
         """models: of the levels, loaded with importance where the point wants it; each a handle of its own."""
         self.point = point
         self.levels = [Level(point, index, model) for index, model in enumerate(models)]
-        self.stages = len(self.levels)
+        self.stages, self.encoders = len(self.levels), (models[0].encode,)
         self._takes_verdict = point.by_largest  # the first level's own, where the device works it out
         self._reported: set[str] = set()
 
@@ -122,7 +122,7 @@ class Cascade(System):
         ns = item.so_far.stages_ns
         start = encoded = perf_counter_ns()
         try:
-            encoding = self._encode(level, item, ns) if level.index else level.model.encode(item.query.texts)
+            encoding = self._encode(level, item, ns) if level.index else item.encoding(level.model.encode)
             encoded = perf_counter_ns()
             output = level.model.forward(encoding, level.wants_importance)
         except Exception as error:  # whatever an engine raises: fail expensive, never wrong
@@ -160,31 +160,25 @@ class Cascade(System):
         A text that an earlier level read as it is, with the same tokenizer, is not tokenised again. ns: of the caller's
         clock, which books all of this as tokenising; pruning is moved to a stage of its own.
         """
-        model, query = level.model, item.query
+        model = level.model
         if level.alpha > 0:
             source = next((reading for reading in item.read if reading.level == level.source), None)
             if source is not None:
-                return model.encode(self._pruned(level, item, source, ns))
-        for reading in item.read:
-            if self.levels[reading.level].model.encode is model.encode and reading.encoding.texts == query.texts:
-                item.so_far.words_kept = item.so_far.words
-                return reading.encoding
-        if item.so_far.words:  # counted when an earlier level's text was pruned
-            item.so_far.words_kept = item.so_far.words
-        return model.encode(query.texts)
+                return source.encoding.without(self._kept(level, item, source, ns), model.encode)
+        item.so_far.words_kept = item.so_far.words  # counted when an earlier level's text was pruned
+        return item.encoding(model.encode)
 
-    def _pruned(self, level: Level, item: Item, source: Reading, ns: dict[str, int]) -> tuple[str, ...]:
-        """The texts without the words that `source` found unimportant."""
+    def _kept(self, level: Level, item: Item, source: Reading, ns: dict[str, int]) -> np.ndarray:
+        """(W,) bool, False for the words that `source` found unimportant."""
         start = perf_counter_ns()
         point, query, words = self.point, item.query, source.encoding.words
         importance = source.output.importance
         keep = rules.kept_words(importance, words, level.alpha, point.pruning, point.seed, query.id)
-        item.so_far.words, item.so_far.words_kept = len(keep), int(keep.sum())
-        texts = rules.pruned_texts(query.texts, words, keep)
+        item.so_far.words, item.so_far.words_kept = len(keep), int(np.count_nonzero(keep))
         taken = perf_counter_ns() - start
         ns["prune"] = ns.get("prune", 0) + taken
         ns["tokenise"] = ns.get("tokenise", 0) - taken  # which is booked whole after it
-        return texts
+        return keep
 
     def _decide(self, level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> Answer | Item:
         """The answer after this level, or the item on its way to the next one."""

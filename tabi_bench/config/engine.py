@@ -29,6 +29,11 @@ class EngineConfig:
         """Settings that this choice does not read, and why."""
         return {}
 
+    @property
+    def adds_int8(self) -> bool:
+        """Whether every model of the zoo is there in int8 too, as a model of its own."""
+        return False
+
 
 @dataclass
 class EagerConfig(EngineConfig):
@@ -70,4 +75,12 @@ class OnnxConfig(EngineConfig):
     dtype: str = field(metadata=among("auto", "float32"))
     threads: int | None = field(metadata=number(least=1))  # of one forward pass; None: every core this process may use
     quantize: bool  # dynamic int8
+    variants: bool  # every model in float32 and in int8, as two models
     cache_dir: str  # where exported models are kept
+
+    def unread(self, config: Config) -> dict[str, str]:
+        return {"engine.variants": "engine.quantize=true has every model in int8 alone"} if self.quantize else {}
+
+    @property
+    def adds_int8(self) -> bool:
+        return self.variants

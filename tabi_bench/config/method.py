@@ -149,3 +149,19 @@ class OracleConfig(ControlConfig):
         if self.cascade.levels > 2:
             levels = f"systems.{self.stands_on}.levels={self.cascade.levels}"
             raise ConfigError(f"{levels}: {self.name} routes between two models; set 2")
+
+
+@dataclass
+class PruningConfig(CascadeConfig):
+    """One pair at fixed thresholds, on full text and on text pruned by each of `alphas`."""
+
+    controls: list[str] = field(metadata=among("importance", "random", "stopwords"))
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        if not any(self.alphas) or not self.controls:
+            raise ConfigError(f"{path}: alphas above 0 and controls, at least one of each, stand beside full text")
+
+    def unread(self, config: Config) -> dict[str, str]:
+        fixed = dict.fromkeys(("levels", "fewer_levels"), "two levels are compared on several texts")
+        return super().unread(config) | fixed | {"pruning": "controls names what goes"}

@@ -84,6 +84,12 @@ class SegmentedModel(Protocol):
         """Runs the next segment; logits (K,) of the ramp at its end (the last: of the model's own head)."""
         ...
 
+    def start_batch(self, encodings: Sequence[Encoding]) -> None: ...
+
+    def step_batch(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """The same in batches: logits (n, K), of `rows` (n,) of those of the last step (None: all). Others left."""
+        ...
+
 
 class Engine(Protocol):
     """Loads models on one device in one dtype."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from tabi_bench import device
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoding
 from tabi_bench.engines.loaded import outputs_of_batch, padded
@@ -15,13 +16,13 @@ from tabi_bench.engines.network import Network
 class BatchStep:
     """Plain code until it is captured. size, length: of the static batch; smaller ones are padded to it."""
 
-    def __init__(self, network: Network, size: int, length: int, scored: bool, device: str):
+    def __init__(self, network: Network, size: int, length: int, scored: bool, on: str):
         self.network, self.forward = network, network.batch
         self.size, self.length, self.scored = size, length, scored
-        pinned = device.startswith("cuda")
+        pinned = on.startswith("cuda")
         self.host = torch.zeros(4, size, length, dtype=torch.int64, pin_memory=pinned)
         self.host[2, :, : max(1, length // 2)] = 1  # so that warming up runs with padding
-        self.device = torch.zeros_like(self.host, device=device)
+        self.device = torch.zeros_like(self.host, device=on)
         self.outputs: list[torch.Tensor | None] = []
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -41,13 +42,11 @@ class BatchStep:
                 buffer.copy_(result, non_blocking=True)
 
     def run(self, encodings: Sequence[Encoding], temperature: float) -> list[Output]:
-        """Fills the buffers, replays the graph and waits for it."""
+        """Fills the buffers, replays the graph (without one: calls the code) and waits for it."""
         self.host.numpy()[:] = padded(encodings, self.network.pad, self.size, self.length, self.scored)
-        if self.graph is None:
-            self()
-        else:
-            self.graph.replay()
-            torch.cuda.current_stream().synchronize()
+        (self if self.graph is None else self.graph.replay)()
+        if self.device.is_cuda:
+            device.wait_for(torch.cuda.current_stream().record_event())
         logits, *others = (
             None if buffer is None else buffer.numpy()[: len(encodings)].copy() for buffer in self.outputs
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from copy import copy
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from tabi_bench.config import EagerConfig, EngineConfig
-from tabi_bench.device import resolve
+from tabi_bench.device import resolve, wait_for
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.loaded import LoadedModel, outputs_of_batch, padded, words_from
@@ -38,7 +39,7 @@ class EagerModel(LoadedModel):
         self.padding = np.zeros(2, np.int64) if padding is None else padding
 
     def _row(self, values: Any) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=torch.int64).unsqueeze(0).to(self.device)
+        return torch.tensor(values, dtype=torch.int64).unsqueeze(0).to(self.device)  # a copy: arrays may be shared
 
     @torch.inference_mode()
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
@@ -71,6 +72,8 @@ class EagerModel(LoadedModel):
             None if min(tokens) == max(tokens) else keep,
             content if want_importance else None,
         )
+        if outputs[0].is_cuda:
+            wait_for(torch.cuda.current_stream().record_event())
         arrays = [None if output is None else output.cpu().numpy() for output in outputs]
         return outputs_of_batch(encodings, self.temperature, *arrays)
 
@@ -92,6 +95,7 @@ class EagerEngine:
         self._hosted: dict[tuple[str, str], HostModel] = {}  # models without layers, by content and instance
         self.encoders = Encoders()
         self.padding = np.zeros(2, np.int64)  # tokens, and padding beside them, in batches
+        self.loads: dict[str, dict[str, float]] = {}  # by model on the device
         self._set_threads()  # already now: models may be trained before the first one is loaded
 
     def _set_threads(self) -> None:
@@ -113,8 +117,11 @@ class EagerEngine:
             if built and place == instance:
                 return self._networks[*model, place, built[0]]
             importance = built[0] if built else importance
-        dtype = getattr(torch, self.dtype)
+        start, dtype = perf_counter(), getattr(torch, self.dtype)
         network = as_network(self.read(spec, dtype, self.device), importance, pooled, self.config.fuse_qkv)
+        size = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+        facts = {"load_s": perf_counter() - start, "weights_mb": size / 1e6}
+        self.loads.setdefault(spec.name, facts)  # the first load counts: later ones find files and code in memory
         self._networks[*model, instance, importance] = network
         return network
 
@@ -165,6 +172,7 @@ class EagerEngine:
             "threads": torch.get_num_threads() if self.device == "cpu" else None,
             "fuse_qkv": self.config.fuse_qkv,
             "batch_padding_share": float(self.padding[1] / self.padding.sum()) if self.padding.any() else None,
+            "loads": self.loads,
             "on_host": {model.spec.name: model.runs for model in self._hosted.values()},
             "fallbacks": [],
         }

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,19 @@ class Encoding:
 
     def kept_texts(self, keep: np.ndarray) -> tuple[str, ...]:
         """The texts with the words of `keep` (W,) bool alone, joined by one space; one that lost none stays."""
-        ends = np.cumsum([len(words) for words in self.words])[:-1]
-        parts = zip(self.texts, self.words, np.split(np.asarray(keep, bool), ends), strict=True)
-        return tuple(
-            text if part.all() else " ".join(word for word, kept in zip(words, part, strict=True) if kept)
-            for text, words, part in parts
-        )
+        kept, texts = iter(np.asarray(keep, bool).tolist()), []
+        for text, words in zip(self.texts, self.words, strict=True):
+            part = list(islice(kept, len(words)))
+            texts.append(text if all(part) else " ".join(compress(words, part)))
+        return tuple(texts)
 
-    def without(self, keep: np.ndarray) -> Encoding:
-        """The encoding of `kept_texts(keep)`, for keep (W,) bool over all words: here tokenised anew."""
-        limits = self._tokenizer.truncation
-        return encode(self._tokenizer, self.kept_texts(keep), limits["max_length"] if limits else 512)
+    def without(self, keep: np.ndarray, encode: Callable[[Sequence[str]], Encoding]) -> Encoding:
+        """What a model with this `encode` reads of `kept_texts(keep)`, for keep (W,) bool over all words.
+
+        An `Encoder` that remembers its words looks their tokens up, which takes half the time of masking the ids; other
+        tokenizers read the text anew, as the tokens of a word may depend on its place, and truncation on what is left.
+        """
+        return encode(self.kept_texts(keep))
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encoding:
@@ -158,27 +161,23 @@ class Remembered(Encoding):
     def word_of_piece(self) -> np.ndarray:
         word, number = np.full(len(self.ids), -1, np.int64), 0
         for (first, end), words in zip(self._parts, self.words, strict=True):
-            counts = [len(self._encoder.memo[each]) for each in words]
+            counts = list(map(len, map(self._encoder.memo.__getitem__, words)))
             word[first:end] = number + np.repeat(np.arange(len(words)), counts)
             number += len(words)
         return word
 
-    def without(self, keep: np.ndarray) -> Encoding:
-        """See Encoding: the tokens of dropped words are left out, and nothing is tokenised."""
-        word, keep = self.word_of_piece, np.asarray(keep, bool)
-        stays = np.append(keep, True)[word]  # the last for what belongs to no word
-        before = np.append(0, np.cumsum(stays))
-        ids = np.asarray(self.ids)[stays].tolist()
-        types = np.asarray(self.type_ids)[stays].tolist()
-        parts = [(int(before[first]), int(before[end])) for first, end in self._parts]
-        return Remembered(self.kept_texts(keep), ids, types, parts, self._encoder)
-
     @cached_property
     def content(self) -> np.ndarray:
-        content = np.zeros(len(self.ids), np.int64)
-        for first, end in self._parts:
-            content[first:end] = 1
-        return content
+        return _inside(len(self.ids), tuple(self._parts))
+
+
+@lru_cache(4096)
+def _inside(n_tokens: int, parts: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """(L,) int64, 1 inside the parts: texts of one shape share it."""
+    content = np.zeros(n_tokens, np.int64)
+    for first, end in parts:
+        content[first:end] = 1
+    return content
 
 
 class Memo(dict):
@@ -229,8 +228,7 @@ class Encoder:
             if number:
                 ids += frame.between
             first = len(ids)
-            for word in text.split():
-                ids += memo[word]
+            ids += chain.from_iterable(map(memo.__getitem__, text.split()))
             parts.append((first, len(ids)))
         ids += frame.end
         n, (low, high) = len(ids), frame.types

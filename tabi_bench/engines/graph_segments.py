@@ -39,7 +39,7 @@ class SegmentGraphs:
                 self.inputs.copy_in()
             ids, types, keep, _ = self.inputs.rows()
             self.hidden[number], logits = run(ids, types, keep, self.hidden.get(number - 1))
-            self.outputs[number].copy_out([logits], {"logits": len(logits)})
+            self.outputs[number].copy_out([logits[0]], {"logits": logits.shape[1]})
 
         return step
 
@@ -54,7 +54,7 @@ def _segment(segments: Segments, number: int) -> Callable:
 
 
 class GraphSegments(EagerSegments):
-    """One graph per segment and bucket, all captured at the first query, the largest bucket first.
+    """One graph per segment and bucket, all captured at the first query, the largest bucket first; batches run eagerly.
 
     A bucket that does not fit into memory is left out: its queries run at the next one up, or under eager without one.
     """

@@ -74,8 +74,7 @@ def install_probe(model: PreTrainedModel, option: str) -> Probe:
 
 def word_importance(scores: np.ndarray, word_of_piece: np.ndarray, n_words: int) -> np.ndarray:
     """(W,) float32: the maximum of the scores (L,) over each word's pieces, NaN for a word without a piece."""
-    words = np.full(n_words, -np.inf, np.float32)
+    words = np.full(n_words, np.nan, np.float32)
     inside = word_of_piece >= 0
-    np.maximum.at(words, word_of_piece[inside], scores[: len(word_of_piece)][inside])
-    words[np.isneginf(words)] = np.nan
+    np.fmax.at(words, word_of_piece[inside], scores[: len(word_of_piece)][inside])
     return words

@@ -6,45 +6,22 @@ and more in PyTorch; embeddings with their layer norm and the mask are one, pool
 Matrix products are tiled for few rows (the weights are read once): every program reads a strip of weights, with several
 loads in flight, and all rows of x from the cache. From `MANY` rows on they are the library's, GELU in its epilogue.
 Rows of a batch (B, L) lie one after the other.
-
-From Hopper on a kernel is launched before the one that it waits for has ended (programmatic dependent launch): it calls
-its own successor, asks for its weights, which depend on nothing, and waits only then.
 """
 
 from __future__ import annotations
-
-from functools import cache
 
 import torch
 import triton
 import triton.language as tl
 
 ROWS = 16  # the least number of rows that a matrix product of the hardware has
-CACHE_LINE = 128  # bytes
 MANY = 256  # rows from which on the library's matrix products are faster
 
 
 @triton.jit
-def _wait():
-    """For what the kernel before has written; the next kernel may be launched meanwhile."""
-    tl.extra.cuda.gdc_launch_dependents()
-    tl.extra.cuda.gdc_wait()
-
-
-@triton.jit
 def _linear(x, weight, bias, out, m_rows, n_out, n_in, GELU: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-            BK: tl.constexpr, EVEN: tl.constexpr, LINES: tl.constexpr, LINE: tl.constexpr,
-            EARLY: tl.constexpr):  # fmt: skip
-    """A row of weights lies in LINES lines of the cache, each of LINE numbers."""
+            BK: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
     n = tl.program_id(0) * BN + tl.arange(0, BN)
-    if EARLY:
-        tl.extra.cuda.gdc_launch_dependents()
-        line = tl.minimum(tl.arange(0, LINES) * LINE, n_in - 1)
-        lines = weight + tl.minimum(n, n_out - 1)[:, None] * n_in + line[None, :]
-        tl.inline_asm_elementwise(
-            "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [lines.to(tl.int64)], tl.int32, is_pure=False, pack=1
-        )
-        tl.extra.cuda.gdc_wait()
     m = tl.program_id(1) * BM + tl.arange(0, BM)
     k = tl.arange(0, BK)
     total = tl.zeros((BM, BN), tl.float32)
@@ -69,10 +46,8 @@ def _linear(x, weight, bias, out, m_rows, n_out, n_in, GELU: tl.constexpr, BM: t
 
 @triton.jit
 def _attention(qkv, mask, bias, out, length, width, scale, longest, BIASED: tl.constexpr, D: tl.constexpr,
-               BL: tl.constexpr, BM: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
+               BL: tl.constexpr, BM: tl.constexpr):  # fmt: skip
     """One program per head, block of rows and query; all keys at once. bias: (heads, longest, longest) where BIASED."""
-    if EARLY:
-        _wait()
     first = tl.program_id(0) * D
     row = tl.program_id(2) * length
     qkv += row * 3 * width
@@ -107,9 +82,7 @@ def _norm(values, gain, shift, h, inside, width, eps):
 
 
 @triton.jit
-def _add_norm(x, residual, gain, shift, out, width, eps, BH: tl.constexpr, EARLY: tl.constexpr):
-    if EARLY:
-        _wait()
+def _add_norm(x, residual, gain, shift, out, width, eps, BH: tl.constexpr):
     row = tl.program_id(0) * width
     h = tl.arange(0, BH)
     inside = h < width
@@ -120,9 +93,7 @@ def _add_norm(x, residual, gain, shift, out, width, eps, BH: tl.constexpr, EARLY
 
 @triton.jit
 def _embed(ids, types, keep, word, place, kind, gain, shift, out, mask, width, length, eps, lowest, first,
-           TYPED: tl.constexpr, BH: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
-    if EARLY:
-        _wait()
+           TYPED: tl.constexpr, BH: tl.constexpr):  # fmt: skip
     i = tl.program_id(0)
     h = tl.arange(0, BH)
     inside = h < width
@@ -139,10 +110,8 @@ def _embed(ids, types, keep, word, place, kind, gain, shift, out, mask, width, l
 
 @triton.jit
 def _mean_head(hidden, keep, weight, bias, out, length, width, n_out, BL: tl.constexpr, BH: tl.constexpr,
-               BN: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
+               BN: tl.constexpr):  # fmt: skip
     """Every program averages anew: the hidden states are in the cache."""
-    if EARLY:
-        _wait()
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     query = tl.program_id(1)
     hidden += query * length * width
@@ -165,10 +134,8 @@ def _mean_head(hidden, keep, weight, bias, out, length, width, n_out, BL: tl.con
 
 
 @triton.jit
-def _decide(logits, temperature, out, n_out, BN: tl.constexpr, EARLY: tl.constexpr):
+def _decide(logits, temperature, out, n_out, BN: tl.constexpr):
     """out: label, largest probability (NaN if a logit is not finite), logits, probabilities."""
-    if EARLY:
-        _wait()
     n = tl.arange(0, BN)
     inside = n < n_out
     z = tl.load(logits + n, mask=inside, other=float("-inf"))
@@ -187,14 +154,6 @@ def _power(n: int, least: int = ROWS) -> int:
     return max(least, triton.next_power_of_2(n))
 
 
-@cache
-def _launch(device: torch.device) -> dict[str, bool]:
-    """How kernels are launched on a device: early from Hopper on."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9:
-        return {"EARLY": True, "launch_pdl": True}
-    return {"EARLY": False}
-
-
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool = False) -> torch.Tensor:
     """(R, n_out) of x (R, n_in), weight (n_out, n_in); with GELU behind it.
 
@@ -211,11 +170,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool
     tile = tiling(rows, n_out, n_in)
     even = n_in % tile["BK"] == 0 and n_out % tile["BN"] == 0
     grid = (triton.cdiv(n_out, tile["BN"]), triton.cdiv(rows, tile["BM"]))
-    line = CACHE_LINE // x.element_size()
-    _linear[grid](
-        x, weight, bias, out, rows, n_out, n_in, GELU=gelu, EVEN=even, LINES=triton.next_power_of_2(-(-n_in // line)),
-        LINE=line, **tile, **_launch(x.device),
-    )  # fmt: skip
+    _linear[grid](x, weight, bias, out, rows, n_out, n_in, GELU=gelu, EVEN=even, **tile)
     return out
 
 
@@ -244,7 +199,7 @@ def attention(
     biased, longest = bias is not None, 0 if bias is None else bias.shape[-1]
     _attention[grid](
         qkv, mask, bias if biased else mask, out, length, width, size**-0.5, longest, BIASED=biased, D=size,
-        BL=_power(length), BM=tile, num_warps=4 if tile == 64 else 2, **_launch(qkv.device),
+        BL=_power(length), BM=tile, num_warps=4 if tile == 64 else 2,
     )  # fmt: skip
     return out
 
@@ -252,9 +207,7 @@ def attention(
 def add_norm(x: torch.Tensor, residual: torch.Tensor, norm: torch.nn.LayerNorm) -> torch.Tensor:
     """LayerNorm(x + residual), (R, H)."""
     out, width = torch.empty_like(x), x.shape[1]
-    _add_norm[(len(x),)](
-        x, residual, norm.weight, norm.bias, out, width, norm.eps, BH=_power(width), num_warps=4, **_launch(x.device)
-    )  # fmt: skip
+    _add_norm[(len(x),)](x, residual, norm.weight, norm.bias, out, width, norm.eps, BH=_power(width), num_warps=4)
     return out
 
 
@@ -276,7 +229,7 @@ def embed(
     lowest = torch.finfo(word.dtype).min
     _embed[(rows,)](
         ids, types, keep, word, place, kind, norm.weight, norm.bias, out, mask, width, ids.shape[1], norm.eps, lowest,
-        first, TYPED=typed, BH=_power(width), num_warps=4, **_launch(word.device),
+        first, TYPED=typed, BH=_power(width), num_warps=4,
     )  # fmt: skip
     return out, mask
 
@@ -289,7 +242,7 @@ def mean_head(hidden: torch.Tensor, keep: torch.Tensor, head: torch.nn.Linear) -
     tile = min(ROWS, _power(n_out, 2))
     _mean_head[(triton.cdiv(n_out, tile), queries)](
         hidden, keep, head.weight, head.bias, out, length, width, n_out,
-        BL=ROWS, BH=_power(width), BN=tile, num_warps=8, **_launch(hidden.device),
+        BL=ROWS, BH=_power(width), BN=tile, num_warps=8,
     )  # fmt: skip
     return out
 
@@ -297,7 +250,5 @@ def mean_head(hidden: torch.Tensor, keep: torch.Tensor, head: torch.nn.Linear) -
 def decide(logits: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
     """(2 + 2K,) float32: label, largest probability, logits, softmax(logits / T), for a temperature (1,)."""
     out = torch.empty(2 + 2 * len(logits), dtype=torch.float32, device=logits.device)
-    _decide[(1,)](
-        logits, temperature, out, len(logits), BN=_power(len(logits), 2), num_warps=1, **_launch(logits.device)
-    )  # fmt: skip
+    _decide[(1,)](logits, temperature, out, len(logits), BN=_power(len(logits), 2), num_warps=1)
     return out

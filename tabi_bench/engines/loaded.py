@@ -52,7 +52,8 @@ def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, cont
     inside[: len(encodings)] = np.arange(length) < tokens[:, None]
     rows[0] = pad
     rows[0][inside] = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64)
-    rows[1][inside] = np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.int64)
+    if any(any(encoding.type_ids) for encoding in encodings):
+        rows[1][inside] = np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.int64)
     rows[2] = inside
     rows[2, len(encodings) :, 0] = 1
     if content:

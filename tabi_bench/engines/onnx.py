@@ -183,12 +183,12 @@ class OnnxEngine(EagerEngine):
         return self._sessions[key]
 
     def _exported(self, spec: ModelSpec, network: Network, scored: bool, batched: bool) -> Path:
-        option = network.probe.option if scored else None
+        option, narrow = network.probe.option if scored else None, self.config.quantize or spec.int8
         kinds = [
             option,
             network.keeps_pooled,
             self.config.fuse_qkv,
-            self.config.quantize and ("int8", has_int8_products()),
+            narrow and ("int8", has_int8_products()),
             *["batched"] * batched,
         ]
         versions = [torch.__version__, self._runtime.__version__, OPSET]
@@ -197,7 +197,7 @@ class OnnxEngine(EagerEngine):
         def build(folder: Path) -> None:
             whole = folder / "model.onnx"
             export(network, scored, batched, whole)
-            if self.config.quantize:
+            if narrow:
                 whole.rename(folder / "whole.onnx")
                 quantize(folder / "whole.onnx", whole)
                 (folder / "whole.onnx").unlink()
@@ -220,6 +220,7 @@ class OnnxEngine(EagerEngine):
         return super().describe() | {
             "threads": self.threads,
             "quantize": self.config.quantize,
+            "variants": self.config.variants,
             "onnxruntime": self._runtime.__version__,
             "export_s": round(self.export_s, 3),
             "fallbacks": [asdict(fallback) for fallback in self.fallbacks],

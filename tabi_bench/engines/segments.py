@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from tabi_bench.engines.encoding import Encoders, Encoding
-from tabi_bench.engines.loaded import LoadedModel
+from tabi_bench.engines.loaded import LoadedModel, padded
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.families import cuttable
@@ -36,13 +37,13 @@ class Segments:
     def run(
         self, number: int, hidden: torch.Tensor, keep: torch.Tensor, padded: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Segment `number` on (1, L, H); keep (1, L). Returns hidden states and logits (K,) float32."""
+        """Segment `number` on (B, L, H); keep (B, L). Returns hidden states and logits (B, K) float32."""
         first, last = self.cuts[number]
         mask = self.stages.mask(hidden, keep if padded else None)
         for index in range(first, last):
             hidden = self.stages.layer(index, hidden, mask)
         end = self.ramps.get(last, self.stages.head)
-        return hidden, end(hidden, keep)[0].float()
+        return hidden, end(hidden, keep).float()
 
 
 class EagerSegments(LoadedModel):
@@ -50,20 +51,36 @@ class EagerSegments(LoadedModel):
 
     def __init__(self, spec: ModelSpec, encoders: Encoders, network: Network, ramps: dict[int, nn.Module], device: str):
         super().__init__(spec, encoders)
-        self.segments, self.device = Segments(network, ramps, device), device
+        self.segments, self.device, self.pad = Segments(network, ramps, device), device, network.pad
         self.n_segments = len(self.segments.cuts)
 
     @torch.inference_mode()
     def start(self, encoding: Encoding) -> None:
         """Embeds one query."""
-        ids = torch.tensor([encoding.ids], dtype=torch.int64).to(self.device)
-        types = torch.tensor([encoding.type_ids], dtype=torch.int64).to(self.device)
-        self._keep, self._next = torch.ones_like(ids), 0
+        self._embed([encoding])
+
+    def step(self) -> np.ndarray:
+        """Logits (K,) float32 at the end of the next segment."""
+        return self.step_batch()[0]
+
+    @torch.inference_mode()
+    def start_batch(self, encodings: Sequence[Encoding]) -> None:
+        """Embeds a batch, padded to its longest query."""
+        self._embed(encodings)
+
+    def _embed(self, encodings: Sequence[Encoding]) -> None:
+        tokens = [encoding.n_tokens for encoding in encodings]
+        rows = padded(encodings, self.pad, len(encodings), max(tokens), False)
+        ids, types, self._keep, _ = torch.from_numpy(rows).to(self.device)
+        self._padded, self._next = min(tokens) < max(tokens), 0
         self._hidden = self.segments.stages.embed(ids, types)
 
     @torch.inference_mode()
-    def step(self) -> np.ndarray:
-        """Logits (K,) float32 at the end of the next segment."""
-        self._hidden, logits = self.segments.run(self._next, self._hidden, self._keep, padded=False)
+    def step_batch(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Logits (n, K) float32 at the end of the next segment, of `rows` (n,) of those of the last one; None: all."""
+        if rows is not None:
+            at = torch.from_numpy(rows).to(self.device)
+            self._hidden, self._keep = self._hidden[at], self._keep[at]
+        self._hidden, logits = self.segments.run(self._next, self._hidden, self._keep, self._padded)
         self._next += 1
         return logits.cpu().numpy()

@@ -130,12 +130,6 @@ def outcome(measured: Interval, target: float) -> str:
 # --- latencies --------------------------------------------------------------------------------------------------------
 
 
-def block_means(ms: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """(B,) mean latency of each block, in the order of their numbers. ms, blocks: (N,)."""
-    sizes, totals = _block_totals(blocks, np.ones(len(ms)), ms)
-    return totals / sizes
-
-
 def ratio_of_totals(above: np.ndarray, below: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """(...,) ratio of two totals over blocks (..., B), and half the width of its interval; infinite for one block.
 

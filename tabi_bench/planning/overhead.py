@@ -63,7 +63,7 @@ def _probe(profile: LiveProfile, lab: Lab, small: str, importance: str | None) -
     texts = [query.texts for query in sample]
     if importance is not None:
         key = PruneKey(small, names[1], ALPHA, importance)
-        texts = [prune_query(query.texts, _scores(first, query), key, profile.seed, query.id)[0] for query in sample]
+        texts = [_kept(first, query, key, profile.seed) for query in sample]
     calls: list[Callable[[int], object]] = [
         lambda k: both.answer(sample[k]),
         lambda k: alone.answer(sample[k]),
@@ -120,10 +120,11 @@ def _agreement(profile: Profile, names: list[str]) -> dict[str, Any]:
     return fit_agreement(small.pooled, *scores)[0].plain()
 
 
-def _scores(model: Model, query: Query) -> np.ndarray:
-    importance = model.forward(model.encode(query.texts), want_importance=True).importance
+def _kept(model: Model, query: Query, key: PruneKey, seed: int) -> tuple[str, ...]:
+    encoding = model.encode(query.texts)
+    importance = model.forward(encoding, want_importance=True).importance
     assert importance is not None
-    return importance
+    return encoding.kept_texts(prune_query(encoding.words, importance, key, seed, query.id)[0])
 
 
 def _times(calls: list[Callable[[int], object]], count: int, repeats: int) -> np.ndarray:

@@ -139,7 +139,7 @@ def check_made_for(plan: Plan, path: Path, current: Mapping[str, Any]) -> None:
             f"{path} was made for other {key.split('.')[0]}: {key} was {before}, is {now or 'missing'}. Its thresholds "
             f"would not hold here; {AGAIN}"
         )
-    used = {text for fold in plan.folds for text in _texts(fold.point)} & set(current["models"])
+    used = models_in(plan, current["models"])
     unknown = [name for name in sorted(used) for key in ("models", "tokenizers") if name not in plan.fingerprint[key]]
     if unknown:
         raise PlanError(f"{path} does not say which {unknown[0]} it was made for; {AGAIN}")
@@ -178,6 +178,11 @@ def options_of(plan: Plan, path: Path, options: T) -> T:
     except (OmegaConfBaseException, ConfigError) as error:
         raise PlanError(f"{path} is a damaged plan ({str(error).splitlines()[0]}); {AGAIN}") from None
     return merged
+
+
+def models_in(plan: Plan, names: Iterable[str]) -> set[str]:
+    """Those of the models `names` that the plan's operating points use."""
+    return {text for fold in plan.folds for text in _texts(fold.point)} & set(names)
 
 
 def _texts(plain: Any) -> Iterator[str]:

@@ -13,8 +13,8 @@ from tabi_bench.engines.base import Encoding, Model
 from tabi_bench.profiling.profile import Pruned, PruneKey, Ragged
 from tabi_bench.tasks.base import Query
 
-# (texts, importance per word, key, seed, query id) -> (pruned texts, share of words kept, some word near the threshold)
-PruneRule = Callable[[tuple[str, ...], np.ndarray, PruneKey, int, int], tuple[tuple[str, ...], float, bool]]
+# (words per text, importance per word, key, seed, query id) -> (which words are kept, some word near the threshold)
+PruneRule = Callable[[tuple[list[str], ...], np.ndarray, PruneKey, int, int], tuple[np.ndarray, bool]]
 
 
 class PrunedRunner:
@@ -66,9 +66,11 @@ class PrunedRunner:
         """(pruned query tokenised for the large model, share of words kept, some importance near the threshold)."""
         identity = (key, row)
         if identity not in self._encodings:
+            whole = self.models[key.small].encode(self.queries[row].texts)
             scores = self.importance[key.small][key.importance][row]
-            texts, share, near = self.prune(self.queries[row].texts, scores, key, self.seed, row)
-            self._encodings[identity] = (self.models[key.large].encode(texts), share, near)
+            keep, near = self.prune(whole.words, scores, key, self.seed, row)
+            share = float(keep.mean()) if len(keep) else 1.0
+            self._encodings[identity] = (whole.without(keep, self.models[key.large].encode), share, near)
         return self._encodings[identity]
 
     def _file(self, key: PruneKey) -> Path | None:

@@ -12,9 +12,10 @@ from scipy.special import softmax
 from tabi_bench.config import Config
 from tabi_bench.evaluation import calibration, metrics, statistics
 from tabi_bench.evaluation.metrics import predictions_from
+from tabi_bench.planning.plan_file import models_in
 from tabi_bench.planning.plans import Plans
 from tabi_bench.profiling.profile import Profile
-from tabi_bench.records.record import Agreement, Cost, Details, Latency, ModelFacts, Record, Reference
+from tabi_bench.records.record import Agreement, Cost, Details, Footprint, Latency, ModelFacts, Record, Reference
 from tabi_bench.serving.scenario import Serving
 from tabi_bench.system import Outcomes, Plan, System
 from tabi_bench.tasks.base import Task
@@ -62,6 +63,7 @@ def fill(record: Record, measured: Measured, system: type[System], replayed: Out
     record.details["system"] = system.describe(plan, trace)
     record.details["load"] = measured.served.facts.get(name)
     record.details["plain_rule"] = measured.plans.plain.get(name)
+    record.details["footprint"] = footprint(plan, measured.engine)
 
 
 def _details(measured: Measured, plan: Plan, trace: pd.DataFrame, answers: np.ndarray) -> Details:
@@ -76,6 +78,17 @@ def _details(measured: Measured, plan: Plan, trace: pd.DataFrame, answers: np.nd
         "truncated": int(trace.truncated[trace.first_pass].sum()),
         "harness_us": harness_us(trace),
         "small_level": small_level(task, profile),
+    }
+
+
+def footprint(plan: Plan, engine: dict[str, Any]) -> Footprint:
+    """What a system loads and keeps on the device: its models' first loads in this session, and their weights."""
+    loads = engine.get("loads", {})
+    used = [loads[name] for name in sorted(models_in(plan, loads))]
+    return {
+        "models": len(used),
+        "load_s": sum(m["load_s"] for m in used),
+        "weights_mb": sum(m["weights_mb"] for m in used),
     }
 
 

@@ -31,11 +31,6 @@ def config_hash(config: Config, *contents: Any) -> str:
     return content_key(raw, tabi_bench.__version__, *contents)[:8]
 
 
-def new_session_id(session_hash: str) -> str:
-    """The session's hash, and the time at which it began (UTC)."""
-    return f"{session_hash}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-
-
 def _git(*arguments: str) -> str | None:
     root = Path(tabi_bench.__file__).resolve().parents[1]
     try:

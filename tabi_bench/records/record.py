@@ -99,6 +99,14 @@ class Agreement(TypedDict):
     predicted_ms: float
 
 
+class Footprint(TypedDict):
+    """Models on the device: their number, seconds to load them, megabytes of their weights."""
+
+    models: int
+    load_s: float
+    weights_mb: float
+
+
 class Details(TypedDict, total=False):
     """What is particular to the method, the data, the zoo or the engine."""
 
@@ -114,6 +122,7 @@ class Details(TypedDict, total=False):
     harness_us: float | None  # median beside tokenising and forward passes, of early returns
     small_level: dict[str, Any] | None
     plain_rule: dict[str, Any] | None
+    footprint: Footprint
     load: dict[str, Any] | None  # what serving.offline or serving.server says of its runs
     traceback: str
 

@@ -69,7 +69,7 @@ def _early(_: pd.DataFrame, main: pd.DataFrame) -> Judged:
 
 
 def _pruning(table: pd.DataFrame, _: pd.DataFrame) -> Judged:
-    faster = table.get("large_faster_pct", pd.Series(dtype=float)).dropna()
+    faster = table[table.control == "importance"].get("large_faster_pct", pd.Series(dtype=float)).dropna()
     return _extent(faster, "% faster"), faster >= FASTER
 
 

@@ -24,6 +24,7 @@ from tabi_bench.report.drawing import (
     whiskers,
 )
 from tabi_bench.report.from_profiles import profiled, routed
+from tabi_bench.report.pruning import FULL
 from tabi_bench.report.reading import Session, first, newest, sessions
 from tabi_bench.report.tables import Tables
 
@@ -199,27 +200,55 @@ def models(tables: Tables) -> Drawing | None:
 
 
 def pruning(tables: Tables) -> Drawing | None:
-    """alpha against words pruned; words pruned against score and the large model's time, with the controls."""
+    """Words pruned by scale, and score and time of re-routed queries by words pruned, with the controls."""
     table = tables.get("pruning")
-    data = _ok(table)
-    if "rerouted" in data:
-        data = data[data.rerouted != 0]  # where nothing is re-routed, nothing was pruned
-    if table is None or data.empty:
+    drawn = _timed(table)
+    if table is None or drawn.empty:
         return None
-    keys = ["task", "control", "alpha", "words_pruned_share", "score", "score_low", "score_high", "large_ms", "mean_ms"]
-    drawn = data.reindex(columns=keys)
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
-        for k, (control, points) in enumerate(rows.sort_values("words_pruned_share").groupby("control")):
+        full = rows[rows.control == FULL]
+        for k, (control, points) in enumerate(rows[rows.control != FULL].groupby("control", sort=True)):
             color, marker, style = look("", k)
-            for one, key, factor in zip(axes, ("alpha", "score", "large_ms"), (1, 100, 1), strict=True):
-                x, y = 100 * points.words_pruned_share, factor * points[key].astype(float)
-                one.plot(x, y, style, marker=marker, color=color, label=control)
+            line = {"color": color, "marker": marker, "linestyle": style, "label": control}
+            points = pd.concat([full, points])
+            words = 100 * points.words_pruned
+            axes[0].plot(words, points.alpha, **line)
+            for one, key, factor in ((axes[1], "score", 100), (axes[2], "ms", 1)):
+                value, reach = whiskers(points, key, factor)
+                one.errorbar(words + 0.6 * (k - 1), value, reach, elinewidth=0.6, **line)
 
-    labels = ("words pruned, %", "alpha", "score, %", "large model, ms")
-    note = _missing(tables, drawn.task, "nothing was re-routed, or not in this preset")
-    kept = {"provenance": table.provenance, "note": note}
-    return by_task("pruning", "Word pruning", drawn, plot, labels, height=1.2, **kept)
+    labels = ("words pruned, %", "alpha", "score of re-routed, %", "ms of re-routed")
+    note = _missing(tables, drawn.task, "too few re-routed, or not in this preset")
+    return by_task("pruning", "Word pruning", drawn, plot, labels, provenance=table.provenance, note=note)
+
+
+def batching(tables: Tables) -> Drawing | None:
+    """How much faster the last level is for pruning, by batch size."""
+    table = tables.get("batching")
+    drawn = _timed(table)
+    if table is None or drawn.empty:
+        return None
+
+    def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        for k, (alpha, points) in enumerate(rows[rows.control == "importance"].groupby("alpha")):
+            color, marker, style = look("", k)
+            line = {"color": color, "marker": marker, "linestyle": style, "label": f"alpha {alpha:g}"}
+            value, reach = whiskers(points, "faster_pct")
+            axes[0].errorbar(points.batch, value, reach, elinewidth=0.6, **line)
+        axes[0].axhline(0, color="0.4", linewidth=0.6)
+        sizes = sorted(rows.batch.unique())
+        axes[0].set_xscale("log", base=2)
+        axes[0].set_xticks(sizes, list(map(str, sizes)))
+
+    labels = ("batch", "faster for pruning, %")
+    return by_task("batching", "Pruning by batch size", drawn, plot, labels, provenance=table.provenance)
+
+
+def _timed(table: Table | None) -> pd.DataFrame:
+    """The rows of a table of pruning scales that have times."""
+    data = pd.DataFrame() if table is None else table.data
+    return data[data.ms.notna()] if "ms" in data else pd.DataFrame()
 
 
 def tail(tables: Tables) -> Drawing | None:
@@ -398,9 +427,10 @@ BUILDERS: tuple[Callable[[Tables], Drawing | None], ...] = (
     all_systems,
     models,
     deebert,
-    pruning,
     ablation,
     engines,
+    pruning,
+    batching,
     tail,
     threshold,
     break_even,

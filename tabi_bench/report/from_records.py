@@ -50,6 +50,22 @@ def all_systems(results: Results, setting: Setting) -> Table | None:
     return make_table("all_systems", "All systems", lines, SIDE_BY_SIDE, runs_of(chosen), notes_on(lines))
 
 
+def paper_targets(results: Results, setting: Setting) -> Table | None:
+    """The main table at the paper's own targets, for the tasks where this ladder reaches them."""
+    return _beside_main(results, setting, "paper_targets", "At the paper's targets")
+
+
+def layerless(results: Results, setting: Setting) -> Table | None:
+    """The main table with the model without layers in the ladder, which is our extension."""
+    return _beside_main(results, setting, "layerless", "With a model without layers")
+
+
+def _beside_main(results: Results, setting: Setting, label: str, title: str) -> Table | None:
+    """Sessions of the main table that were kept apart from it by their label."""
+    chosen = newest(sessions(results.pick(setting, label)))
+    return make_table(label, title, side_by_side(chosen), SIDE_BY_SIDE, runs_of(chosen))
+
+
 def aa(results: Results, setting: Setting) -> Table | None:
     """A/A: what the same plan, served twice in one session, is measured to save."""
     runs = [run for run in results.runs if run.setting == setting and run.record.method == names.AGAIN and run.ok]
@@ -311,4 +327,4 @@ def _paragraph(setting: Setting, lines: list[Row]) -> str:
     )
 
 
-BUILDERS = (main, all_systems, aa, seeds, three_level, deebert, ablation, engines)
+BUILDERS = (main, all_systems, paper_targets, layerless, aa, seeds, three_level, deebert, ablation, engines)

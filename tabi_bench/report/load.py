@@ -74,21 +74,7 @@ def offline(results: Results, setting: Setting) -> Table | None:
     return make_table("offline", "Offline", _ratios([_line(run) for run in runs], "qps"), columns, runs, [])
 
 
-def batching(results: Results, setting: Setting) -> Table | None:
-    """Throughput by batch size, with words pruned and without."""
-    runs = [run for run in results.pick(setting, "batching") if run.record.status == "ok"]
-    lines = []
-    for run in runs:
-        size, alphas = run.record.config["scenario"]["max_batch"], run.option.get("alphas")
-        text = "" if alphas is None else "full text" if alphas == [0.0] else "pruned"
-        lines.append(_line(run) | {"batch": size, "text": text})
-    lines.sort(key=lambda line: (line["task"], line["batch"], line["text"]))
-    columns = [*WHO, word("text", "text"), number("batch", "batch", 0), number("qps", "queries / s", 0)]
-    columns += [percent("words_pruned_share", "words cut %", 0), percent("score", "score %", 1), *SPENT]
-    return make_table("batching", "Pruned and full text by batch size", lines, columns, runs, [])
-
-
-TABLES = (load, offline, batching)
+TABLES = (load, offline)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

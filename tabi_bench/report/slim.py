@@ -2,9 +2,9 @@
 
 Kept: every record with the details that a table reads, floats to seven digits; of the engines named (all, if none is)
 the plans that a table reads, Tabi's, and INFaaS's where traces stay, without the rows they were tuned on, and one
-profile per task, the one that derived tables read; of traces those of the main table's first seed and, of pruning, the
-queries that went on, with the columns that are read, times as float32. Where a task has many labels, logits are rounded
-to steps of 1/32, or of 1/2 where they hardly count. There is no text in any of them.
+profile per task, the one that derived tables read; of traces those of the main table's first seed with the columns that
+are read, times as float32. Where a task has many labels, logits are rounded to steps of 1/32, or of 1/2 where they
+hardly count. There is no text in any of them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from tabi_bench import names
 from tabi_bench.report.from_profiles import profiled
-from tabi_bench.report.reading import Results, Run, first, read, sessions
+from tabi_bench.report.reading import Results, Run, first, read
 
-MAIN, PRUNING = "main_table", "pruning"
+MAIN = "main_table"
 PLACES = {"position": np.int32, "row": np.int32, "block": np.int32, "latency_ms": np.float32}
-STAGES = {"position": np.int32, "level": np.int32, "stage_level1_ms": np.float32, "stage_level2_ms": np.float32}
-TRACED = {MAIN: PLACES, PRUNING: STAGES}  # by label
 PLANNED = (names.TABI, names.TABI3)
-UNREAD = ("engines", "deebert", "models", "ablation")  # labels whose plans no table reads
+UNREAD = ("engines", "deebert", "models", "ablation", "pruning", "batching")  # labels whose plans no table reads
 DETAILS = ("also", "data", "system", "failures", "truncated", "replay", "plain_rule", "oracle")
 DIGITS = 7  # significant ones of a float in a record or plan
 MANY_LABELS, STEP = 32, 1 / 32
@@ -57,7 +54,7 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
         if not engines or run.record.engine in engines:
             _plan(run, folder)
         if run.seed == first_seed:
-            _trace(run, results, folder)
+            _trace(run, folder)
     for path in profiles:
         target = out / path.relative_to(results.root)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,37 +79,26 @@ def _rounded(value: Any) -> Any:
 
 
 def _plan(run: Run, folder: Path) -> None:
-    """The run's plan, where a table reads it; of pruning's, tables read the points alone."""
-    infaas = run.record.method == names.INFAAS and run.label in TRACED
+    """The run's plan, where a table reads it."""
+    infaas = run.record.method == names.INFAAS and run.label == MAIN
     if run.label in UNREAD or not (run.record.method in PLANNED or infaas) or run.plan is None:
         return
     plan = asdict(run.plan)
     for fold in plan["folds"]:
         fold["tuned_on"] = []
-        if run.label == PRUNING:
-            fold["serves"] = []
     _dump(plan, folder / "plan.json")
 
 
-def _trace(run: Run, results: Results, folder: Path) -> None:
-    """The run's trace with the columns that a table reads; of pruning, the queries that Tabi's level 1 sent on."""
-    columns, trace = TRACED.get(run.label, {}), run.trace
-    if not columns or trace is None:
+def _trace(run: Run, folder: Path) -> None:
+    """The run's trace with the columns that a table reads."""
+    trace = run.trace
+    if run.label != MAIN or trace is None:
         return
-    if run.label == PRUNING:
-        trace = trace[trace.position.isin(_sent_on(run, results))]
-    columns = {name: dtype for name, dtype in columns.items() if name in trace}
+    columns = {name: dtype for name, dtype in PLACES.items() if name in trace}
     trace = trace[list(columns)].astype(columns).sort_values("position")
     encoding = {c: "BYTE_STREAM_SPLIT" if t is np.float32 else "DELTA_BINARY_PACKED" for c, t in columns.items()}
     best = {"compression": "zstd", "compression_level": 19, "use_dictionary": False, "column_encoding": encoding}
     trace.to_parquet(folder / "trace.parquet", index=False, **best)
-
-
-def _sent_on(run: Run, results: Results) -> pd.Series:
-    """Positions of the queries that Tabi re-routed in the run's session."""
-    (session,) = (s for s in sessions(results.runs) if first(s).record.session_id == run.record.session_id)
-    trace = session[names.TABI].trace if names.TABI in session else None
-    return pd.Series(dtype=int) if trace is None else trace.position[trace.level > 0]
 
 
 def coarse(array: np.ndarray) -> np.ndarray:

@@ -73,8 +73,16 @@ class Task:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 (16 hex digits) of the label names, and both splits' texts and labels."""
+        return self._hash("train", "validation")
+
+    @cached_property
+    def train_hash(self) -> str:
+        """The same of what models learn from: other validation rows leave it as it is."""
+        return self._hash("train")
+
+    def _hash(self, *splits: str) -> str:
         digest = hashlib.sha256("\x1f".join((self.name, *self.config.labels)).encode() + b"\x1e")
-        for split in ("train", "validation"):
+        for split in splits:
             for texts, label in zip(self.texts(split), self.labels(split).tolist(), strict=True):
                 digest.update("\x1f".join((*texts, repr(label))).encode() + b"\x1e")
         return digest.hexdigest()[:16]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+
+from tabi_bench.cache import content_key
 
 
 class ModelError(ValueError):
@@ -28,6 +31,13 @@ class ModelSpec:
     max_length: int = 128
     label_order: tuple[int, ...] | None = None
     scale: tuple[float, float] | None = None
+    int8: bool = False  # run in int8 by an engine that has it
+
+    @property
+    def in_int8(self) -> ModelSpec:
+        """The same model in int8, as a model of its own."""
+        name, digest = f"{self.name}-int8", content_key(self.content_hash, "int8")
+        return replace(self, name=name, content_hash=digest, int8=True)
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,12 @@ class Zoo:
 
     def __getitem__(self, name: str) -> ModelSpec:
         return next(model for model in self.models if model.name == name)
+
+    @property
+    def with_int8(self) -> Zoo:
+        """Beside every model with layers the same in int8, which comes before it: it is the faster one."""
+        both = [(spec.in_int8, spec) if spec.layers else (spec,) for spec in self.models]
+        return replace(self, models=tuple(chain.from_iterable(both)))
 
     @property
     def names(self) -> list[str]:

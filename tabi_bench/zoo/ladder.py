@@ -157,7 +157,7 @@ class Ladder:
 
     def key(self, rung: Rung) -> str:
         """Hash of everything that the model is made from; a taught one's includes its teacher's."""
-        data = (self.task.content_hash, self.task.config.metric, self.task.config.labels)
+        data = (self.task.train_hash, self.task.config.metric, self.task.config.labels)
         parts = [RECIPE, data, self.hashes[rung.encoder], self.config.max_length, rung.layers]
         parts += [asdict(self.recipe(rung)), self.seed, self.key(self.teacher) if rung.taught else None]
         return content_key(*parts, self.start.key(self.start.own(rung)) if self.start else None)
@@ -176,8 +176,8 @@ class Ladder:
         return spec_of(self.folder(rung), rung.name, self.config.max_length)
 
     def notes(self, rung: Rung) -> dict:
-        """What was stored beside the model (scores, steps, seconds, recipe), and what its score stands against."""
-        return json.loads((self.folder(rung) / NOTES).read_text(encoding="utf-8")) | self.validation_facts
+        """What was stored beside the model: scores and the rows they are of, steps, seconds, recipe."""
+        return json.loads((self.folder(rung) / NOTES).read_text(encoding="utf-8"))
 
     def seconds(self) -> float:
         """Seconds of training behind the ladder, candidates and mnli's models included."""
@@ -188,8 +188,7 @@ class Ladder:
         """Rows that training the model goes through, if nothing stops it early."""
         return len(self.task.train) * self.recipe(rung).epochs
 
-    @cached_property
-    def validation_facts(self) -> dict:
+    def _validation_facts(self) -> dict:
         """Rows of the validation split, and the share of its most frequent label (None for scores)."""
         labels = self.task.labels("validation")
         most = None if self.task.is_regression else float(np.bincount(labels).max() / len(labels))
@@ -215,7 +214,7 @@ class Ladder:
         if rung in self.candidates:
             np.save(folder / LOGITS, predict(stored, rows, self.device))
         validation = self._encode(rung, "validation")
-        notes = {
+        notes = self._validation_facts() | {
             "metric": metric,
             "validation_score": metric_score(metric, validation.labels, predict(stored, validation, self.device)),
             "slice_score": result.score,

@@ -138,7 +138,7 @@ def start(config: PaperZooConfig, model: str, task: str) -> dict:
 def tuned_folder(config: PaperZooConfig, model: str, task: Task, cache_dir: Path, seed: int) -> Path:
     """Where the model that is fine-tuned here on `task` lies, named by what it is made from."""
     origin = start(config, model, task.name) if model in config.backbones else None
-    key = content_key(RECIPE, task.content_hash, task.config.labels, asdict(recipe(config, model, task.name)), origin,
+    key = content_key(RECIPE, task.train_hash, task.config.labels, asdict(recipe(config, model, task.name)), origin,
                       config.max_length, seed)  # fmt: skip
     return Path(cache_dir).expanduser() / "paper" / f"{model}-{task.name}-{key}"
 

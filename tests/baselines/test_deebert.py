@@ -68,6 +68,14 @@ class Segmented(TableModel):
         self.next, self.steps = self.next + 1, self.steps + 1
         return self.exits[self.next - 1][self.row]
 
+    def start_batch(self, encodings):
+        self.rows, self.next, self.sizes = np.array([encoding.row for encoding in encodings]), 0, []
+
+    def step_batch(self, rows=None):
+        self.rows, self.next = self.rows if rows is None else self.rows[rows], self.next + 1
+        self.sizes.append(len(self.rows))
+        return np.stack([self.exits[self.next - 1][row] for row in self.rows])
+
 
 def planned(profile, value=1.0):
     fold = Deebert.plan(profile, PlainTarget(profile, value), OPTIONS)
@@ -137,6 +145,7 @@ def test_live_equals_replayed_and_later_segments_do_not_run(profile, queries):
     assert set(answers[0].stages_ns) == {"tokenise", "level1", "decide"}
     together = system.run(0, [Item(query) for query in queries[:4]])
     assert [(a.label, a.level) for a in together] == [(a.label, a.level) for a in answers]
+    assert system.model.sizes == [4, 3, 1], "rows that leave drop out of the batch"
 
 
 def test_savings_are_those_of_the_rows_served(profile, queries):
@@ -162,6 +171,8 @@ def test_a_ramp_that_fails_is_passed_and_a_head_that_fails_is_an_error(profile, 
     model.ramps[1][0] = np.nan
     answer = system.answer(queries[0])
     assert (answer.level, answer.failures) == (1, 1)
+    answers = system.run(0, [Item(query) for query in queries[:2]])
+    assert [(a.level, a.failures) for a in answers] == [(1, 1), (1, 0)]
     model.logits[3] = np.inf
     with pytest.raises(NoAnswer, match="query 3"):
         system.answer(queries[3])

@@ -22,6 +22,7 @@ from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.engines.base import Output
+from tabi_bench.engines.encoding import Encoding
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Pruned, PruneKey, Ragged
 from tabi_bench.system import FoldPlan, Plan
 from tabi_bench.tasks.base import Query
@@ -45,6 +46,8 @@ class Encoded:
     @property
     def words(self) -> tuple[list[str], ...]:
         return tuple(text.split() for text in self.texts)
+
+    kept_texts, without = Encoding.kept_texts, Encoding.without
 
 
 @dataclass
@@ -101,17 +104,21 @@ class Runner:
         self.queries, self.models, self.importance, self.seed = queries, models, importance, seed
         self.ran: list[tuple[PruneKey, int]] = []
 
-    def _prune(self, key: PruneKey, rows: np.ndarray) -> list[tuple]:
-        scores = self.importance[key.small]
-        return [prune_query(self.queries[row].texts, scores[row], key, self.seed, int(row)) for row in rows]
+    def _prune(self, key: PruneKey, rows: np.ndarray) -> list[tuple[Encoded, float, bool]]:
+        pruned = []
+        for row in rows:
+            whole = Encoded(self.queries[row].texts)
+            keep, near = prune_query(whole.words, self.importance[key.small][row], key, self.seed, int(row))
+            pruned.append((whole.without(keep, Encoded), float(keep.mean()), near))
+        return pruned
 
     def tokens(self, key: PruneKey, rows: np.ndarray) -> np.ndarray:
-        return np.array([_tokens(texts) for texts, _, _ in self._prune(key, rows)], np.int64)
+        return np.array([_tokens(encoding.texts) for encoding, _, _ in self._prune(key, rows)], np.int64)
 
     def __call__(self, key: PruneKey, rows: np.ndarray) -> Pruned:
         self.ran += [(key, int(row)) for row in rows]
         pruned = self._prune(key, rows)
-        outputs = [self.models[key.large].forward(Encoded(texts)) for texts, _, _ in pruned]
+        outputs = [self.models[key.large].forward(encoding) for encoding, _, _ in pruned]
         return Pruned(
             np.stack([output.logits for output in outputs]),
             self.tokens(key, rows),

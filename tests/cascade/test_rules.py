@@ -58,12 +58,6 @@ def test_pruning_drops_words_below_alpha_times_the_mean_of_their_text():
     assert rules.prune(np.array([0.0, np.nan, 5, 5, 5]), [5], 1.0).tolist() == [False, True, True, True, True]
 
 
-def test_kept_words_are_joined_in_order_and_untouched_texts_stay_as_they_were():
-    keep = np.array([True, False, True, True])
-    assert rules.pruned_texts(["a  b", "c d"], [["a", "b"], ["c", "d"]], keep) == ("a", "c d")
-    assert rules.pruned_texts(["a  b"], [["a", "b"]], np.array([True, True])) == ("a  b",)
-
-
 def test_two_labels_within_the_band_are_tied():
     rows = np.array([[0.5004, 0.4996, 0.0], [0.5006, 0.4994, 0.0], [0.1, 0.45, 0.45], [np.nan, 0.5, 0.5]])
     assert rules.tied(rows).tolist() == [True, False, True, False]

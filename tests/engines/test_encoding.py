@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tabi_bench.engines.encoding import KEPT_CHARS, Encoder, Encoders, Remembered, encode
+from tabi_bench.zoo.families.shapes import word_tokenizer
 from tabi_bench.zoo.tiny import SHIPPED
 from tabi_bench.zoo.words import align, word_spans
 from tests.engines.micro_models import micro_tokenizer
@@ -169,14 +170,29 @@ def test_without_some_words_is_the_encoding_of_what_is_left(data, texts):
     encoding = encoder(texts)
     assert isinstance(encoding, Remembered)
     keep = np.array(data.draw(st.lists(st.booleans(), min_size=(n := sum(map(len, encoding.words))), max_size=n)), bool)
-    shorter = encoding.without(keep)
+    shorter = encoding.without(keep, encoder)
     same(lambda _: shorter, encoding.kept_texts(keep), encoder.tokenizer)
+
+
+def test_kept_words_are_joined_in_order_and_untouched_texts_stay_as_they_were():
+    encoder = Encoder(micro_tokenizer(), 512)
+    for texts in (("a  film", "the play"), ("a \t film", "the play")):  # remembered, and tokenised whole
+        shorter = encoder(texts).without(np.array([True, False, True, True]), encoder)
+        assert shorter.texts == ("a", "the play")
+        assert encoder(texts).without(np.ones(4, bool), encoder).texts == texts
+
+
+def test_for_another_tokenizer_what_is_left_is_tokenised_by_it():
+    own, other = Encoder(micro_tokenizer(), 512), Encoder(word_tokenizer(), 512)
+    encoding = own(("w1 film w2",))
+    assert isinstance(encoding, Remembered)
+    same(lambda _: encoding.without(np.array([True, False, True]), other), ("w1 w2",), other.tokenizer)
 
 
 def test_what_was_tokenised_whole_is_tokenised_again(tokenizer):
     encoder = Encoder(tokenizer, LONGEST)
     encoding = encoder(("bad " * 30 + "film",))
     assert encoding.truncated
-    shorter = encoding.without(np.arange(31) > 27)
+    shorter = encoding.without(np.arange(31) > 27, encoder)
     assert shorter.texts == ("bad bad film",) and shorter.ids == tokenizer.encode("bad bad film").ids
     assert shorter.word_of_piece.tolist() == [-1, 0, 1, 2, -1] and not shorter.truncated

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tabi_bench.bench import host as host_bench
 from tabi_bench.engines import native
 from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.host import HostModel
@@ -199,13 +198,3 @@ def test_an_encoding_of_other_lengths_is_an_error_and_nothing_is_overwritten(spe
 def test_a_head_on_the_first_token_is_refused(tmp_path):
     with pytest.raises(ModelError, match="must be a TextCnn or DecomposableAttention"):
         HostModel(write_model(tmp_path, "bert", num_hidden_layers=0), Encoders())
-
-
-def test_the_bench_tables_both_ways(monkeypatch, capsys):
-    monkeypatch.setattr(host_bench, "SHAPE", host_bench.SHAPE | {"vocab_size": 3000, "hidden_size": 24})
-    monkeypatch.setattr(host_bench, "LENGTHS", (2, 7))
-    assert host_bench.main(["--repeats", "10"]) == 0
-    printed = capsys.readouterr().out
-    ways = ["numpy", "compiled"] if native.library()[0] else ["numpy"]
-    assert all(f"{way} {kind}" in printed for way in ways for kind in ("hot", "displaced"))
-    assert printed.count("attention") == printed.count("convolution") == 2

@@ -7,6 +7,7 @@ import pytest
 
 from tabi_bench.config import ConfigError, read_file
 from tabi_bench.engines import make_engine, onnx
+from tabi_bench.zoo.base import Zoo
 from tests.engines.micro_models import FAMILIES
 
 pytest.importorskip("onnxruntime")
@@ -55,6 +56,20 @@ def test_int8_is_another_model_near_the_first(specs, eager, tmp_path):
     assert not np.allclose(found, known, rtol=1e-5)
     assert np.abs(found - known).max() < 0.1 * np.abs(known).max()
     assert engine.describe()["fallbacks"] == [] and engine.describe()["quantize"]
+
+
+def test_a_ladder_may_hold_every_model_in_both(specs, engine, tmp_path):
+    int8 = make_engine(read_file("engine", "onnx", cache_dir=str(tmp_path), quantize=True, threads=1))
+    both = Zoo("both", (specs["bert"], specs["mpnet"])).with_int8
+    assert both.names == ["bert-int8", "bert", "mpnet-int8", "mpnet"]
+    assert len({spec.content_hash for spec in both.models}) == 4
+    for spec in both.models:
+        name = spec.name.removesuffix("-int8")
+        alone = (int8 if spec.int8 else engine).load(specs[name], importance="last")
+        for found, known in zip(outputs(engine.load(spec, importance="last"), True), outputs(alone, True), strict=True):
+            np.testing.assert_array_equal(found.logits, known.logits)
+            np.testing.assert_array_equal(found.importance, known.importance)
+    int8.close()
 
 
 def test_a_model_is_exported_once(specs, engine, tmp_path, monkeypatch):

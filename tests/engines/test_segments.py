@@ -52,7 +52,21 @@ def test_padding_changes_nothing(specs, family, eager):
         hidden = segments.stages.embed(ids, types)
         for number in range(2):
             hidden, logits = segments.run(number, hidden, keep, padded=True)
-    np.testing.assert_allclose(logits.numpy(), model.forward(encoding).logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits[0].numpy(), model.forward(encoding).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", CUT)
+def test_rows_that_stay_in_a_batch_end_as_they_do_alone(specs, family, eager):
+    parts = eager.load_segments(specs[family], {1: Ramp()})
+    encodings = [parts.encode(texts) for texts in (*TEXTS, TEXTS[0])]
+    alone = []
+    for encoding in encodings:
+        parts.start(encoding)
+        alone.append([parts.step(), parts.step()])
+    parts.start_batch(encodings)
+    first, stay = parts.step_batch(), np.array([1, 0])
+    np.testing.assert_allclose(first, [steps[0] for steps in alone], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(parts.step_batch(stay), [alone[k][1] for k in stay], rtol=1e-4, atol=1e-5)
 
 
 def test_segments_can_be_run_again_and_left_early(specs, eager):

@@ -15,7 +15,6 @@ from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, r
 from tabi_bench.evaluation.statistics import (
     P99_QUERIES,
     Interval,
-    block_means,
     difference_se,
     latency_reduction,
     mcnemar,
@@ -112,7 +111,6 @@ def test_the_mean_by_hand():
     mean = mean_latency(np.array([1.0, 2.0, 4.0, 5.0]), np.array([0, 0, 1, 1]))
     half = 12.7062 * np.sqrt(2 * (9 + 9)) / 4
     assert (mean.value, mean.low, mean.high) == pytest.approx((3.0, 3 - half, 3 + half), abs=1e-3)
-    assert block_means(np.array([1.0, 2.0, 4.0, 5.0, 9.0]), np.array([0, 0, 1, 1, 2])).tolist() == [1.5, 4.5, 9.0]
 
 
 def test_the_reduction_is_a_ratio_of_totals():

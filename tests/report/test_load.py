@@ -22,7 +22,6 @@ def under_load(goodput, overloaded=False):
 
 @pytest.fixture
 def tables(tmp_path):
-    scenario = {"max_batch": 8}
     records = [
         record(m, "l", label="load", run_id=f"l-{m}", details=under_load(q))
         for m, q in (("infaas", 800.0), ("tabi", 1200.0))
@@ -33,12 +32,6 @@ def tables(tmp_path):
     write(tmp_path, *records)
     facts = {"load": {"forward_share": 0.8, "busy_share": 0.9, "mean_batch": 60.0}}
     write(tmp_path, *(record(m, "o", label="offline", run_id=f"o-{m}", details=facts) for m in ("infaas", "tabi")))
-    for size in (1, 128):
-        for alphas in ([0.0], [0.0, 0.5]):
-            name = f"{size}-{len(alphas)}"
-            one = record("tabi", name, label="batching", run_id=name, option={"alphas": alphas}, words_pruned_share=0.2)
-            one.config["scenario"] = scenario | {"max_batch": size}
-            write(tmp_path, one)
     results = read(tmp_path)
     return Tables(results, results.settings()[0])
 
@@ -52,15 +45,8 @@ def test_goodput_beside_the_references_and_its_range_over_seeds(tables):
     assert "overloaded at 700 queries a second" in text, "a system without latencies says why"
 
 
-def test_offline_and_batches(tables):
+def test_offline_against_the_reference(tables):
     assert tables.get("offline").data.ratio.tolist() == pytest.approx([1.0, 10 / 6])
-    data = tables.get("batching").data
-    assert data[["batch", "text"]].values.tolist() == [
-        [1, "full text"],
-        [1, "pruned"],
-        [128, "full text"],
-        [128, "pruned"],
-    ]
 
 
 def test_figures_hold_what_the_tables_say(tables, tmp_path):

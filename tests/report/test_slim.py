@@ -23,9 +23,9 @@ def built(root) -> dict[str, Table]:
 
 @pytest.fixture
 def whole(results):
-    """The main table, again at the plain rule, and a session of pruning."""
+    """The main table, again at the plain rule, and a session of another preset."""
     write(results, *(record(m, "d", margin_se=0.0, run_id=f"sst2-{m}-d") for m in ("infaas", "tabi")))
-    write(results, *(record(m, "e", label="pruning", option={"alphas": [0.5]}) for m in ("infaas", "tabi")))
+    write(results, *(record(m, "e", label="ablation") for m in ("infaas", "tabi")))
     return results
 
 
@@ -33,7 +33,7 @@ def test_every_table_reads_the_same(whole, tmp_path_factory):
     out = tmp_path_factory.mktemp("slim") / "copy"
     slim(whole, out)
     before, after = built(whole), built(out)
-    assert set(before) == set(after) and {"main", "pruning", "tail", "break_even", "calibration"} <= set(after)
+    assert set(before) == set(after) and {"main", "ablation", "tail", "break_even", "calibration"} <= set(after)
     for name, table in before.items():
         pd.testing.assert_frame_equal(table.text(), after[name].text())
         assert table.notes == after[name].notes and table.provenance == after[name].provenance
@@ -48,9 +48,7 @@ def test_what_is_kept(whole, tmp_path_factory):
     traced = pd.read_parquet(out / "main_table" / "sst2-tabi-a" / "trace.parquet")
     assert list(traced) == ["position", "row", "block", "latency_ms"] and traced.latency_ms.dtype == np.float32
     assert not (out / "main_table" / "sst2-cocktail-a" / "plan.json").exists()
-    sent_on = [pd.read_parquet(out / "pruning" / f"sst2-{m}-e" / "trace.parquet") for m in ("tabi", "infaas")]
-    assert (sent_on[0].level > 0).all() and len(sent_on[0]) == 48
-    assert sent_on[0].position.tolist() == sent_on[1].position.tolist()
+    assert not list((out / "ablation").rglob("trace.parquet"))
 
 
 def test_a_second_seed_keeps_its_numbers_without_its_traces(results, tmp_path_factory):

@@ -9,6 +9,7 @@ import pytest
 from report_samples import record, write
 
 from tabi_bench.report.cells import Table
+from tabi_bench.report.figures import build
 from tabi_bench.report.from_records import engines
 from tabi_bench.report.reading import read
 from tabi_bench.report.tables import Tables
@@ -66,34 +67,49 @@ def test_both_margins_stand_side_by_side(tmp_path):
     assert built(tmp_path)["main"].text()["margin SE"].tolist() == ["0.5", "0.5", "0.0", "0.0"]
 
 
-def test_pruning_and_its_large_model(tmp_path):
-    for alpha, control in ((0.25, "importance"), (0.5, "importance"), (0.5, "random")):
-        option = {"alphas": [alpha], "pruning": control}
-        session = f"{control}{alpha}"
-        runs = (record("infaas", session, label="pruning"), record("tabi", session, label="pruning", option=option))
-        write(tmp_path, *runs)
+@pytest.mark.parametrize("label", ["paper_targets", "layerless"])
+def test_sessions_of_another_label_stand_in_a_table_of_their_own(tmp_path, label):
+    write(tmp_path, *(record(m, "a") for m in ("infaas", "tabi")))
+    mean = {"mean": 5.0, "p50": 5.0, "p90": 5.0, "p95": 5.0, "p99": 5.0, "n": 120}
+    write(tmp_path, *(record(m, "b", label=label, latency_ms=mean) for m in ("infaas", "tabi")))
+    tables = built(tmp_path)
+    assert cell(tables["main"], "mean ms", system="Tabi") == "6.000"
+    assert cell(tables[label], "mean ms", system="Tabi") == "5.000"
+
+
+def scales(session: str, rerouted: int = 48, **changes):
+    """A record of the pruning scales: full text, and two texts that make the large model a third faster."""
+    variants = []
+    for alpha, control in ((0.0, "importance"), (0.5, "random"), (0.5, "importance")):
+        facts = {"alpha": alpha, "control": control, "rerouted": rerouted, "words_pruned": alpha / 2, "score": 0.8}
+        numbers = {"ms": 10 - 4 * alpha, "faster_pct": 40 * alpha, "large_ms": 6 - 4 * alpha, "difference": -alpha / 10}
+        ends = {f"{key}{end}": value for key, value in numbers.items() for end in ("", "_low", "_high")}
+        variants.append(facts | ends | {"score_low": 0.7, "score_high": 0.9})
+    details = {"system": {"folds": [{"models": ["small", "large"]}] * 2, "variants": variants}}
+    label = changes.pop("label", "pruning")
+    one = record("pruning_scales", session, label=label, details=details, run_id=f"{label}-{session}")
+    one.config["scenario"] = changes
+    return one
+
+
+def test_pruning_stands_beside_full_text_and_few_queries_say_nothing(tmp_path):
+    write(tmp_path, scales("a"))
     table = built(tmp_path)["pruning"]
-    assert table.text()[["words dropped by", "alpha"]].to_numpy().tolist() == [
-        ["importance", "0.25"],
-        ["importance", "0.50"],
-        ["random", "0.50"],
-    ]
-    first = table.data.iloc[0]
-    assert first.large_ms == pytest.approx(8.0)
-    full = 10 + (2 * (72 + 119) / 2 / 119 - 1)  # INFaaS takes 9..11 ms in equal steps; the last 48 were re-routed
-    assert first.large_full_ms == pytest.approx(full)
-    assert first.large_faster_pct == pytest.approx(100 * (1 - 8 / full)) and first.rerouted == 48
+    assert table.text()["words dropped by"].tolist() == ["full text", "importance", "random"]
+    assert cell(table, "their ms", **{"words dropped by": "importance"}) == "8.000 [8.000, 8.000]"
+    assert cell(table, "models", **{"words dropped by": "random"}) == "small > large"
+    write(tmp_path, scales("a", rerouted=29))
+    table = built(tmp_path)["pruning"]
+    assert "their ms" not in table.text() and table.text()["queries re-routed"].tolist() == ["29"] * 3
 
 
-def test_a_few_rerouted_queries_say_nothing_of_the_large_models_time(tmp_path):
-    runs = [record(m, "f", label="pruning", option={"alphas": [0.5]}) for m in ("infaas", "tabi")]
-    write(tmp_path, *runs)
-    path = tmp_path / "pruning" / "sst2-tabi-f" / "trace.parquet"
-    trace = pd.read_parquet(path)
-    trace.loc[trace.position < 100, "level"] = 0
-    trace.to_parquet(path)
-    line = built(tmp_path)["pruning"].data.iloc[0]
-    assert line.rerouted == 20 and "large_ms" not in line.dropna()
+def test_pruning_in_batches_has_a_row_for_every_size(tmp_path):
+    write(tmp_path, *(scales(f"b{size}", label="batching", max_batch=size) for size in (128, 8)))
+    assert built(tmp_path)["batching"].text()["batch"].tolist() == ["8"] * 3 + ["128"] * 3
+    results = read(tmp_path)
+    (setting,) = results.settings()
+    drawn = build(Tables(results, setting), ["batching"])["batching"]
+    assert drawn.data.batch.nunique() == 2 and all(path.stat().st_size for path in drawn.save(tmp_path / "figure"))
 
 
 def test_ablation_and_three_levels_and_early_exit(tmp_path):

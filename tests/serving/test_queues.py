@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tabi_bench import device
 from tabi_bench.serving.arrivals import poisson, recorded
 from tabi_bench.serving.clock import SimulatedClock, WallClock
 from tabi_bench.serving.queues import POLICIES, Limits, Server
@@ -92,6 +93,49 @@ def test_systems_and_operating_points_never_share_a_batch():
     calls = [(systems[k % 2], Query(k, ("x",))) for k in range(4)]
     Server(calls, np.zeros(4, np.int64), clock, Limits(8)).serve()
     assert log == [("A", 0, [0, 2]), ("B", 0, [1, 3])]
+
+
+class Device:
+    """Where an event lies `ms` ahead, a look at it takes 1 ms."""
+
+    def __init__(self, clock, ms):
+        self.clock, self.end = clock, clock.now() + ms * MS
+
+    def query(self):
+        self.clock.wait_until(self.clock.now() + MS)
+        return self.clock.now() >= self.end
+
+    def synchronize(self):
+        self.clock.wait_until(self.end)
+
+
+class OnDevice(Timed):
+    """Reads what it waits for by `encode`, which fails on query 6."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.read, self.encoders = [], (self.encode,)
+
+    def encode(self, texts):
+        self.read.append((texts[0], round(self.clock.now() / MS)))
+        if texts == ("6",):
+            raise ValueError
+
+    def run(self, stage, items):
+        for item in items:
+            if item.query.id != 6:
+                item.encoding(self.encode)
+        device.wait_for(Device(self.clock, 10))
+        return [Answer(0, stage) for _ in items]
+
+
+def test_while_the_device_works_what_has_arrived_is_tokenised_once():
+    clock = SimulatedClock()
+    system = OnDevice(clock)
+    calls = [(system, Query(k, (str(k),))) for k in range(8)]
+    Server(calls, np.array([0, 0, 0, 0, 0, 0, 5, 30]) * MS, clock, Limits(4)).serve()
+    ahead = [("0", 0), ("1", 0), ("2", 0), ("3", 0), ("4", 2), ("5", 2), ("6", 5)]
+    assert sorted(system.read) == [*ahead, ("7", 30)], "four between two looks, the batch itself among them"
 
 
 def test_a_queue_that_outgrows_its_limit_ends_the_run():

@@ -125,6 +125,14 @@ def test_two_families_in_one_ladder_are_trained_once_and_the_best_one_teaches(co
         load(config, task, tmp_path, 1, "cpu")
 
 
+def test_fewer_validation_rows_leave_the_models_as_they_are(config, tmp_path):
+    task = make_task()
+    fewer = replace(task, validation=task.validation.select(range(40)))
+    less = replace(task, train=task.train.select(range(100)))
+    keys = [Ladder(config, data, tmp_path, 0, "cpu").key(Rung("large", 3)) for data in (task, fewer, less)]
+    assert keys[0] == keys[1] != keys[2] and task.content_hash != fewer.content_hash
+
+
 def test_without_distillation_all_learn_from_labels(config, tmp_path):
     zoo = load(replace(config, distill=False), make_task(), tmp_path, 0, "cpu")
     assert [notes["teacher"] for notes in zoo.notes["training"].values()] == [None] * 4
