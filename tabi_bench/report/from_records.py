@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from tabi_bench import names
+from tabi_bench.evaluation.statistics import BLOCKS, P99_QUERIES
 from tabi_bench.report import paper
 from tabi_bench.report.cells import NONE, Column, Row, Table, absent, make_table, number, percent, provenance, word
-from tabi_bench.report.fields import frame, row
+from tabi_bench.report.fields import PERCENTILES, frame, row
 from tabi_bench.report.reading import Results, Run, Session, Setting, by_seed, newest, sessions
 from tabi_bench.report.side_by_side import (
     AGAINST,
@@ -132,7 +133,7 @@ def three_level(results: Results, setting: Setting) -> Table | None:
     lines = []
     for session in chosen:
         for method, run in session.items():
-            cells = {**line(run, session), "predicted_ms": _predicted(run)}
+            cells = line(run, session)
             cells["returned"] = " / ".join(f"{100 * share:.1f}" for share in run.record.shares)
             if method == names.TABI3 and names.TABI in session:
                 cells |= _changes(run, session[names.TABI])
@@ -141,7 +142,6 @@ def three_level(results: Results, setting: Setting) -> Table | None:
     for key, header in (("mean_ms", "mean"), ("p50", "p50"), ("p99", "p99")):
         columns += [number(key, f"{header} ms", 3), number(f"{key}_change", f"{header} vs Tabi %", 1, sign=True)]
     columns += [word("returned", "returned by level %", measured=True)]
-    columns += [number("predicted_ms", "predicted on tune ms", 3)]
     columns += [word("same_plan", "plan")]
     theirs = paper.printed("three_level").iloc[0]
     notes = [
@@ -153,19 +153,24 @@ def three_level(results: Results, setting: Setting) -> Table | None:
     return make_table("three_level", "Two and three levels", lines, columns, runs_of(chosen), notes)
 
 
-def _predicted(run: Run) -> float | None:
-    """Latency that the plan predicts on tune, mean over folds by the rows they serve."""
-    if run.plan is None or any("latency_ms" not in fold.predicted for fold in run.plan.folds):
-        return None
-    served = [len(fold.serves or [0]) for fold in run.plan.folds]
-    return float(np.average([fold.predicted["latency_ms"] for fold in run.plan.folds], weights=served))
-
-
 def _changes(run: Run, tabi: Run) -> Row:
     """Change in percent of mean, median and p99 against Tabi of the same session."""
     ours, theirs = row(run), row(tabi)
     known = [key for key in ("mean_ms", "p50", "p99") if ours[key] and theirs[key]]
     return {f"{key}_change": 100 * (ours[key] / theirs[key] - 1) for key in known}
+
+
+def tail(results: Results, setting: Setting) -> Table | None:
+    """Percentiles of latency."""
+    chosen = newest(sessions(results.pick(setting, "main_table", "all_systems", "adhoc")))
+    lines = [line(run, session) for session in chosen for run in session.values()]
+    columns = [TASK, MARGIN, SYSTEM, MEAN, *(number(p, f"{p} ms", 3) for p in PERCENTILES)]
+    columns += [number(key, key, 0) for key in ("queries", "distinct", "blocks")]
+    note = (
+        f"Intervals of p99 by a bootstrap of whole blocks, from {BLOCKS} blocks on; no p99 below {P99_QUERIES} "
+        "queries. The paper calls Tabi's tail comparable."
+    )
+    return make_table("tail", "Latency distribution", sorted(lines, key=in_order), columns, runs_of(chosen), [note])
 
 
 def ablation(results: Results, setting: Setting) -> Table | None:
@@ -327,4 +332,4 @@ def _paragraph(setting: Setting, lines: list[Row]) -> str:
     )
 
 
-BUILDERS = (main, all_systems, paper_targets, layerless, aa, seeds, three_level, deebert, ablation, engines)
+BUILDERS = (main, all_systems, paper_targets, layerless, aa, seeds, tail, three_level, deebert, ablation, engines)

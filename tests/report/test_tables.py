@@ -152,8 +152,7 @@ def test_tables_from_profiles(results):
     assert cell(actual["models"], "mean ms", task="sst2", model="large") == "10.000"
     assert actual["calibration"].text()["T by fold"].tolist() == ["2.00 / 2.00"] * 2
     assert 0 < float(cell(actual["calibration"], "of the oracle's gain %", task="sst2")) < 100
-    assert cell(actual["tail"], "p50 ms", task="sst2", system="Tabi").startswith("6.000 [")
-    assert "p99 ms" not in actual["tail"].text(), "120 queries are too few for a p99"
+    assert cell(actual["tail"], "p99 ms", task="sst2", system="Tabi") == "8.000 [7.000, 9.000]"
 
 
 def test_forms_of_output(results):
