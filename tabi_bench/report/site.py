@@ -15,6 +15,7 @@ from tabi_bench.names import printed
 from tabi_bench.progress import progress
 from tabi_bench.report import fields, figures, from_records
 from tabi_bench.report.cells import Table, markdown, number, percent, provenance, warnings, word
+from tabi_bench.report.claims import claims
 from tabi_bench.report.drawing import Drawing
 from tabi_bench.report.ladder import ladder
 from tabi_bench.report.reading import Results, read
@@ -118,15 +119,12 @@ def _with_picture(entry: Entry, out: Path, path: str) -> Entry:
 
 def _over_settings(results: Results) -> tuple[Group, Group]:
     """What comes first, and what comes last: the ladder, the paper's table, every record."""
-    first, last = from_records.headline(results), ladder(results.root)
     every = every_record(results)
     behind = Entry("every", every.title, every, behind=f"{len(every.data)} records, the latest first")
-    groups = {"The main result": first, "Beside it": last}
-    main, more = (
-        Group(title.lower().replace(" ", "-"), title, [Entry(table.name, table.title, table)] if table else [])
-        for title, table in groups.items()
-    )
-    return main, replace(more, entries=[*more.entries, behind])
+    first = [table for table in (from_records.headline(results), claims(results)) if table]
+    last = [table for table in (ladder(results.root),) if table]
+    main, more = ([Entry(table.name, table.title, table) for table in tables] for tables in (first, last))
+    return Group("the-main-result", "The main result", main), Group("beside-it", "Beside it", [*more, behind])
 
 
 def every_record(results: Results) -> Table:
