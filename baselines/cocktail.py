@@ -15,7 +15,7 @@ import pandas as pd
 
 from tabi_bench.cascade.rules import BAND, label_of
 from tabi_bench.config import CocktailConfig
-from tabi_bench.engines.base import Encoding, Model, Output
+from tabi_bench.engines.base import Encoding, Model, Output, Together
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.lab import Lab
@@ -58,7 +58,7 @@ class Cocktail(System):
 
     name = "cocktail"
 
-    def __init__(self, point: dict[str, Any], models: dict[str, Model], together: Any | None = None) -> None:
+    def __init__(self, point: dict[str, Any], models: dict[str, Model], together: Together | None = None) -> None:
         """together: what runs the members at the same time; None: they run in series."""
         self.members, self.models, self.together = point["members"], models, together
         self.weights = np.array([point["weights"][name] for name in self.members])
@@ -134,7 +134,7 @@ class Cocktail(System):
             clock.mark("members")
         else:
             outputs = zip(*self._in_series(encodings, clock), strict=True)
-        answers = [self._decide(*parts) for parts in zip(items, encodings, outputs, strict=True)]
+        answers: list[Answer | Item] = [self._decide(*parts) for parts in zip(items, encodings, outputs, strict=True)]
         clock.mark("decide")
         clock.share(items)
         return answers
@@ -179,7 +179,7 @@ class Cocktail(System):
         if "stage_members_ms" in trace:
             parallel = float(np.mean([fold.predicted["latency_ms"] for fold in plan.folds]))
             serial = float(np.mean([fold.predicted["serial_ms"] for fold in plan.folds]))
-            means = {"parallel": parallel, "serial": serial, "concurrent": mean_ms}
+            means: dict[str, float | None] = {"parallel": parallel, "serial": serial, "concurrent": mean_ms}
             return {"folds": folds, "measured": "concurrent", "latency_ms": means}
         members = trace[[column for column in trace if column.startswith("stage_level")]]
         parallel = float((trace.latency_ms - members.sum(axis=1) + members.max(axis=1)).mean())

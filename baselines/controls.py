@@ -85,10 +85,12 @@ class Oracle(Cascade):
             small[rows], large[rows] = (predictions_from(model.logits[rows]) for model in (first, last))
             cost_ms[rows] = last.latency(last.tokens[rows]) + profile.overhead_ms
         chosen, _ = least_rerouting(profile.metric, profile.labels, small, large, cost_ms, goal)
-        told = [replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)]
+        routed = [
+            replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)
+        ]
         folds = [
             replace(served, point=point.plain(), predicted=_replayed(point, profile, np.asarray(served.serves)))
-            for served, point in zip(plan.folds, told, strict=True)
+            for served, point in zip(plan.folds, routed, strict=True)
         ]
         return replace(plan, folds=folds, options={**plan.options, "score_to_reach": goal})
 
@@ -152,8 +154,8 @@ def on_full_text(tabi: Point) -> Point:
     models = list(dict.fromkeys([tabi.models[0], tabi.models[-1]]))
     if len(models) == 1:
         return Point.of_one(models[0])
-    ends = [[values[0], values[-1]] for values in (tabi.temperatures, tabi.weights)]
-    return Point(models, *ends, taus=[0.5], alphas=[0.0], dispatcher="table", seed=tabi.seed)
+    temperatures, weights = ([values[0], values[-1]] for values in (tabi.temperatures, tabi.weights))
+    return Point(models, temperatures, weights, taus=[0.5], alphas=[0.0], dispatcher="table", seed=tabi.seed)
 
 
 class ReferenceAgain(System):

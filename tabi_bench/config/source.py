@@ -18,8 +18,8 @@ OF_FILES = ("task.files.train", "task.files.validation")
 class SourceConfig(Choice):
     """Base of every source. `code` makes a Task of (task, source, seed)."""
 
-    train_rows: int | None = field(metadata=number(least=1))  # at most so many, drawn by the seed; None: all
-    validation_rows: int | None = field(metadata=number(least=4))  # two for each fold
+    train_rows: int | None = field(metadata=number(least=1, most=10**8))  # at most, drawn by the seed; None: all
+    validation_rows: int | None = field(metadata=number(least=4, most=10**8))  # two for each fold
 
     def check(self, config: Config) -> None:
         """Raises ConfigError for what cannot be used together."""
@@ -29,8 +29,8 @@ class SourceConfig(Choice):
 class GeneratedConfig(SourceConfig):
     """Rows from a grammar: exactly so many."""
 
-    train_rows: int = field(metadata=number(least=1))
-    validation_rows: int = field(metadata=number(least=4))
+    train_rows: int = field(metadata=number(least=1, most=10_000_000))
+    validation_rows: int = field(metadata=number(least=4, most=10_000_000))
 
     def check(self, config: Config) -> None:
         splits = config.task.official_rows

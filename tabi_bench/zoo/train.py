@@ -28,11 +28,11 @@ from tabi_bench.cache import write_atomically
 from tabi_bench.config import ConfigError, EncodersZooConfig, default_cache_dir, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.checks import DataError
-from tabi_bench.zoo.ladder import Ladder, Rung, tasks_needed
+from tabi_bench.zoo.ladder import CutEncoder, Ladder, tasks_needed
 from tabi_bench.zoo.loading import ModelError
 
 log = logging.getLogger(__name__)
-Job = tuple[str, Rung]  # task, model
+Job = tuple[str, CutEncoder]  # task, model
 Graph = dict[Job, set[Job]]
 
 
@@ -64,7 +64,7 @@ def ladder_of(work: Work, task: str) -> Ladder:
     return Ladder(work.config(), loaded, work.cache_dir, work.seed, work.device, quiet=True)
 
 
-def first_jobs(work: Work, task: str) -> tuple[list[Rung], list[Rung], float]:
+def first_jobs(work: Work, task: str) -> tuple[list[CutEncoder], list[CutEncoder], float]:
     """Candidates, students and the rows that a whole training goes through; raises what `Ladder.check` does."""
     ladder = ladder_of(work, task)
     ladder.check()
@@ -72,28 +72,28 @@ def first_jobs(work: Work, task: str) -> tuple[list[Rung], list[Rung], float]:
     return ladder.candidates, ladder.students, rows
 
 
-def train_one(work: Work, task: str, rung: Rung) -> dict | None:
+def train_one(work: Work, task: str, cut: CutEncoder) -> dict | None:
     """Trains one model if it is not there yet; its notes, or None for the best candidate, which nobody teaches.
 
     A worker holds no more tensors than its last model's.
     """
     ladder = ladder_of(work, task)
-    return ladder.notes(rung) if ladder.own(rung) == rung else None
+    return ladder.notes(cut) if ladder.own(cut) == cut else None
 
 
-def job_graph(config: EncodersZooConfig, known: dict[str, tuple[list[Rung], list[Rung], float]]) -> Graph:
+def job_graph(config: EncodersZooConfig, known: dict[str, tuple[list[CutEncoder], list[CutEncoder], float]]) -> Graph:
     """What each job waits for: the candidates of its task, unless it is one, and mnli's models if it starts from them.
 
     known: by task, what `first_jobs` says.
     """
     graph: Graph = {}
     for task, (candidates, students, _) in known.items():
-        taught = [replace(rung, taught=True) for rung in candidates if config.distill]
-        graph |= {(task, rung): set() for rung in candidates}
-        graph |= {(task, rung): {(task, first) for first in candidates} for rung in (*students, *taught)}
-    for (task, rung), needed in graph.items():
+        taught = [replace(cut, taught=True) for cut in candidates if config.distill]
+        graph |= {(task, cut): set() for cut in candidates}
+        graph |= {(task, cut): {(task, first) for first in candidates} for cut in (*students, *taught)}
+    for (task, cut), needed in graph.items():
         if task in config.via_mnli and "mnli" in known:
-            needed |= {("mnli", other) for other in (rung, *known["mnli"][0])} & graph.keys()
+            needed |= {("mnli", other) for other in (cut, *known["mnli"][0])} & graph.keys()
     return graph
 
 
@@ -128,8 +128,8 @@ def train_ladders(work: Work, tasks: list[str], jobs: int) -> Iterator[dict]:
 
 
 def _row(job: Job, result: dict) -> dict:
-    task, rung = job
-    return {"task": task, "model": rung.name, "layers": rung.layers, "taught": rung.taught, **result}
+    task, cut = job
+    return {"task": task, "model": cut.name, "layers": cut.layers, "taught": cut.taught, **result}
 
 
 def _outcome(future: Future) -> dict | None:
