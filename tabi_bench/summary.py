@@ -34,7 +34,7 @@ def heading(records: list[Record]) -> str:
         kind = {"relative": "best single model minus slack", "paper": "the paper's"}.get(
             first.target["kind"], "absolute"
         )
-        metric, value = first.accuracy["metric"], 100 * first.target["value"]
+        metric, value = first.details["data"].get("metric", first.accuracy["metric"]), 100 * first.target["value"]
         lines.append(f"Target: {metric} {value:.1f} % ({kind}), same for all systems.")
     lines += dict.fromkeys(f"Warning: {warning}" for record in records for warning in record.warnings)
     return "\n".join([*lines, *_contradictions(records)])

@@ -72,6 +72,9 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
         values = _plain(raw)
     for part in OPEN:
         _refuse_scalar(part, values.get(part))
+    for group in GROUPS:
+        if "name" not in values[group]:
+            raise ConfigError(f"a session needs a {group}: {group}=NAME chooses one")
     for group in registry.TABLE:
         _check_name(group, values[group], hydra.runtime.choices[group])
     parts: dict[str, Any] = {group: files.node(group, values.pop(group)) for group in GROUPS if group != "method"}
@@ -183,7 +186,9 @@ class Files:
         schema, code = (TaskConfig, None) if group == "task" else self._row(group, values)
         lists = {one.name for one in fields(schema) if str(one.type).startswith("list")}
         known = {
-            key: [value] if key in lists and isinstance(value, str) else value  # zoo.paths=DIR is understood
+            key: [value]
+            if key in lists and isinstance(value, str | int | float)
+            else value  # zoo.paths=DIR is understood
             for key, value in values.items()
             if key not in ("code", "schema")
         }
@@ -323,10 +328,13 @@ def _check(config: Config) -> None:
         raise ConfigError(f"task.labels={config.task.labels}: metric {config.task.metric} is of scores; set labels=[]")
     config.source.check(config)
     config.zoo.check(config)
+    config.scenario.check()
     for path, options in _systems_by_path(config):
         check_bounds(options, f"{path}.")
         options.check(path)
     for key, place in (("results_dir", config.results_dir), ("cache_dir", config.cache_dir)):
+        if not place.strip() or "\0" in place:
+            raise ConfigError(f"{key}={place!r}: name a folder")
         try:
             Path(place).expanduser()
         except RuntimeError:

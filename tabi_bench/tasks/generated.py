@@ -71,6 +71,8 @@ def load(task: TaskConfig, source: GeneratedConfig, seed: int) -> Task:
 
 
 def _load(task: TaskConfig, source: GeneratedConfig, seed: int) -> Task:
+    if (wanted := 2 if task.family == "pair" else 1) != len(task.texts):
+        raise GrammarError(f"task.texts={task.texts}: rows of {task.name} are made with {wanted} of them")
     sizes = {"train": source.train_rows, "validation": source.validation_rows}
     train = _rows(task, seed, "train", sizes["train"], taken=set())
     validation = _rows(task, seed, "validation", sizes["validation"], taken={row.texts for row in train})

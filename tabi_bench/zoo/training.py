@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, matthews_corrcoef
 from sklearn.model_selection import train_test_split
 from tokenizers import Encoding as Tokens
 from tokenizers import Tokenizer
@@ -29,6 +28,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tabi_bench.config import FineTuneConfig, LadderTrainConfig, TrainConfig
+from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.progress import progress
 from tabi_bench.zoo.captured import CapturedSteps
 from tabi_bench.zoo.families import family
@@ -242,11 +242,7 @@ def score_of(logits: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -
 
 def metric_score(metric: str, labels: np.ndarray, logits: np.ndarray) -> float:
     """Score of logits (N, K) in a task's own metric, a fraction; 0 where a correlation is not defined."""
-    if metric in ("pearson", "spearman"):
-        rule = pearsonr if metric == "pearson" else spearmanr
-        return float(np.nan_to_num(rule(labels, logits[:, 0]).statistic))
-    rule = {"accuracy": accuracy_score, "matthews": matthews_corrcoef, "f1": f1_score}[metric]
-    return float(rule(labels, logits.argmax(1)))
+    return score(metric, labels, predictions_from(logits))
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
