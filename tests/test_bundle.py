@@ -132,8 +132,8 @@ def test_a_bundle_of_a_task_from_the_hub_is_read_without_a_network(hub, tmp_path
     run_there(tmp_path / "moved", "-m", "tabi_bench.bundle", ".", "--check")
     text = (tmp_path / "moved" / "README.txt").read_text()
     typed = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
-    said = run_there(tmp_path / "moved", *typed[1:], "scenario.min_queries=40", "scenario.profile_rounds=1")
-    assert "infaas" in said
+    printed = run_there(tmp_path / "moved", *typed[1:], "scenario.min_queries=40", "scenario.profile_rounds=1")
+    assert "infaas" in printed
     run_there(tmp_path / "moved", "-m", "tabi_bench.bundle", ".", "--check")
 
 
@@ -152,16 +152,16 @@ print(tabi_bench.__file__, [spec.label_order for spec in zoo.models])
 """
     text = (bundle / "README.txt").read_text()
     command = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
-    said = run_there(bundle, "-c", code, *command[3:])
-    assert said.startswith(str(bundle)) and "(1, 2, 0)" in said and "(0, 1, 2)" in said
+    printed = run_there(bundle, "-c", code, *command[3:])
+    assert printed.startswith(str(bundle)) and "(1, 2, 0)" in printed and "(0, 1, 2)" in printed
 
 
 @pytest.mark.slow
 def test_a_session_runs_from_the_bundle(bundle):
     text = (bundle / "README.txt").read_text()
     command = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
-    said = run_there(bundle, *command[1:], "scenario.min_queries=60")
-    assert "infaas" in said and (bundle / "outputs").is_dir()
+    printed = run_there(bundle, *command[1:], "scenario.min_queries=60")
+    assert "infaas" in printed and (bundle / "outputs").is_dir()
 
 
 def test_what_cannot_be_packed_leaves_nothing_behind(tmp_path, monkeypatch):

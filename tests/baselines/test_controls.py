@@ -68,9 +68,9 @@ def test_no_dispatcher_over_the_pair_is_cheaper_at_the_score(data):
 
 
 def _score(labels, small, large, rows) -> float:
-    said = small.copy()
-    said[rows] = large[rows]
-    return score("accuracy", labels, said)
+    predictions = small.copy()
+    predictions[rows] = large[rows]
+    return score("accuracy", labels, predictions)
 
 
 @pytest.fixture(scope="module", params=["accuracy", "pearson"])
