@@ -10,7 +10,7 @@ import logging
 import time
 from pathlib import Path
 
-from tabi_bench import device, registry
+from tabi_bench import device
 from tabi_bench.config import Config
 from tabi_bench.planning import folds, plan_file
 from tabi_bench.planning.plans import Plans, make_plans
@@ -81,10 +81,9 @@ def _serve(session: Session, plans: Plans, profile: Profile) -> Serving:
         return Serving({})
     reference = next(iter(served_by))
     expected = Expected(*folds.expected_ms(session.systems[reference], plans.made[reference], profile))
-    scenario = registry.load(config.scenario.code)(config.scenario, config.seed, lab.engine.device)
     log.info("serving %d queries to %s (%s)", len(queries), ", ".join(served_by), config.scenario.name)
     with lab.exclusive():
-        served = scenario.serve(served_by, queries, expected)
+        served = session.scenario.serve(served_by, queries, expected)
     plans.infeasible |= served.refused
     return served
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -175,7 +175,7 @@ def options_of(plan: Plan, path: Path, options: T) -> T:
     known = {f.name for f in fields(options)} - {"name", "code", *options.read_when_served}
     made_with = {key: value for key, value in plan.options.items() if key in known}
     try:
-        merged: T = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(options), made_with))
+        merged = cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(options), made_with)))
         check_bounds(merged, "options.")
     except (OmegaConfBaseException, ConfigError) as error:
         raise PlanError(f"{path} is a damaged plan ({str(error).splitlines()[0]}); {AGAIN}") from None

@@ -67,7 +67,8 @@ def make_task(
     names, texts = {}, {}
     for split, table in raw.items():
         try:
-            stored = config.hub.label if config.hub.label in table.columns else config.label
+            on_hub = config.hub.label
+            stored = on_hub if on_hub is not None and on_hub in table.columns else config.label
             _check_columns(table, [*config.texts, stored])
             texts[split] = {column: _texts(table, column) for column in config.texts}
             names[split] = _label_names(table, stored)

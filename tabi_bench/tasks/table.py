@@ -58,8 +58,8 @@ class Table:
             features = {}
         classes = {name: f for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
         listed = {name: feature.get("names") for name, feature in classes.items()}
-        named = {name: list(names.values()) if isinstance(names, dict) else names for name, names in listed.items()}
-        named = {name: names for name, names in named.items() if isinstance(names, list) and _are_texts(names)}
+        lists = {name: list(names.values()) if isinstance(names, dict) else names for name, names in listed.items()}
+        named = {name: names for name, names in lists.items() if isinstance(names, list) and _are_texts(names)}
         columns = {name: table.column(index) for index, name in enumerate(table.column_names)}
         return cls(columns, table.num_rows, lambda row: f"row {row + 1}", named)
 
@@ -94,7 +94,9 @@ class Table:
 
         cells, values = [], self.columns[column]
         arrow = isinstance(values, pa.ChunkedArray)
-        kind = values.type.value_type if arrow and pa.types.is_dictionary(values.type) else arrow and values.type
+        kind = values.type if isinstance(values, pa.ChunkedArray) else None
+        if kind is not None and pa.types.is_dictionary(kind):
+            kind = kind.value_type
         narrow = {pa.float32(): np.float32, pa.float16(): np.float16}.get(kind)
         for row, value in enumerate(values):
             try:

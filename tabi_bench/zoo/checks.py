@@ -91,7 +91,7 @@ def shards(index: Path) -> list[Path]:
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of all stored weights by name, from the headers alone. Raises ModelError for a file that is not whole."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(path):
         try:
             with safe_open(file, "pt") as tensors:

@@ -105,12 +105,12 @@ def _cell(
     return described, {"from": cell["id"], "commit": source.name}
 
 
-def check_bound(name: str, task: str, found: Finding, bound: float | None) -> None:
+def check_bound(name: str, task: str, finding: Finding, bound: float | None) -> None:
     """Refuses a model whose score on the slice of train is below the cell's sanity bound."""
-    if bound is not None and found.score < bound:
+    if bound is not None and finding.score < bound:
         raise ModelError(
-            f"{name} on {task}: {found.score:.3f} on {found.rows} rows of train, but at least {bound:g} was expected "
-            f"(zoo.cells.{name}.{task}.at_least); it is not the model that it is taken for, or the data are not"
+            f"{name} on {task}: {finding.score:.3f} on {finding.rows} rows of train, but at least {bound:g} was "
+            f"expected (zoo.cells.{name}.{task}.at_least); it is not the model it is taken for, or the data are not"
         )
 
 

@@ -64,7 +64,8 @@ class Examples:
 
     def take(self, rows: np.ndarray) -> Examples:
         labels = None if self.labels is None else self.labels[rows]
-        return Examples(*([column[row] for row in rows] for column in (self.ids, self.type_ids, self.words)), labels)
+        ids, type_ids, words = ([column[row] for row in rows] for column in (self.ids, self.type_ids, self.words))
+        return Examples(ids, type_ids, words, labels)
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _predict(model: nn.Module, table: Table, batch_size: int = EVALUATION_BATCH)
 
 def loss_of(
     logits: torch.Tensor,
-    labels: torch.Tensor | None,
+    labels: torch.Tensor,
     teacher: torch.Tensor | None = None,
     weight: float = 0.0,
     temperature: float = 1.0,
@@ -423,8 +424,8 @@ def _inputs(table: Table, rows: np.ndarray, config: FineTuneConfig, seed: int) -
     if config.word_dropout > 0:
         batch = drop_words(batch, config.word_dropout, torch.Generator(table.device).manual_seed(seed))
     index = torch.from_numpy(rows).to(table.device)
-    teacher = {} if table.teacher is None else {"teacher": table.teacher[index]}
-    return {**batch, "labels": table.labels[index], **teacher}
+    known = {"labels": table.labels, "teacher": table.teacher}
+    return batch | {name: values[index] for name, values in known.items() if values is not None}
 
 
 def _loss(model: nn.Module, inputs: dict[str, torch.Tensor], config: FineTuneConfig, types: bool) -> torch.Tensor:
