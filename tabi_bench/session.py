@@ -42,7 +42,7 @@ def open_session(config: Config) -> Session:
     if config.plan is not None:
         plan_file.load_plan(Path(config.plan))  # a damaged one is refused before models are made
     engine = make_engine(config.engine)
-    scenario = registry.load(config.scenario.code)(config.scenario, config.seed, engine.device)
+    serving = registry.load(config.scenario.code)(config.scenario, config.seed, engine.device)
     task = load_task(config.task, config.source, config.seed)
     two_folds(task.labels("validation"), config.seed)  # refuses too few before models are made
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
@@ -52,8 +52,8 @@ def open_session(config: Config) -> Session:
     systems = registry.system_classes(config.systems)
     for method, system in systems.items():
         system.check(config.systems[method], zoo.names)
-    how = config.scenario
-    lab = Lab(task, zoo, engine, cache_dir, config.seed, how.profile_rounds, how.batches, how.mixed)
+    scenario = config.scenario
+    lab = Lab(task, zoo, engine, cache_dir, config.seed, scenario.profile_rounds, scenario.batches, scenario.mixed)
     facts = device.describe(engine.device)
     contents = (task.content_hash, [(m.name, m.content_hash) for m in zoo.models], engine_key(engine), facts["name"])
     given = {}
@@ -62,7 +62,7 @@ def open_session(config: Config) -> Session:
         given[name], options = plan_file.given_plan(Path(config.plan), lab, systems[name], config.method)
         config = replace(config, method=options, systems=config.systems | {name: options})
     ledger = Ledger(config, config_hash(config, list(systems), *contents), facts, engine.dtype)
-    return Session(config, systems, lab, scenario, ledger, given)
+    return Session(config, systems, lab, serving, ledger, given)
 
 
 def importance_options(config: Config) -> list[str]:
