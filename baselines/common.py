@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tabi_bench.cascade.rules import BAND, softmax, tied
 from tabi_bench.evaluation.metrics import predictions_from, score
-from tabi_bench.system import FoldPlan, NoAnswer
-
-if TYPE_CHECKING:
-    from tabi_bench.planning.targets import Target
-    from tabi_bench.profiling.profile import Profile
+from tabi_bench.planning.targets import Target
+from tabi_bench.profiling.profile import Profile
+from tabi_bench.system import FoldPlan, NoAnswer, Predicted
 
 
 def between_labels(logits: np.ndarray, band: float = BAND) -> np.ndarray:
@@ -47,7 +45,7 @@ def fold_plan(
 ) -> FoldPlan:
     """A plan tuned on the rows of `profile`, where it gives `labels` (N,) at a mean of `latency_ms`, at one level."""
     value = score(profile.metric, profile.labels, labels)
-    predicted = {"score": value, "latency_ms": float(latency_ms), "shares": [1.0]}
+    predicted = Predicted(score=value, latency_ms=float(latency_ms), shares=[1.0])
     return FoldPlan(profile.rows.tolist(), None, float(target.value), point, predicted)
 
 

@@ -9,25 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.system import Cascade, Reading
+from tabi_bench.config.method import PruningConfig
 from tabi_bench.evaluation import statistics
 from tabi_bench.planning.folds import replay
 from tabi_bench.planning.search import search
+from tabi_bench.planning.targets import Target
+from tabi_bench.profiling.lab import Lab
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import Answer, FoldPlan, Item, Plan
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tabi_bench.config import PruningConfig
-    from tabi_bench.planning.targets import Target
-    from tabi_bench.profiling.lab import Lab
-    from tabi_bench.profiling.profile import Profile
-    from tabi_bench.tasks.base import Query
+from tabi_bench.tasks.base import Query
 
 
 class PruningScales(Cascade):
@@ -52,7 +49,8 @@ class PruningScales(Cascade):
     @classmethod
     def tell(cls, plan: Plan, profile: Profile, plans: Mapping[str, Plan]) -> Plan:
         """Beside the plan, what each variant yields on the re-routed rows: words pruned, score, against full text."""
-        rows, full, facts = np.zeros(0, np.int64), np.zeros(0), []
+        rows, full = np.zeros(0, np.int64), np.zeros(0)
+        facts: list[dict[str, Any]] = []
         for text in texts(plan.options["alphas"], plan.options["controls"]):
             folds = [replace(fold, point=fold.point | text) for fold in plan.folds]
             outcomes = replay(Cascade, replace(plan, folds=folds), profile)

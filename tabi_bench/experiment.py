@@ -10,7 +10,7 @@ import logging
 import time
 from pathlib import Path
 
-from tabi_bench import device, registry
+from tabi_bench import device
 from tabi_bench.config import Config
 from tabi_bench.planning import folds, plan_file
 from tabi_bench.planning.plans import Plans, make_plans
@@ -63,10 +63,10 @@ def _measure(session: Session) -> list[Record]:
     plans = make_plans(config, session.systems, profile, made_for, session.given)
     served = _serve(session, plans, profile)
     lab.pruned.save()
-    warnings = [*lab.task.warnings, *implausible(profile)]
-    measured = Measured(
-        config, lab.task, profile, plans, served, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
-    )
+    targets = [fold.target for plan in plans.made.values() for fold in plan.folds]
+    warnings = [*lab.task.warnings, *implausible(profile, max(targets, default=None))]
+    zoo_notes, engine = lab.zoo.notes, lab.engine.describe()
+    measured = Measured(config, lab.task, profile, plans, served, offline_s, zoo_notes, engine, warnings)
     return _record(session, measured)
 
 
@@ -76,12 +76,13 @@ def _serve(session: Session, plans: Plans, profile: Profile) -> Serving:
     served_by = folds.deploy(session.systems, plans.made, lab, config.systems)
     lab.engine.forget_words()
     queries = lab.task.queries
+    if not served_by:
+        return Serving({})
     reference = next(iter(served_by))
     expected = Expected(*folds.expected_ms(session.systems[reference], plans.made[reference], profile))
-    scenario = registry.load(config.scenario.code)(config.scenario, config.seed, lab.engine.device)
     log.info("serving %d queries to %s (%s)", len(queries), ", ".join(served_by), config.scenario.name)
     with lab.exclusive():
-        served = scenario.serve(served_by, queries, expected)
+        served = session.scenario.serve(served_by, queries, expected)
     plans.infeasible |= served.refused
     return served
 

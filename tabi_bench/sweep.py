@@ -93,9 +93,8 @@ def summary(jobs: dict[int, Job], total: int) -> str:
     for number in range(total):
         job = jobs.get(number, {"status": "not started"})
         status = "died" if job["status"] == "running" else job["status"]
-        note = job.get("error") or ", ".join(
-            filter(None, (job.get("result"), "measured before" * bool(job.get("reused"))))
-        )
+        parts = job.get("result"), "measured before" if job.get("reused") else ""
+        note = job.get("error") or ", ".join(filter(None, parts))
         wall = duration(job["wall_s"]) if job.get("wall_s") is not None else ""
         lines.append(f"{number:>3}  {swept.get(number, ''):<{width}}  {status:<8} {wall:>7}  {note}".rstrip())
     good = sum(job["status"] == "ok" for job in jobs.values())
@@ -146,11 +145,9 @@ class Progress(Callback):
 def lost(folder: Path, overrides: str, reason: str) -> None:
     """Writes, in its place, the file of a job whose worker died or never began."""
     file = folder / "job.json"
-    job = (
-        json.loads(file.read_text(encoding="utf-8"))
-        if file.exists()
-        else {"overrides": overrides, "started": time.time()}
-    )
+    job: Job = {"overrides": overrides, "started": time.time()}
+    if file.exists():
+        job = json.loads(file.read_text(encoding="utf-8"))
     _save(folder, job | {"status": "failed", "error": reason, "wall_s": time.time() - job["started"], "reused": False})
 
 
@@ -174,9 +171,9 @@ def _older(records: Any, started: float) -> bool:
 
 
 def _result(records: Any) -> str:
-    """What the session found, in short: each system's outcome, and how much less time it took than the reference."""
+    """What the session cells, in short: each system's outcome, and how much less time it took than the reference."""
     from tabi_bench.summary import COLUMNS, rows
 
-    found = [dict(zip(COLUMNS, row, strict=True)) for row in rows(records or [])]
-    parts = [[row[COLUMNS[0]], row[COLUMNS[-1]], row["target"] or row[COLUMNS[1]]] for row in found]
+    cells = [dict(zip(COLUMNS, row, strict=True)) for row in rows(records or [])]
+    parts = [[row[COLUMNS[0]], row[COLUMNS[-1]], row["target"] or row[COLUMNS[1]]] for row in cells]
     return "; ".join(" ".join(filter(None, part)) for part in parts if part[1] != "reference")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tabi_bench.names import printed
+from tabi_bench.planning.plausible import MEANINGLESS
 from tabi_bench.records.record import Record
 
 NEAR, RANKS = 1.5, 0.6  # ratio of latencies and AUROC below which a small model has nothing to offer
@@ -17,6 +18,8 @@ def verdict(session: Sequence[Record]) -> str | None:
     cascade = next((r for r in measured if "levels" in r.config["method"]), None)
     if cascade is None or cascade.reference["method"] == cascade.method:
         return None
+    if any(MEANINGLESS in warning for warning in cascade.warnings):
+        return "Not decided: the warnings above the table say why its numbers mean nothing."
     points = cascade.details["system"]["folds"]
     reference = next((r for r in measured if r.method == cascade.reference["method"]), None)
     alone = _alone(reference)
@@ -31,10 +34,8 @@ def verdict(session: Sequence[Record]) -> str | None:
     saved = reduction(ref["reduction_pct"], ref["reduction_low"], ref["reduction_high"])
     low, high = ref["reduction_low"], ref["reduction_high"]
     if low is None or high is None or low <= 0 <= high:
-        return (
-            f"Not decided: {tried} takes {saved} than {alone}; measure more queries (scenario.min_queries) on a quiet "
-            "machine."
-        )
+        advice = "measure more queries (scenario.min_queries) on a quiet machine"
+        return f"Not decided: {tried} takes {saved} than {alone}; {advice}."
     if high < 0:
         return f"Do not cascade: {tried} takes {saved} than {alone}."
     return f"A cascade pays here: {tried}, {saved} than {alone}, at a score that {score} the target."

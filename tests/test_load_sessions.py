@@ -47,6 +47,13 @@ def test_a_rate_that_nothing_survives_ends_the_session(micro):
         run_session(micro("scenario=server", "scenario.max_batch=1", "scenario.rate=200000", "scenario.seconds=0.4"))
 
 
+def test_times_that_go_backwards_are_refused_before_any_work(micro, tmp_path, monkeypatch):
+    monkeypatch.setattr("tabi_bench.session.load_task", None)
+    (tmp_path / "times.txt").write_text("0\n2\n1\n")
+    with pytest.raises(ValueError, match="line 3 goes backwards, from 2 to 1 s; sort the times"):
+        run_session(micro("scenario=server", f"scenario.times={tmp_path}/times.txt"))
+
+
 def model(drift, curves):
     logits = np.zeros((4, 2), np.float32)
     return ModelProfile(

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
+from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -105,11 +106,9 @@ class Entry:
 def texts_of_length(spec: ModelSpec, length: int, count: int) -> list[str]:
     """`count` texts of exactly `length` pieces (or the nearest below, for tokenizers that split the words)."""
     tokenizer = load_tokenizer(spec.path, 4 * length)
-    words = (
-        [f"w{i}" for i in range(20000)]
-        if tokenizer.token_to_id("w19999")
-        else ["the", "film", "is", "good", "and", "not", "very", "bad"]
-    )
+    words = ["the", "film", "is", "good", "and", "not", "very", "bad"]
+    if tokenizer.token_to_id("w19999"):  # of a shape: whole words
+        words = [f"w{i}" for i in range(20000)]
     random, texts = np.random.default_rng(0), []
     for _ in range(count):
         text = random.choice(words, length).tolist()
@@ -134,7 +133,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
     kind, own = ENTRIES[name]
     own = own | {"device": arguments.device, "dtype": arguments.dtype} | on_cpu
     own |= {"threads": arguments.threads} if kind in ("eager", "onnx") else {"buckets": [length]}
-    engine = make_engine(read_file("engine", kind, **own))
+    engine: Any = make_engine(read_file("engine", kind, **own))
     engine.read = read_model
     model = engine.load(spec, importance="last") if arguments.compare else None
     plain = engine.load(spec)
@@ -142,7 +141,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
     plain.forward(encoding)
     if model is not None:
         model.forward(encoding, want_importance=True)
-    step = plain.runner.step(encoding.n_tokens, False) if engine.pads else None
+    step: Any = plain.runner.step(encoding.n_tokens, False) if engine.pads else None
 
     def replay(_: str) -> None:
         step.graph.replay()
@@ -242,14 +241,15 @@ def streamed_bytes(model: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in tables)
 
 
-def kept(importance: np.ndarray) -> np.ndarray:
+def kept(importance: np.ndarray | None) -> np.ndarray:
     """(W,) bool: words that pruning at ALPHA keeps."""
+    assert importance is not None, "models that are compared are loaded with importance"
     return ~(importance < ALPHA * np.nanmean(importance))
 
 
 def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
     """Fills in the agreement of a row with float32 eager on the same texts."""
-    ours, theirs = (np.stack([output.logits for output in each]) for each in (outputs, reference))
+    ours, theirs = (np.stack([output.logits for output in answers]) for answers in (outputs, reference))
     row.labels_equal = float((ours.argmax(1) == theirs.argmax(1)).mean())
     apart = np.abs(ours - theirs).max(1)
     off = apart / np.abs(theirs).max(1)
@@ -263,7 +263,7 @@ def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
 def reference_outputs(spec: ModelSpec, texts: list[str], on: str) -> list[Output]:
     """Float32 eager, unfused, without TF32."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    engine = make_engine(read_file("engine", "eager", device=on, dtype="float32", threads=None))
+    engine: Any = make_engine(read_file("engine", "eager", device=on, dtype="float32", threads=None))
     engine.read = read_model
     model = engine.load(spec, importance="last")
     outputs = [model.forward(model.encode((text,)), want_importance=True) for text in texts]
@@ -318,7 +318,7 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
     for name, entry in entries.items():
         for kind in arguments.clocks:
             if (call := getattr(entry, kind)) is not None:
-                calls[name, kind] = lambda number, call=call: call(texts[number])
+                calls[name, kind] = partial(_call_on, call, texts)
     for (name, kind), times in time_all(calls, arguments.repeats).items():
         setattr(rows[name], f"{kind}_p50", float(np.median(times)))
         if kind == "text" and len(times) >= LEAST_FOR_P99:
@@ -326,6 +326,10 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
     for row in rows.values():
         if row.replay_p50 is not None and row.text_p50 is not None:
             row.outside_us = 1e3 * (row.text_p50 - row.replay_p50)
+
+
+def _call_on(call: Callable[[str], Any], texts: list[str], number: int) -> Any:
+    return call(texts[number])
 
 
 def describe_streaming(row: Row, engine: Any, bandwidth: float | None) -> None:
@@ -379,9 +383,8 @@ def save(folder: Path, facts: dict[str, Any], rows: list[Row]) -> None:
     measured = {row.group for row in rows}
     known = [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] if file.exists() else []
     rows = [row for row in known if row.group not in measured] + rows
-    file.write_text(
-        json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n", encoding="utf-8"
-    )
+    content = {"device": facts, "rows": [asdict(row) for row in rows]}
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     file.with_suffix(".md").write_text(markdown(facts, rows), encoding="utf-8")
 
 

@@ -95,7 +95,7 @@ class Cascade(System):
         item = Item(query)
         while True:
             result = self._run_one(self.levels[item.stage], item)
-            if result is not item:
+            if isinstance(result, Answer):
                 return result
 
     def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
@@ -173,6 +173,7 @@ class Cascade(System):
         start = perf_counter_ns()
         point, query, words = self.point, item.query, source.encoding.words
         importance = source.output.importance
+        assert importance is not None, "a level that others prune by is loaded with importance"
         keep = rules.kept_words(importance, words, level.alpha, point.pruning, point.seed, query.id)
         item.so_far.words, item.so_far.words_kept = len(keep), int(np.count_nonzero(keep))
         taken = perf_counter_ns() - start
@@ -182,9 +183,11 @@ class Cascade(System):
 
     def _decide(self, level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> Answer | Item:
         """The answer after this level, or the item on its way to the next one."""
-        if output is not None and encoding.truncated:
+        if output is None or encoding is None:
+            return self._failed(level, item, output)
+        if encoding.truncated:
             item.so_far.truncated = True
-        if output is None or not output.finite:
+        if not output.finite:
             return self._failed(level, item, output)
         item.read.append(Reading(level.index, encoding, output))
         if self.stages == 1:

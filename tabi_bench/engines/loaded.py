@@ -69,21 +69,20 @@ def outputs_of_batch(
     pooled: np.ndarray | None,
 ) -> list[Output]:
     """The Outputs of a batch from logits (B, K), scores of pieces (B, L) and pooled vectors (B, H), rows in order."""
-    labels: list[int | None] = [None] * len(encodings)
-    largest = [0.0] * len(encodings)
+    verdicts: list[tuple[int, float] | None] = [None] * len(encodings)
     probabilities = None
     if logits.shape[1] > 1:
         shifted = (logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature)
         exponentials = np.exp(shifted)
         probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-        labels, largest = logits.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
+        verdicts = list(zip(logits.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist(), strict=True))
     return [
         Output(
             logits[k],
             None if scores is None else words_from(scores[k], encoding),
             None if pooled is None else pooled[k],
             None if probabilities is None else probabilities[k],
-            None if labels[k] is None else (labels[k], largest[k]),
+            verdicts[k],
         )
         for k, encoding in enumerate(encodings)
     ]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.cascade.dispatch import Threshold
-
-if TYPE_CHECKING:
-    from tabi_bench.cascade.point import Point
-    from tabi_bench.profiling.profile import Profile, PruneKey
+from tabi_bench.cascade.point import Point
+from tabi_bench.profiling.profile import Profile, PruneKey
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Known:
     def time(self, profile: Profile, positions: np.ndarray) -> bool:
         """Latencies of pruned texts by their length; no model runs. False if all were timed before."""
         new = positions[~self.timed[positions]]
-        if len(new):
+        if self.key is not None and len(new):
             self.ms[new] = profile.models[self.key.large].latency(profile.pruned_tokens(self.key, new))
             self.timed[new] = True
         return len(new) > 0
@@ -88,7 +85,7 @@ class Known:
         """Runs the large model on those of the pruned texts that it has not read; how many these were."""
         self.time(profile, positions)
         new = positions[~self.ran[positions]]
-        if len(new):
+        if self.key is not None and len(new):
             pruned = profile.pruned(self.key, new)
             self.output[new], self.ran[new] = outputs_of(pruned.logits, temperature), True
             if pruned.pooled is not None:

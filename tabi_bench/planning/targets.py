@@ -11,20 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tabi_bench.evaluation import metrics
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import Unreachable
-
-if TYPE_CHECKING:
-    from tabi_bench.profiling.profile import Profile
 
 RESAMPLES = 200
 BATCH = 64  # counts that `first_met` bootstraps at a time
 TOLERANCE = 1e-9  # of rounding, when a score equals the target
-predictions_from = metrics.predictions_from
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,8 @@ class Target:
 
         Raises Unreachable when no single model has that score.
         """
-        answers = {name: predictions_from(model.logits) for name, model in profile.models.items()}
-        scores = {name: metrics.score(profile.metric, profile.labels, said) for name, said in answers.items()}
+        answers = {name: metrics.predictions_from(model.logits) for name, model in profile.models.items()}
+        scores = {name: metrics.score(profile.metric, profile.labels, given) for name, given in answers.items()}
         best = max(scores, key=scores.__getitem__)
         if kind == "relative":
             value = scores[best] - slack
@@ -122,7 +119,7 @@ class Target:
         if not self._known.additive:
             return np.ones(sums.shape[:-1], bool)
         own = self.score(self.reference_predictions) if self._relative else 0.0
-        return self._known.from_sums(sums, float(len(self.labels))) - own >= self._goal - TOLERANCE
+        return self._known.from_sums(sums, np.array(float(len(self.labels)))) - own >= self._goal - TOLERANCE
 
     def _mean_and_error(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = len(self.labels)

@@ -28,6 +28,8 @@ def config_hash(config: Config, *contents: Any) -> str:
         raw[group] = {key: value for key, value in raw[group].items() if key != path}
     if config.plan is not None:
         raw["plan"] = file_sha256(Path(config.plan).expanduser())
+    if times := raw["scenario"].get("times"):
+        raw["scenario"]["times"] = file_sha256(Path(times).expanduser())
     return content_key(raw, tabi_bench.__version__, *contents)[:8]
 
 

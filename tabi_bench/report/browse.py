@@ -66,7 +66,7 @@ class Report:
         shown: list[Entry] = []
         for setting, own in self._tables.items() if name != HEADLINE else ():
             table = own.get(name) if name in tables.NAMES else None
-            parts = [*figures.build(own, [name]).values(), *([table] if table else [])]
+            parts: list[Table | Drawing] = [*figures.build(own, [name]).values(), *([table] if table else [])]
             shown += [Note(f"**{parts[0].title}**: {setting}"), *parts] if parts else []
         if name == HEADLINE and (table := from_records.headline(self.results)):
             shown = [Note(f"**{table.title}**"), table]

@@ -6,6 +6,7 @@ import io
 import logging
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,8 @@ class Drawing:
         logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for every glyph table otherwise
         logging.getLogger("matplotlib").setLevel(logging.WARNING)
         picture = io.BytesIO()
-        with matplotlib.style.context(STYLE):
+        with matplotlib.style.context(STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name may hold any character
             figure = self.draw()
             width = int(27 * figure.get_figwidth())
             source = "\n".join(line for part in (self.note, self.provenance) for line in textwrap.wrap(part, width))

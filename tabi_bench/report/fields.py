@@ -114,7 +114,8 @@ def write(runs: Iterable[Run], out: Path) -> list[Path]:
     paths = [out / f"records.{end}" for end in ("csv", "parquet", "md")]
     flat = data.assign(shares=[" / ".join(f"{share:.4g}" for share in shares) for shares in data.shares])
     flat.to_csv(paths[0], index=False, lineterminator="\n", float_format="%.7g")
-    data.to_parquet(paths[1], index=False)
+    with paths[1].open("wb") as stream:
+        data.to_parquet(stream, index=False)
     lines = [f"| `{name}` | {meaning} |" for name, (meaning, _) in FIELDS.items()]
     head = ["# records.csv, records.parquet", "", "One row per record; what a record lacks is empty.", ""]
     paths[2].write_text("\n".join([*head, "| column | meaning |", "|---|---|", *lines, ""]), encoding="utf-8")

@@ -260,9 +260,9 @@ def tail(tables: Tables) -> Drawing | None:
         return None
     parts = []
     for run in runs:
-        cells = {"task": run.record.task, "system": names.printed(run.record.method)}
-        cells |= {"slower": np.maximum(1 - QUANTILES, 5e-4), "ms": np.quantile(run.whole.latency_ms, QUANTILES)}
-        parts.append(pd.DataFrame(cells))
+        assert run.whole is not None
+        curve = {"slower": np.maximum(1 - QUANTILES, 5e-4), "ms": np.quantile(run.whole.latency_ms, QUANTILES)}
+        parts.append(pd.DataFrame(curve).assign(task=run.record.task, system=names.printed(run.record.method)))
     drawn = pd.concat(parts, ignore_index=True)
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
 from tabi_bench.names import printed
 from tabi_bench.report.cells import Column, Row, Table, make_table, number, percent, provenance, word
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tabi_bench.report.tables import Tables
 
 WHO = [word("task", "task"), word("system", "system")]
+TRUSTED_S = 30  # of arrivals in a run that goodput is found by
+THOUSANDS = EngFormatter(sep="")  # 50k
 SPENT = [number("device_ms", "device ms / query", 3), number("joules", "J / query", 3)]
 
 
@@ -56,13 +58,22 @@ def load(results: Results, setting: Setting) -> Table | None:
         facts, goodput = _facts(run), _facts(run)["goodput"]
         passed = [seed["passed"] or 0.0 for seed in goodput["seeds"]]
         cells = _line(run) | {"goodput": goodput["qps"], "goodput_low": min(passed), "goodput_high": max(passed)}
-        cells |= {key: facts[key] for key in ("rate", "slo_ms", "saturation_qps")}
+        cells |= {key: facts.get(key) for key in ("rate", "slo_ms", "idle_w")}
         p99 = facts.get("p99") or {}
         lines.append(cells | {"p99": p99.get("value"), "p99_low": p99.get("low"), "p99_high": p99.get("high")})
-    columns: list[Column] = [*WHO, number("goodput", "goodput, queries / s [seeds]", 0), number("ratio", "x INFaaS", 2)]
+    columns: list[Column] = [
+        *WHO,
+        percent("score", "score %", 1),
+        number("goodput", "goodput, queries / s [seeds]", 0),
+        number("ratio", "x INFaaS", 2),
+    ]
     columns += [number("slo_ms", "bound, ms", 2), number("rate", "at rate", 0), number("p99", "p99 ms", 2)]
     columns += [percent("busy_share", "busy %", 0), number("mean_batch", "mean batch", 1), *SPENT]
+    columns += [number("idle_w", "idle W", 0)]
     note = "Goodput: the highest rate whose p99 keeps the bound, median over arrival seeds, their range in brackets."
+    seconds = min((_facts(run)["goodput"]["seconds"] for run in runs), default=TRUSTED_S)
+    if seconds < TRUSTED_S:
+        note += f" Its runs took {seconds:g} s; slowly growing queues pass short ones: trust {TRUSTED_S} s and more."
     return make_table("load", "Under load", _ratios(lines, "goodput"), columns, runs, [note])
 
 
@@ -81,15 +92,14 @@ TABLES = (load, offline)
 
 
 def load_curve(tables: Tables) -> Drawing | None:
-    """p50 and p99 of every system at the same rates; a rate that overloads a system ends its line."""
+    """p50 and p99 of every system at the same rates; a rate that overloads a system ends its line, and is marked."""
     runs = [run for run in _runs(tables.results, tables.setting, "load") if _facts(run).get("curve")]
     points = [
         {"task": run.record.task, "system": printed(run.record.method), "slo_ms": _facts(run)["slo_ms"], **point}
         for run in runs
         for point in _facts(run)["curve"]
-        if not point["overloaded"]
     ]
-    if not points:
+    if all(point["overloaded"] for point in points):
         return None
 
     def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
@@ -97,15 +107,19 @@ def load_curve(tables: Tables) -> Drawing | None:
             for system, line in rows.groupby("system", sort=False):
                 color, marker, style = look(str(system))
                 axes.plot(line.rate, line[key], marker + style, color=color, label=system, markersize=3)
+                over = line.rate[line.overloaded]
+                axes.plot(over, [0.95] * len(over), "x", color=color, transform=axes.get_xaxis_transform())
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
             axes.yaxis.set_major_formatter(FuncFormatter("{:g}".format))
             axes.minorticks_off()
+            axes.xaxis.set_major_formatter(THOUSANDS)
         panel[0].axhline(rows.slo_ms.iloc[0], color="0.4", linewidth=0.6, label="bound of p99")
 
     labels = ("queries / s", "p99, ms", "p50, ms")
-    source = provenance(runs)
-    return by_task("load_curve", "Latency against rate", pd.DataFrame(points), plot, labels, provenance=source)
+    note = "A cross marks a rate that overloads the system: its queue grows without bound, and it has no latency."
+    kept = {"provenance": provenance(runs), "note": note}
+    return by_task("load_curve", "Latency against rate", pd.DataFrame(points), plot, labels, **kept)
 
 
 def goodput(tables: Tables) -> Drawing | None:
@@ -115,9 +129,11 @@ def goodput(tables: Tables) -> Drawing | None:
         return None
 
     def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        axes = panel[0]
         height, reach = whiskers(rows, "goodput")
-        panel[0].bar(rows.system, height, yerr=reach, color=[look(system)[0] for system in rows.system])
-        panel[0].tick_params(axis="x", labelrotation=30)
+        axes.bar(rows.system, height, yerr=reach, color=[look(system)[0] for system in rows.system])
+        axes.tick_params(axis="x", labelrotation=30)
+        axes.yaxis.set_major_formatter(THOUSANDS)
 
     return by_task("goodput", "Goodput", table.data, plot, ("", "queries / s"), provenance=table.provenance)
 
@@ -133,6 +149,7 @@ def throughput(tables: Tables) -> Drawing | None:
             color, marker, _ = look(str(system))
             height, reach = whiskers(line, "score", 100)
             panel[0].errorbar(line.qps, height, reach, fmt=marker, color=color, label=system)
+        panel[0].xaxis.set_major_formatter(THOUSANDS)
 
     labels = ("queries / s", "score, %")
     return by_task("throughput", "Throughput offline", table.data, plot, labels, provenance=table.provenance)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from tabi_bench import device
+from tabi_bench.config import ServerConfig
 from tabi_bench.serving.arrivals import poisson, recorded
 from tabi_bench.serving.clock import WallClock
 from tabi_bench.serving.load import Run, busy_shares, goodput
@@ -38,12 +39,16 @@ LEAST_QUERIES = 400  # of a run whose p99 is looked at
 class OpenLoop(Scenario):
     """MLPerf's Server, and beyond it the highest rate within a bound."""
 
+    def __init__(self, config: ServerConfig, seed: int, on: str) -> None:
+        """Raises ValueError for a file of times that cannot be read."""
+        super().__init__(config, seed, on)
+        self.gaps = None if config.times is None else recorded(Path(config.times).expanduser())
+
     def serve(self, systems: Systems, queries: list[Query], expected: Expected) -> Serving:
         """See Scenario. Raises ValueError for a bound below the floor, or a rate that no system survives."""
         config = self.config
         self.systems, self.queries = systems, queries
         self.slo_ms = self._bound(expected.alone_ms)
-        self.gaps = None if config.times is None else recorded(Path(config.times))
         warm_up(systems, queries, config.max_batch)
         self.saturation = self._saturation(next(iter(systems.values())))
         self.rate = config.rate or self._default_rate()

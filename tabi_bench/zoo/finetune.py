@@ -20,6 +20,7 @@ from tabi_bench.cache import cached
 from tabi_bench.config import Config, ConfigError, PaperZooConfig, compose_config
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
+from tabi_bench.zoo.checks import FROM_FOLDER
 from tabi_bench.zoo.custom import download, write_tokenizer
 from tabi_bench.zoo.loading import ModelError, final_linear, load_tokenizer
 from tabi_bench.zoo.paper import recipe, start, tuned_folder
@@ -58,13 +59,12 @@ def with_new_head(folder: Path, task: Task, seed: int) -> PreTrainedModel:
     """The backbone in `folder`, in float32, under a classification head drawn from `seed`."""
     names = dict(enumerate(task.config.labels))
     heads = {"id2label": names, "label2id": {name: i for i, name in names.items()}} if names else {"num_labels": 1}
-    options = {"local_files_only": True, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(folder, **heads, **options)
+    config = AutoConfig.from_pretrained(folder, **heads, **FROM_FOLDER)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network, report = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, dtype=torch.float32, weights_only=True, ignore_mismatched_sizes=True,
-            output_loading_info=True, **options,
+            output_loading_info=True, **FROM_FOLDER,
         )  # fmt: skip
     body = [key for key in report["missing_keys"] if not any(part in HEADS for part in key.split("."))]
     if body:
@@ -78,8 +78,8 @@ def _composed(arguments: list[str]) -> tuple[str, Config]:
     chosen = [argument.removeprefix("model=") for argument in arguments if argument.startswith("model=")]
     if len(chosen) != 1:
         raise ConfigError("which model? model=bert-large; `python -m tabi_bench.zoo.paper` lists them")
-    rest = [argument for argument in arguments if not argument.startswith("model=")]
-    return chosen[0], compose_config(["zoo=paper", *rest])
+    overrides = [argument for argument in arguments if not argument.startswith("model=")]
+    return chosen[0], compose_config(["zoo=paper", *overrides])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -87,6 +87,8 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         model, config = _composed(sys.argv[1:] if argv is None else argv)
+        if not isinstance(config.zoo, PaperZooConfig):
+            raise ConfigError(f"zoo={config.zoo.name}: only zoo=paper has models to fine-tune here")
         task = load_task(config.task, config.source, config.seed)
         device = devices.resolve(config.engine.device)
         folder = fine_tuned(config.zoo, model, task, Path(config.cache_dir).expanduser(), config.seed, device)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from tabi_bench.records.ledger import Ledger
 from tabi_bench.records.provenance import config_hash, provenance, revision
 
 
@@ -48,8 +50,14 @@ def test_paths_do_not_count_but_a_plans_content_does(composed, tmp_path):
 
 
 def test_a_number_says_where_it_comes_from():
-    found = provenance({"name": "some cpu"}, "float32")
-    assert found["device"] == {"name": "some cpu"} and found["dtype"] == "float32"
-    assert {"tabi_bench", "python", "torch", "numpy"} <= set(found["versions"])
-    assert found["command"].startswith("python ") and found["time"].endswith("+00:00")
-    assert set(revision()) == {"commit", "dirty"} and {"commit", "dirty"} <= set(found)
+    facts = provenance({"name": "some cpu"}, "float32")
+    assert facts["device"] == {"name": "some cpu"} and facts["dtype"] == "float32"
+    assert {"tabi_bench", "python", "torch", "numpy"} <= set(facts["versions"])
+    assert facts["command"].startswith("python ") and facts["time"].endswith("+00:00")
+    assert set(revision()) == {"commit", "dirty"} and {"commit", "dirty"} <= set(facts)
+
+
+def test_sessions_that_begin_in_one_second_have_names_of_their_own(composed):
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    two = [Ledger(composed("task=sst2"), "k", {}, "float32", began=began.replace(microsecond=us)) for us in (0, 1)]
+    assert len({ledger.session_id for ledger in two}) == 2
