@@ -43,7 +43,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOTES = "ladder.json"
 RECIPE = 3  # raised when the code below changes what is learnt: older ladders are then left alone
-PIECES_PER_WORD = 3.5  # word pieces at most, times the distinct words of train: rare words fall in pieces
+TOKENS_PER_WORD = 3.5  # tokens at most, times the distinct words of train: rare words are split into several
 
 
 def load(config: TinyZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
@@ -158,13 +158,13 @@ def one_thread() -> Iterator[None]:
 
 
 def write_tokenizer(texts: list[str], path: Path, vocabulary: int) -> None:
-    """A BERT-style WordPiece tokenizer learnt from `texts`, of so many pieces at most; rare words fall in pieces.
+    """A BERT-style WordPiece tokenizer learnt from `texts`, of so many tokens at most; rare words are split.
 
-    The trainer breaks ties by the ids of pieces, and numbers characters within words in the order of a hash table,
+    The trainer breaks ties by the ids of tokens, and numbers characters within words in the order of a hash table,
     another one each time: so they are handed to it in order, as if they were special, and the same texts always give
     the same vocabulary.
     """
-    vocabulary = min(vocabulary, round(PIECES_PER_WORD * len({word for text in texts for word in text.split()})))
+    vocabulary = min(vocabulary, round(TOKENS_PER_WORD * len({word for text in texts for word in text.split()})))
     learnt = _wordpiece({})
     words = (w for text in texts for w, _ in _words(learnt, text))
     within = sorted({character for word in words for character in word[1:]})
@@ -185,7 +185,7 @@ def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
 
 
 def _words(tokenizer: Tokenizer, text: str) -> list[tuple[str, tuple[int, int]]]:
-    """The words that pieces are sought in, with their places."""
+    """The words that tokens are sought in, with their places."""
     return tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
 
 

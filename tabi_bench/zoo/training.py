@@ -49,7 +49,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised rows: per row the piece ids, segment ids and (-1: never dropped) the word of each piece.
+    """Tokenised rows: per row the token ids, segment ids and (-1: never dropped) the word of each token.
 
     labels: (N,) int64, or float for regression; None where only predictions are wanted.
     """
@@ -86,11 +86,11 @@ class TrainResult:
 
 def encode(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], labels: np.ndarray | None = None) -> Examples:
     """Tokenises rows of one or two texts each."""
-    pieces = tokenizer.encode_batch([tuple(row) if len(row) > 1 else row[0] for row in texts])
+    tokens = tokenizer.encode_batch([tuple(row) if len(row) > 1 else row[0] for row in texts])
     return Examples(
-        [np.asarray(piece.ids, np.int32) for piece in pieces],
-        [np.asarray(piece.type_ids, np.int32) for piece in pieces],
-        [_droppable(piece, row) for piece, row in zip(pieces, texts, strict=True)],
+        [np.asarray(token.ids, np.int32) for token in tokens],
+        [np.asarray(token.type_ids, np.int32) for token in tokens],
+        [_droppable(token, row) for token, row in zip(tokens, texts, strict=True)],
         labels,
     )
 
@@ -249,11 +249,11 @@ def metric_score(metric: str, labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 @contextmanager
-def _seen_pieces(model: nn.Module, examples: Examples) -> Iterator[Examples]:
-    """The rows with pieces numbered among those that occur, to which the word embeddings are cut meanwhile.
+def _seen_tokens(model: nn.Module, examples: Examples) -> Iterator[Examples]:
+    """The rows with tokens numbered among those that occur, to which the word embeddings are cut meanwhile.
 
-    Other pieces get no gradient, yet the optimizer would go through them in every step: half the parameters of a small
-    encoder. They keep the values that they had. A piece up to the padding's keeps its number (RoBERTa counts places by
+    Other tokens get no gradient, yet the optimizer would go through them in every step: half the parameters of a small
+    encoder. They keep the values that they had. A token up to the padding's keeps its number (RoBERTa counts places by
     it). Where one table of embeddings cannot be told to be the words', nothing is cut.
     """
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings == model.config.vocab_size]
@@ -261,11 +261,11 @@ def _seen_pieces(model: nn.Module, examples: Examples) -> Iterator[Examples]:
         yield examples
         return
     table, whole = tables[0], tables[0].weight
-    pieces = np.unique(np.concatenate([np.arange(_pad_id(model) + 1), *examples.ids]))
-    seen = torch.from_numpy(pieces).to(whole.device)
+    tokens = np.unique(np.concatenate([np.arange(_pad_id(model) + 1), *examples.ids]))
+    seen = torch.from_numpy(tokens).to(whole.device)
     table.weight = nn.Parameter(whole.detach()[seen], whole.requires_grad)
     try:
-        yield replace(examples, ids=[np.searchsorted(pieces, row).astype(np.int32) for row in examples.ids])
+        yield replace(examples, ids=[np.searchsorted(tokens, row).astype(np.int32) for row in examples.ids])
     finally:
         with torch.no_grad():
             whole[seen] = table.weight
@@ -505,7 +505,7 @@ def train(
     if model.config.num_hidden_layers:
         family(model.config.model_type).prepare(model)
     model.to(device).train()
-    with _seen_pieces(model, examples) as known:
+    with _seen_tokens(model, examples) as known:
         table = Table(
             known.take(rows), _pad_id(model), device, None if teacher_logits is None else teacher_logits[rows]
         )
