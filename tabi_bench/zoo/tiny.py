@@ -81,15 +81,16 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     tokenizer = load_tokenizer(folder, config.max_length)
     rows = encode(tokenizer, task.texts("train"), task.labels("train"))
     held = encode(tokenizer, task.texts("validation"))
-    teacher, done = None, {}
+    done: dict[str, dict] = {}
     for name in reversed(config.shapes):
         model = new_model(name, config, tokenizer.get_vocab_size(), task, seed)
-        done[name] = learn(model, (rows, teacher), task, config, seed, device)
+        done[name] = learn(model, rows, task, config, seed, device)
         score = metric_score(task.config.metric, task.labels("validation"), predict(model, held, device))
         done[name]["score"] = round(score, 4)
         took = done[name]["steps"], done[name]["train_s"]
         log.info("%s %s: %.4f on validation after %d steps, %.0f s", task.name, name, score, *took)
-        teacher = predict(model, rows, device) if teacher is None else teacher
+        if rows.teacher is None:
+            rows = replace(rows, teacher=predict(model, rows, device))
         model.half().save_pretrained(folder / name)
         shutil.copy(folder / "tokenizer.json", folder / name)
     (folder / "tokenizer.json").unlink()
@@ -98,33 +99,24 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
-def learn(
-    model: PreTrainedModel,
-    taught: tuple[Examples, np.ndarray | None],
-    task: Task,
-    config: TinyZooConfig,
-    seed: int,
-    device: str,
-) -> dict:
+def learn(model: PreTrainedModel, rows: Examples, task: Task, config: TinyZooConfig, seed: int, device: str) -> dict:
     """Trains `model` on the cues of hard rows, where rows name them, and on the labels; what it took.
-
-    taught: the rows, and a teacher's logits (N, K) for them or None.
 
     A few dozen cues tell much more than two labels: without them the deeper models stay at chance on hard rows. In easy
     rows every cue is as good as the other, so they only slow it down.
     """
-    (rows, teacher), steps = taught, config.train
-    parts = {"labels": (rows, replace(steps, distill=0.0 if teacher is None else steps.distill), teacher)}
+    steps = config.train
+    parts = {"labels": (rows, replace(steps, distill=0.0 if rows.teacher is None else steps.distill))}
     if config.cue_steps and "cue" in task.train.column_names:
         cues, numbers = np.unique(np.asarray(task.train["cue"][:]), return_inverse=True)
         # what the labels' slice holds out must not be learnt here either
         seen, _ = split_slice(task.labels("train"), seed)
-        hard = replace(rows, labels=numbers).take(seen[np.asarray(task.train["hard"][:])[seen]])
+        hard = replace(rows, labels=numbers, teacher=None).take(seen[np.asarray(task.train["hard"][:])[seen]])
         recipe = replace(steps, epochs=config.cue_steps, max_steps=config.cue_steps, distill=0.0)
-        parts = {"cues": (hard, recipe, None)} | parts
+        parts = {"cues": (hard, recipe)} | parts
     head = model.classifier
     notes: dict[str, Any] = {"train_s": 0.0, "steps": 0, "slice": {}}
-    for part, (examples, recipe, soft) in parts.items():
+    for part, (examples, recipe) in parts.items():
         model.classifier = head if part == "labels" else nn.Linear(model.config.hidden_size, len(cues))
         result = train(
             model,
@@ -132,7 +124,6 @@ def learn(
             recipe,
             seed=seed,
             device=device,
-            teacher_logits=soft,
             metric=task.config.metric if part == "labels" else "accuracy",
             progress=f"{task.name} {model.config.num_hidden_layers}x{model.config.hidden_size} {part}",
         )

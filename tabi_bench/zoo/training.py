@@ -51,21 +51,23 @@ class TrainingError(ValueError):
 class Examples:
     """Tokenised rows: per row the token ids, segment ids and (-1: never dropped) the word of each token.
 
-    labels: (N,) int64, or float for regression; None where only predictions are wanted.
+    labels: (N,) int64, or float for regression; None where only predictions are wanted. teacher: (N, K) another model's
+    logits to learn from, or None.
     """
 
     ids: list[np.ndarray]
     type_ids: list[np.ndarray]
     words: list[np.ndarray]
     labels: np.ndarray | None = None
+    teacher: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: np.ndarray) -> Examples:
-        labels = None if self.labels is None else self.labels[rows]
+        labels, teacher = (None if part is None else part[rows] for part in (self.labels, self.teacher))
         ids, type_ids, words = ([column[row] for row in rows] for column in (self.ids, self.type_ids, self.words))
-        return Examples(ids, type_ids, words, labels)
+        return Examples(ids, type_ids, words, labels, teacher)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _droppable(tokens: Tokens, texts: Sequence[str]) -> np.ndarray:
 class Table:
     """Rows as padded tensors on the device, cut into batches of similar length."""
 
-    def __init__(self, examples: Examples, pad_id: int, device: str, teacher: np.ndarray | None = None):
+    def __init__(self, examples: Examples, pad_id: int, device: str):
         self.device = device
         self.lengths = np.array([len(row) for row in examples.ids])
         self.ids = self._pad(examples.ids, pad_id)
@@ -111,7 +113,7 @@ class Table:
         self.words = self._pad(examples.words, -1)
         self.length = torch.tensor(self.lengths, device=device)
         self.labels = self._vector(examples.labels)
-        self.teacher = self._vector(teacher)
+        self.teacher = self._vector(examples.teacher)
 
     def _pad(self, rows: list[np.ndarray], value: int) -> torch.Tensor:
         table = np.full((len(rows), -(-int(self.lengths.max()) // WIDTHS) * WIDTHS), value, np.int32)
@@ -485,16 +487,15 @@ def train(
     *,
     seed: int,
     device: str = "cpu",
-    teacher_logits: np.ndarray | None = None,
     metric: str = "accuracy",
     checkpoint: Path | None = None,
     progress: str = "",
 ) -> TrainResult:
     """Fine-tunes `model` in place on labelled rows and leaves it in eval mode on `device` with its best weights.
 
-    teacher_logits (N, K): soft targets, used with weight `config.distill`. With `config.patience > 0` a slice of the
-    rows is held out, the weights that scored best on it are kept, and training ends after so many evaluations without
-    improvement; with 0 every row is trained on and the last weights are kept.
+    The teacher's logits, where rows have them, are soft targets with weight `config.distill`. With
+    `config.patience > 0` a slice of the rows is held out, the weights that scored best on it are kept, and training
+    ends after so many evaluations without improvement; with 0 every row is trained on and the last weights are kept.
     `checkpoint`: file to resume from; it is removed at the end. `progress`: title of the bar; empty: no bar. Raises
     TrainingError if the loss is not finite.
     """
@@ -506,9 +507,7 @@ def train(
         family(model.config.model_type).prepare(model)
     model.to(device).train()
     with _seen_tokens(model, examples) as known:
-        table = Table(
-            known.take(rows), _pad_id(model), device, None if teacher_logits is None else teacher_logits[rows]
-        )
+        table = Table(known.take(rows), _pad_id(model), device)
         held = None
         if slice_rows is not None:
             held = Table(known.take(slice_rows), _pad_id(model), device), labels[slice_rows]

@@ -143,7 +143,7 @@ def test_distillation_lowers_the_divergence_from_the_teacher():
     config = replace(CONFIG, distill=0.9)
     plain, student = model(), model()
     train(plain, data, CONFIG, seed=0)
-    train(student, data, config, seed=0, teacher_logits=teacher)
+    train(student, replace(data, teacher=teacher), config, seed=0)
 
     def divergence(net):
         logits = torch.from_numpy(predict(net, data, "cpu"))
