@@ -48,9 +48,9 @@ class Output:
 
     @property
     def importance(self) -> np.ndarray | None:
-        """(W,) float32, one per word over all texts, NaN for words without a piece; None unless asked for.
+        """(W,) float32, one per word over all texts, NaN for words without a token; None unless asked for.
 
-        A query that returns early never reads it, so aligning pieces with words waits until someone does.
+        A query that returns early never reads it, so aligning tokens with words waits until someone does.
         """
         if callable(self._importance):
             self._importance = self._importance()
@@ -61,7 +61,7 @@ class Model(Protocol):
     """A zoo member, loaded on an engine."""
 
     spec: ModelSpec
-    encode: Callable[[Sequence[str]], Encoding]  # the same object for models that read the same pieces
+    encode: Callable[[Sequence[str]], Encoding]  # the same object for models that read the same tokens
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output: ...
 

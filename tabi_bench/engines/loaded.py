@@ -19,7 +19,7 @@ class LoadedModel:
     def __init__(self, spec: ModelSpec, encoders: Encoders):
         self.spec = spec
         self.temperature = 1.0
-        self.encode = encoders.of(spec.path, spec.max_length)  # the same object for models that read the same pieces
+        self.encode = encoders.of(spec.path, spec.max_length)  # the same object for models that read the same tokens
 
     def set_temperature(self, temperature: float) -> None:
         """Of the probabilities that the device computes."""
@@ -35,10 +35,10 @@ class LoadedModel:
 
 
 def words_from(scores: np.ndarray | None, encoding: Encoding) -> Callable[[], np.ndarray] | None:
-    """Works out, when called, the (W,) importance of the words of `encoding` from scores (>= L,) of its pieces."""
+    """Works out, when called, the (W,) importance of the words of `encoding` from scores (>= L,) of its tokens."""
     if scores is None:
         return None
-    return lambda: word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
+    return lambda: word_importance(scores, encoding.word_of_token, sum(map(len, encoding.words)))
 
 
 def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, content: bool) -> np.ndarray:
@@ -68,7 +68,7 @@ def outputs_of_batch(
     scores: np.ndarray | None,
     pooled: np.ndarray | None,
 ) -> list[Output]:
-    """The Outputs of a batch from logits (B, K), scores of pieces (B, L) and pooled vectors (B, H), rows in order."""
+    """The Outputs of a batch from logits (B, K), scores of tokens (B, L) and pooled vectors (B, H), rows in order."""
     verdicts: list[tuple[int, float] | None] = [None] * len(encodings)
     probabilities = None
     if logits.shape[1] > 1:
