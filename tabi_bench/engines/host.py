@@ -97,7 +97,7 @@ class Said(Output):
 
     def __init__(self, said: np.ndarray, label: int, sure: float):
         self._said, self.verdict = said, (label, sure)
-        self.pooled = self._importance = None
+        self.pooled = self.pending = None
 
     @property
     def logits(self) -> np.ndarray:

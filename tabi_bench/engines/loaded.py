@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
+from itertools import accumulate, chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,11 +35,36 @@ class LoadedModel:
         return [self.forward(encoding, want_importance) for encoding in encodings]
 
 
-def words_from(scores: np.ndarray | None, encoding: Encoding) -> Callable[[], np.ndarray] | None:
-    """Works out, when called, the (W,) importance of the words of `encoding` from scores (>= L,) of its pieces."""
-    if scores is None:
-        return None
-    return lambda: word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
+class Pending(NamedTuple):
+    """Importance that nobody has asked for yet: called, the (W,) of the words of `encoding`, from scores (>= L,) of its
+    tokens."""
+
+    scores: np.ndarray
+    encoding: Encoding
+
+    def __call__(self) -> np.ndarray:
+        return word_importance(self.scores, self.encoding.word_of_piece, sum(map(len, self.encoding.words)))
+
+
+def words_from(scores: np.ndarray | None, encoding: Encoding) -> Pending | None:
+    """The importance of the words of `encoding` where there are scores (>= L,) of its tokens."""
+    return None if scores is None else Pending(scores, encoding)
+
+
+def work_out(outputs: Sequence[Output]) -> None:
+    """The importance of several outputs, where it is pending, by one call for all."""
+    pending = [(output, output.pending) for output in outputs if isinstance(output.pending, Pending)]
+    if not pending:
+        return
+    ends = list(accumulate(sum(map(len, one.encoding.words)) for _, one in pending))
+    starts, words = [0, *ends[:-1]], [one.encoding.word_of_piece for _, one in pending]
+    tokens = [len(word) for word in words]
+    scores = np.concatenate([one.scores[:n] for (_, one), n in zip(pending, tokens, strict=True)])
+    word = np.concatenate(words)
+    word = np.where(word < 0, word, word + np.repeat(starts, tokens))
+    importance = word_importance(scores, word, ends[-1])
+    for (output, _), start, end in zip(pending, starts, ends, strict=True):
+        output.pending = importance[start:end]
 
 
 def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, content: bool) -> np.ndarray:

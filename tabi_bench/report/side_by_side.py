@@ -44,7 +44,8 @@ SIDE_BY_SIDE += [number("cocktail_pct", "vs Cocktail %", 1), word("same_plan", "
 SIDE_BY_SIDE += [percent("oracle_share", "of the oracle's %", measured=False)]
 SIDE_BY_SIDE += [percent("plain_score", "plain rule: score %", measured=False)]
 SIDE_BY_SIDE += [number("plain_reduction_pct", "plain rule: vs INFaaS %", 1, measured=False)]
-SIDE_BY_SIDE += [number("usd_per_1k", "$ / 1M", 2, factor=1e3), number("throughput_qps", "queries / s", 1), *PAPER]
+SIDE_BY_SIDE += [number("usd_per_1k", "$ / 1M", 2, factor=1e3), number("joules_per_query", "J / query", 3)]
+SIDE_BY_SIDE += [number("throughput_qps", "queries / s", 1), *PAPER]
 RULES = (
     "Score: accuracy, for cola Matthews and for stsb Pearson correlation, with 95 % intervals. Reductions are of mean "
     "latency, within one session, with intervals over its blocks. Margin SE: standard errors by which the target had "
