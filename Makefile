@@ -24,9 +24,10 @@ demo: $(VENV)/.installed  ## install, then one run: Tabi against INFaaS on the e
 test: $(VENV)/.installed  ## install, then the tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/.installed  ## ruff: rules and formatting
+lint: $(VENV)/.installed  ## ruff: rules and formatting; mypy: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/.installed  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

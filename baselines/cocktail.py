@@ -22,7 +22,7 @@ from .common import best, between_labels, fold_plan, predictions
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tabi_bench.engines.base import Encoding, Model, Output
+    from tabi_bench.engines.base import Encoding, Model, Output, Together
     from tabi_bench.planning.targets import Target
     from tabi_bench.profiling.lab import Lab
     from tabi_bench.profiling.profile import Profile
@@ -61,7 +61,7 @@ class Cocktail(System):
 
     name = "cocktail"
 
-    def __init__(self, point: dict[str, Any], models: dict[str, Model], together: Any | None = None) -> None:
+    def __init__(self, point: dict[str, Any], models: dict[str, Model], together: Together | None = None) -> None:
         """together: what runs the members at the same time; None: they run in series."""
         self.members, self.models, self.together = point["members"], models, together
         self.weights = np.array([point["weights"][name] for name in self.members])
@@ -141,7 +141,9 @@ class Cocktail(System):
         for number, name in enumerate(self.members):
             outputs.append(self.models[name].forward_batch([of_item[number] for of_item in encodings]))
             clock.mark(f"level{number + 1}")
-        answers = [self._decide(*parts) for parts in zip(items, encodings, zip(*outputs, strict=True), strict=True)]
+        answers: list[Answer | Item] = [
+            self._decide(*parts) for parts in zip(items, encodings, zip(*outputs, strict=True), strict=True)
+        ]
         clock.mark("decide")
         clock.share(items)
         return answers
@@ -201,10 +203,9 @@ class Cocktail(System):
         folds = [{"members": fold.point["members"]} for fold in plan.folds]
         mean_ms = float(trace.latency_ms.mean())
         if "stage_members_ms" in trace:
-            parallel, serial = (
-                float(np.mean([fold.predicted[key] for fold in plan.folds])) for key in ("latency_ms", "serial_ms")
-            )
-            means = {"parallel": parallel, "serial": serial, "concurrent": mean_ms}
+            parallel = float(np.mean([fold.predicted["latency_ms"] for fold in plan.folds]))
+            serial = float(np.mean([fold.predicted["serial_ms"] for fold in plan.folds]))
+            means: dict[str, float | None] = {"parallel": parallel, "serial": serial, "concurrent": mean_ms}
             return {"folds": folds, "measured": "concurrent", "latency_ms": means}
         members = trace[[column for column in trace if column.startswith("stage_level")]]
         parallel = float((trace.latency_ms - members.sum(axis=1) + members.max(axis=1)).mean())

@@ -8,7 +8,7 @@ import numpy as np
 
 from tabi_bench.cascade.rules import BAND, softmax, tied
 from tabi_bench.evaluation.metrics import predictions_from, score
-from tabi_bench.system import FoldPlan, NoAnswer
+from tabi_bench.system import FoldPlan, NoAnswer, Predicted
 
 if TYPE_CHECKING:
     from tabi_bench.planning.targets import Target
@@ -47,7 +47,7 @@ def fold_plan(
 ) -> FoldPlan:
     """A plan tuned on the rows of `profile`, where it gives `labels` (N,) at a mean of `latency_ms`, at one level."""
     value = score(profile.metric, profile.labels, labels)
-    predicted = {"score": value, "latency_ms": float(latency_ms), "shares": [1.0]}
+    predicted = Predicted(score=value, latency_ms=float(latency_ms), shares=[1.0])
     return FoldPlan(profile.rows.tolist(), None, float(target.value), point, predicted)
 
 

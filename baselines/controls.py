@@ -20,7 +20,7 @@ from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning.folds import replay
 from tabi_bench.planning.tabi import Tabi
 from tabi_bench.planning.targets import Target
-from tabi_bench.system import FoldPlan, Plan, PlanError, System
+from tabi_bench.system import FoldPlan, Plan, PlanError, Predicted, System
 
 from .common import shares_of
 
@@ -50,11 +50,11 @@ class RandomRouting(Cascade):
         taus = onward_shares(tabi.predicted["shares"])
         point = replace(Point(**tabi.point), dispatcher="random", taus=taus)
         outcomes = replay_point(point, profile, np.arange(len(profile.rows)))
-        predicted = {
-            "score": target.score(outcomes.labels),
-            "latency_ms": float(outcomes.latency_ms.mean()),
-            "shares": shares_of(outcomes.levels, len(point.models)),
-        }
+        predicted = Predicted(
+            score=target.score(outcomes.labels),
+            latency_ms=float(outcomes.latency_ms.mean()),
+            shares=shares_of(outcomes.levels, len(point.models)),
+        )
         return replace(tabi, point=point.plain(), predicted=predicted)
 
 
@@ -98,10 +98,12 @@ class Oracle(Cascade):
             small[rows], large[rows] = (predictions_from(model.logits[rows]) for model in (first, last))
             cost_ms[rows] = last.latency(last.tokens[rows]) + profile.overhead_ms
         chosen, _ = least_rerouting(profile.metric, profile.labels, small, large, cost_ms, goal)
-        told = [replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)]
+        routed = [
+            replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)
+        ]
         folds = [
             replace(served, point=point.plain(), predicted=_replayed(point, served, profile))
-            for served, point in zip(plan.folds, told, strict=True)
+            for served, point in zip(plan.folds, routed, strict=True)
         ]
         return replace(plan, folds=folds, options={**plan.options, "score_to_reach": goal})
 
@@ -128,7 +130,7 @@ class Oracle(Cascade):
         system["remarks"] = [f"{share}{note}"]
 
 
-def _replayed(point: Point, fold: FoldPlan, profile: Profile) -> dict[str, Any]:
+def _replayed(point: Point, fold: FoldPlan, profile: Profile) -> Predicted:
     outcomes = replay_point(point, profile, profile.at(np.asarray(fold.serves)))
     labels = profile.labels[profile.at(outcomes.rows)]
     return {
@@ -164,8 +166,8 @@ def on_full_text(tabi: Point) -> Point:
     models = list(dict.fromkeys([tabi.models[0], tabi.models[-1]]))
     if len(models) == 1:
         return Point.of_one(models[0])
-    ends = [[values[0], values[-1]] for values in (tabi.temperatures, tabi.weights)]
-    return Point(models, *ends, taus=[0.5], alphas=[0.0], dispatcher="table", seed=tabi.seed)
+    temperatures, weights = ([values[0], values[-1]] for values in (tabi.temperatures, tabi.weights))
+    return Point(models, temperatures, weights, taus=[0.5], alphas=[0.0], dispatcher="table", seed=tabi.seed)
 
 
 class ReferenceAgain(System):

@@ -123,8 +123,8 @@ class Deebert(System):
         ramps, layers = point.get("ramps"), point.get("layers")
         if point.get("model") not in models:
             raise PlanError(f"model={point.get('model')}: the zoo has {', '.join(models)}")
-        whole = isinstance(ramps, list) and ramps and all(isinstance(n, int) for n in [*ramps, layers])
-        if not whole or ramps != sorted(set(ramps)) or not 0 < ramps[0] <= ramps[-1] < layers:
+        numbers = [*ramps, layers] if isinstance(ramps, list) and ramps else [0]
+        if not all(isinstance(n, int) for n in numbers) or numbers != sorted(set(numbers)) or numbers[0] < 1:
             raise PlanError(f"ramps={ramps}: layers between 0 and layers={layers}, in order")
         if not isinstance(point.get("entropy"), int | float) or not np.isfinite(point["entropy"]):
             raise PlanError(f"entropy={point.get('entropy')}: a finite threshold, in nats")
@@ -252,10 +252,10 @@ class Deebert(System):
         if never < CHANCE and passed.min() == 1:
             raise PlanError("the plan predicts early exits, but none of the queries served exited early")
         sizes = np.bincount(fold, minlength=len(plan.folds))
-        saved, latency_ms, full_ms = (
-            float(np.average([served.predicted[key] for served in plan.folds], weights=sizes))
-            for key in ("layers_saved", "latency_ms", "full_ms")
-        )
+        predicted = [fold.predicted for fold in plan.folds]
+        saved = float(np.average([p["layers_saved"] for p in predicted], weights=sizes))
+        latency_ms = float(np.average([p["latency_ms"] for p in predicted], weights=sizes))
+        full_ms = float(np.average([p["full_ms"] for p in predicted], weights=sizes))
         saving = {"layers_expected": 100 * saved, "layers_measured": 100 * (1 - float(passed.mean()))}
         saving["time_expected"] = 100 * (1 - latency_ms / full_ms)
         folds = [{**fold.point, **fold.predicted} for fold in plan.folds]

@@ -52,7 +52,8 @@ class PruningScales(Cascade):
     @classmethod
     def tell(cls, plan: Plan, profile: Profile, plans: Mapping[str, Plan]) -> Plan:
         """Beside the plan, what each variant yields on the re-routed rows: words pruned, score, against full text."""
-        rows, full, facts = np.zeros(0, np.int64), np.zeros(0), []
+        rows, full = np.zeros(0, np.int64), np.zeros(0)
+        facts: list[dict[str, Any]] = []
         for text in texts(plan.options["alphas"], plan.options["controls"]):
             folds = [replace(fold, point=fold.point | text) for fold in plan.folds]
             outcomes = replay(Cascade, replace(plan, folds=folds), profile)

@@ -23,7 +23,7 @@
 # %% tags=["parameters"]
 import os
 
-RESULTS = os.environ.get("RESULTS", "results/h200-minilm")
+RESULTS = os.environ.get("RESULTS", "results/h200-encoders")
 
 # %%
 if os.path.isfile("../run.py"):  # a kernel starts beside its notebook
@@ -77,17 +77,10 @@ report.show("deferral")
 report.show("break_even")
 
 # %% [markdown]
-# By pair: the share of re-routed queries above which a pair is slower than its large model alone, and the targets at
-# which it is faster than every single model.
-
-# %%
-report.show("break_even_pairs")
-
-# %% [markdown]
 # ## Pruning scale alpha
 #
-# A word is dropped before the large model when its importance lies below alpha times the mean of its text. From left
-# to right: words pruned as alpha grows; the score as words go; the large model's time on re-routed queries.
+# A word is dropped before the large model when its importance lies below alpha times the mean of its text. Against the
+# share of words pruned, from top to bottom: alpha; the score; the large model's time on re-routed queries.
 # Importance should keep the score up for longer than dropping as many words at random. Measured by `python run.py
 # experiment=pruning`.
 

@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 import os
 
-RESULTS = os.environ.get("RESULTS", "results/h200-minilm")
+RESULTS = os.environ.get("RESULTS", "results/h200-encoders")
 
 # %%
 if os.path.isfile("../run.py"):  # a kernel starts beside its notebook

@@ -26,6 +26,7 @@ from tabi_bench.config import (
     Config,
     ConfigError,
     CustomZooConfig,
+    EncoderConfig,
     EncodersZooConfig,
     LocalConfig,
     ZooConfig,
@@ -99,7 +100,7 @@ def _copy_code(out: Path) -> None:
 
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     for package in (tabi_bench, baselines):
-        folder = Path(package.__file__).parent
+        folder = Path(package.__path__[0])
         shutil.copytree(folder, out / folder.name, ignore=ignore)
     launcher = Path("hydra_plugins") / "tabi_bench_ray.py"  # hydra_plugins is shared by all plugins of Hydra
     (out / launcher.parent).mkdir()
@@ -142,7 +143,7 @@ def _with_copied_folders(zoo: ZooConfig, out: Path, cache: Path) -> ZooConfig:
         from tabi_bench.zoo.encoder import encoder_folder
 
         folders = {name: encoder_folder(encoder.source, cache) for name, encoder in zoo.used.items()}
-        changed = {
+        changed: dict[str, EncoderConfig | None] = {
             name: dataclasses.replace(encoder, source=copied(str(folders[name]), name))
             for name, encoder in zoo.used.items()
         }
@@ -164,7 +165,7 @@ def _copy_models(config: Config, out: Path) -> None:
     cache = Path(config.cache_dir).expanduser().absolute()
     here = Path.cwd()
     source = config.source
-    if isinstance(source, LocalConfig):
+    if isinstance(source, LocalConfig) and source.dir is not None:
         source = dataclasses.replace(source, dir=str(Path(source.dir).expanduser().absolute()))
     os.chdir(out)  # models/ is named relative to the bundle
     try:

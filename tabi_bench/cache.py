@@ -119,7 +119,7 @@ def locked(path: Path, what: str, mode: int = 0o644) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        patience, holder = float(os.environ.get("TABI_BENCH_WAIT_S", PATIENCE_S)), _holder(path)
+        patience, holder = _patience_s(), _holder(path)
         log.warning("%s is in use by %s; waiting for it, %g s at most", what, holder, patience)
         try:
             lock.acquire(timeout=patience)
@@ -131,6 +131,17 @@ def locked(path: Path, what: str, mode: int = 0o644) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _patience_s() -> float:
+    text = os.environ.get("TABI_BENCH_WAIT_S", str(PATIENCE_S))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise BusyError(f"TABI_BENCH_WAIT_S={text!r}: seconds are a number from 0 on")
+    return seconds
 
 
 def _holder(path: Path) -> str:
@@ -155,7 +166,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes `content` (text as UTF-8) under a temporary name and moves it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 

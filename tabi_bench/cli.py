@@ -28,6 +28,8 @@ OWN_PACKAGES = ("tabi_bench", "baselines")
 
 def main() -> None:
     """Entry point of `run.py`, `tabi-bench` and `python -m tabi_bench`. Errors end in one line on standard error."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed by the shell: >&-
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know fewer characters than a table has
@@ -111,10 +113,11 @@ def _refuse_unknown(arguments: list[str], folders: list[Path]) -> None:
             continue
         if group.partition(".")[0] not in known:
             sys.exit(f"unknown setting {group}; there are: {', '.join(known)}")
-        if group in groups and re.fullmatch(r"[\w.,-]*", value):
+        if group in groups and re.fullmatch(r"[\w.,-]*|\[.*", value):
             names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
-            for choice in value.split(","):
-                if choice not in (*names, "null"):
+            none = [] if group in GROUPS else ["null"]
+            for choice in [value] if value.startswith("[") else value.split(","):
+                if choice not in names + none:
                     sys.exit(f"unknown {group} {choice!r}; there are: {', '.join(names)}")
 
 
@@ -172,12 +175,22 @@ def _derive(config: Config, overrides: list[str]) -> list[Record]:
 
 def _one_line(error: Exception, folder: Path | None = None) -> str:
     """What a person can mend, in its own words; what is a bug, with the file in `folder` that holds its traceback."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
 
+    if isinstance(error, OverrideParseException):
+        key, given, _ = error.override.partition("=")
+        if not given:
+            return f"{error.override!r} is no setting; write key=value, and --help lists the keys"
+        return (
+            f"{error.override}: the value cannot be read as it stands; put texts with other characters than letters of "
+            f'English, digits and /-.:%+@ in quotation marks, as \'{key}="a text"\' or \'{key}=["one","two"]\''
+        )
     if isinstance(error, HydraException):
         return "; ".join(filter(None, map(str.strip, f"{error}\n{error.__cause__ or ''}".splitlines())))
     raised_by = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__", "")
     ours = raised_by.partition(".")[0] in OWN_PACKAGES
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) or (ours and isinstance(error, ValueError | ImportError)) or _is_plan_error(error):
         return str(error)
     text = "".join(traceback.format_exception(error))
@@ -190,9 +203,9 @@ def _one_line(error: Exception, folder: Path | None = None) -> str:
 
 
 def _is_plan_error(error: Exception) -> bool:
-    from tabi_bench.system import PlanError
+    from tabi_bench.system import NoAnswer, PlanError
 
-    return isinstance(error, PlanError)
+    return isinstance(error, PlanError | NoAnswer)
 
 
 @cache
@@ -223,7 +236,7 @@ def print_summary(results: list[Record], config: Config) -> None:
 
     from tabi_bench.summary import COLUMNS, heading, rows, where
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False, emoji=False)
     console.print(heading(results), soft_wrap=True)
     table = Table(box=SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
     for column in COLUMNS:

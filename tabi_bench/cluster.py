@@ -15,14 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
-from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tabi_bench.sweep import lost, number_of_jobs, progress, read_jobs
+
+if TYPE_CHECKING:
+    from hydra_plugins.tabi_bench_ray import RayLauncher
 
 log = logging.getLogger(__name__)
 OWN_CLUSTER = ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard")  # a running cluster refuses them
@@ -69,7 +71,7 @@ def run_in_worker(here: Here, **job: Any) -> JobReturn:
 # --- in the driver ----------------------------------------------------------------------------------------------------
 
 
-def launch(launcher: Launcher, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+def launch(launcher: RayLauncher, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Hands all jobs to Ray at once, which runs as many at a time as it has GPUs (or cores), and waits for them."""
     setup_globals()
     configure_log(launcher.config.hydra.job_logging, launcher.config.hydra.verbose)
@@ -88,7 +90,7 @@ def start(init: DictConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
 
-    options = OmegaConf.to_container(init, resolve=True)
+    options = _plain(init)
     joins = options.get("address") not in (None, "local")
     start_ray(
         OmegaConf.create({k: v for k, v in options.items() if v is not None and not (joins and k in OWN_CLUSTER)})
@@ -97,18 +99,22 @@ def start(init: DictConfig) -> None:
 
 def resources(remote: DictConfig, device: str, cluster: dict[str, float]) -> dict[str, Any]:
     """What one job asks of Ray: a GPU, unless the cluster has none or the job does without."""
-    wanted = {k: v for k, v in OmegaConf.to_container(remote, resolve=True).items() if v is not None}
+    wanted = {k: v for k, v in _plain(remote).items() if v is not None}
     return {"num_gpus": int(device != "cpu" and cluster.get("GPU", 0) >= 1)} | wanted
 
 
-def _config(launcher: Launcher, number: int, overrides: Sequence[str]) -> DictConfig:
+def _plain(settings: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+
+
+def _config(launcher: RayLauncher, number: int, overrides: Sequence[str]) -> DictConfig:
     config = launcher.context.config_loader.load_sweep_config(launcher.config, list(overrides))
     with open_dict(config):
         config.hydra.job.id, config.hydra.job.num = f"ray-{number}", number
     return config
 
 
-def _submit(launcher: Launcher, config: DictConfig) -> Any:
+def _submit(launcher: RayLauncher, config: DictConfig) -> Any:
     """Ray's reference to what the job will return."""
     import ray
 

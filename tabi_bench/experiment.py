@@ -63,7 +63,8 @@ def _measure(session: Session) -> list[Record]:
     plans = make_plans(config, session.systems, profile, made_for, session.given)
     served = _serve(session, plans, profile)
     lab.pruned.save()
-    warnings = [*lab.task.warnings, *implausible(profile)]
+    targets = [fold.target for plan in plans.made.values() for fold in plan.folds]
+    warnings = [*lab.task.warnings, *implausible(profile, max(targets, default=None))]
     measured = Measured(
         config, lab.task, profile, plans, served, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
     )
@@ -76,6 +77,8 @@ def _serve(session: Session, plans: Plans, profile: Profile) -> Serving:
     served_by = folds.deploy(session.systems, plans.made, lab, config.systems)
     lab.engine.forget_words()
     queries = lab.task.queries
+    if not served_by:
+        return Serving({})
     reference = next(iter(served_by))
     expected = Expected(*folds.expected_ms(session.systems[reference], plans.made[reference], profile))
     log.info("serving %d queries to %s (%s)", len(queries), ", ".join(served_by), config.scenario.name)

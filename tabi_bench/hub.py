@@ -15,7 +15,7 @@ import re
 import time
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tabi_bench.cache import file_sha256
 
@@ -148,11 +148,11 @@ def _reason(error: Exception) -> str:
     import httpx
     from huggingface_hub import constants, errors, get_token
 
-    chain = [error]
+    chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__) is not None and len(chain) < 8:
         chain.append(cause)
 
-    def among(*kinds: type[Exception]) -> Exception | None:
+    def among(*kinds: type[Exception]) -> Any | None:
         return next((link for link in chain if isinstance(link, kinds)), None)
 
     where = _endpoint()
@@ -189,7 +189,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
 
 
-LOCAL_TROUBLE = {
+LOCAL_TROUBLE: dict[int | None, str] = {
     errno.ENOSPC: "no space is left on the disk of",
     errno.EDQUOT: "your quota is used up on the disk of",
     errno.EACCES: "no right to write to",

@@ -26,6 +26,11 @@ SYSTEMS = {
 LEVELS = (TABI, TABI3, DEEBERT, RANDOM, ORACLE)  # systems with an early return
 
 
+def printable(text: str) -> str:
+    """`text` in one line, what a screen does not show, or shows elsewhere, written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def printed(method: str) -> str:
     """A method as the paper writes it."""
     return SYSTEMS.get(method, method)

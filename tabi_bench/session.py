@@ -19,6 +19,7 @@ from tabi_bench.records.provenance import config_hash
 from tabi_bench.serving.scenario import Scenario
 from tabi_bench.system import Plan, System
 from tabi_bench.tasks import load_task
+from tabi_bench.tasks.folds import two_folds
 from tabi_bench.zoo import load_zoo
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,12 @@ class Session:
 
 def open_session(config: Config) -> Session:
     """Engine, data, models and systems of a session, checked; `session.lab.engine` is to be closed."""
+    if config.plan is not None:
+        plan_file.load_plan(Path(config.plan))  # a damaged one is refused before models are made
     engine = make_engine(config.engine)
     scenario = registry.load(config.scenario.code)(config.scenario, config.seed, engine.device)
     task = load_task(config.task, config.source, config.seed)
+    two_folds(task.labels("validation"), config.seed)  # refuses too few before models are made
     log.info("%s: %d train, %d validation rows (%s)", task.name, len(task.train), len(task.validation), task.source)
     cache_dir = Path(config.cache_dir).expanduser()
     zoo = load_zoo(config.zoo, task, cache_dir, config.seed, engine.device)
@@ -69,8 +73,9 @@ def importance_options(config: Config) -> list[str]:
 def measure_profile(session: Session) -> Profile:
     """What is known offline of all models, on all validation rows."""
     config, lab = session.config, session.lab
-    profile = lab.profile(importance_options(config), prune_query)
-    profile = with_overheads(profile, lab, importance_options(config))
+    profile: Profile = with_overheads(
+        lab.profile(importance_options(config), prune_query), lab, importance_options(config)
+    )
     for method, system in session.systems.items():
         profile = system.prepare(lab, profile, config.systems[method])
     return profile

@@ -24,9 +24,9 @@ COLUMNS = (
 )
 
 
-def heading(found: list[Record]) -> str:
+def heading(records: list[Record]) -> str:
     """Task, source, zoo, engine, device, target; what speaks against the numbers below."""
-    first = next((r for r in found if r.status == "ok"), found[0])
+    first = next((r for r in records if r.status == "ok"), records[0])
     lines = [f"{first.task} from source {first.source}, zoo {first.zoo}, engine {first.engine} on {first.device}"]
     if first.source == "generated":
         lines.append(f"Generated rows: a stand-in with the columns of {first.task}, no evidence about the real task.")
@@ -34,15 +34,15 @@ def heading(found: list[Record]) -> str:
         kind = {"relative": "best single model minus slack", "paper": "the paper's"}.get(
             first.target["kind"], "absolute"
         )
-        metric, value = first.accuracy["metric"], 100 * first.target["value"]
+        metric, value = first.details["data"].get("metric", first.accuracy["metric"]), 100 * first.target["value"]
         lines.append(f"Target: {metric} {value:.1f} % ({kind}), same for all systems.")
-    lines += dict.fromkeys(f"Warning: {warning}" for record in found for warning in record.warnings)
-    return "\n".join([*lines, *_contradictions(found)])
+    lines += dict.fromkeys(f"Warning: {warning}" for record in records for warning in record.warnings)
+    return "\n".join([*lines, *_contradictions(records)])
 
 
-def _contradictions(found: list[Record]) -> list[str]:
+def _contradictions(records: list[Record]) -> list[str]:
     """Live answers that are not those of the profile, though they lie at no threshold and between no two labels."""
-    counts = {r.method: r.details["replay"] for r in found if "replay" in r.details}
+    counts = {r.method: r.details["replay"] for r in records if "replay" in r.details}
     return [
         f"Warning: {printed(method)}: {count['unexplained']} of {count['compared']} live answers contradict "
         "the profile behind its plan. Something changed in between, or a cache is damaged: move "
@@ -52,9 +52,9 @@ def _contradictions(found: list[Record]) -> list[str]:
     ]
 
 
-def rows(found: list[Record]) -> list[list[str]]:
+def rows(records: list[Record]) -> list[list[str]]:
     """One row per system, in the order of COLUMNS."""
-    return [_row(record) for record in found]
+    return [_row(record) for record in records]
 
 
 def _row(r: Record) -> list[str]:
@@ -84,22 +84,22 @@ def _reduction(r: Record) -> str:
     return f"{ref['reduction_pct']:.1f} %{interval}"
 
 
-def where(found: list[Record], config: Config) -> str:
+def where(records: list[Record], config: Config) -> str:
     """Reasons of what has no result, the folder of the records, and whether a cascade pays."""
-    lines = [f"{printed(r.method)}: {r.error}" for r in found if r.status != "ok"]
-    ok = next((r for r in found if r.status == "ok"), None)
+    lines = [f"{printed(r.method)}: {r.error}" for r in records if r.status != "ok"]
+    ok = next((r for r in records if r.status == "ok"), None)
     if ok is not None:
         versus = printed(ok.reference["method"])
         lines.append(f"levels: share of queries answered at level 1 / 2; reduction: of mean latency against {versus}.")
         price = ok.config["cost"]["usd_per_hour"]  # that of the record, which may be an earlier run's
         lines += _under_load(ok)
         lines.append(f"$ / 1M: the device's time for a million queries, at cost.usd_per_hour={price:g}.")
-    remarks = [(r.method, remark) for r in found for remark in _load_remarks(r)]
-    remarks += [(r.method, remark) for r in found for remark in r.details.get("system", {}).get("remarks", ())]
+    remarks = [(r.method, remark) for r in records for remark in _load_remarks(r)]
+    remarks += [(r.method, remark) for r in records for remark in r.details.get("system", {}).get("remarks", ())]
     lines += [f"{printed(method)}: {remark}" for method, remark in remarks]
     folder = Path(config.results_dir) / config.label
-    lines += [f"Record: {folder / r.run_id}" for r in found]
-    if sentence := verdict(found):
+    lines += [f"Record: {folder / r.run_id}" for r in records]
+    if sentence := verdict(records):
         lines += ["", sentence]
     return "\n".join(lines)
 

@@ -174,9 +174,9 @@ def _older(records: Any, started: float) -> bool:
 
 
 def _result(records: Any) -> str:
-    """What the session found, in short: each system's outcome, and how much less time it took than the reference."""
+    """What the session cells, in short: each system's outcome, and how much less time it took than the reference."""
     from tabi_bench.summary import COLUMNS, rows
 
-    found = [dict(zip(COLUMNS, row, strict=True)) for row in rows(records or [])]
-    parts = [[row[COLUMNS[0]], row[COLUMNS[-1]], row["target"] or row[COLUMNS[1]]] for row in found]
+    cells = [dict(zip(COLUMNS, row, strict=True)) for row in rows(records or [])]
+    parts = [[row[COLUMNS[0]], row[COLUMNS[-1]], row["target"] or row[COLUMNS[1]]] for row in cells]
     return "; ".join(" ".join(filter(None, part)) for part in parts if part[1] != "reference")

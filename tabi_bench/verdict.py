@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tabi_bench.names import printed
+from tabi_bench.planning.plausible import MEANINGLESS
 from tabi_bench.records.record import Record
 
 NEAR, RANKS = 1.5, 0.6  # ratio of latencies and AUROC below which a small model has nothing to offer
@@ -17,6 +18,8 @@ def verdict(session: Sequence[Record]) -> str | None:
     cascade = next((r for r in measured if "levels" in r.config["method"]), None)
     if cascade is None or cascade.reference["method"] == cascade.method:
         return None
+    if any(MEANINGLESS in warning for warning in cascade.warnings):
+        return "Not decided: the warnings above the table say why its numbers mean nothing."
     points = cascade.details["system"]["folds"]
     reference = next((r for r in measured if r.method == cascade.reference["method"]), None)
     alone = _alone(reference)

@@ -6,6 +6,7 @@ be killed or interrupted, and shares nothing but files.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -53,6 +54,17 @@ def command_line(*arguments: str) -> None:
     registry.TABLE["zoo"]["tiny"] = registry.TABLE["zoo"]["tiny"]._replace(code="tests.micro:load")
     sys.argv = ["run.py", *arguments]
     cli.main()
+
+
+def command_line_without_rights(*arguments: str) -> None:
+    """The same by a user whom files can be closed to, which they cannot be to root (capabilities(7))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    for k in range(3):  # effective, permitted, inheritable
+        sets[k] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+    command_line(*arguments)
 
 
 def wait_until(true: Callable[[], object], process: BaseProcess, seconds: float = 120.0) -> None:

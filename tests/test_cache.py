@@ -163,6 +163,10 @@ def test_a_held_lock_names_its_holder_and_ends_at_the_time_set(tmp_path, monkeyp
     with pytest.raises(BusyError, match=holder):
         cached(tmp_path / "a", build("x"))
     assert f"is in use by process {process.pid} on" in caplog.text
+    for odd in ("soon", "nan", "-1"):
+        monkeypatch.setenv("TABI_BENCH_WAIT_S", odd)
+        with pytest.raises(BusyError, match=f"TABI_BENCH_WAIT_S='{odd}': seconds are a number from 0 on"):
+            cached(tmp_path / "a", build("x"))
     process.kill()
     process.wait()
     assert cached(tmp_path / "a", build("x")).is_dir()

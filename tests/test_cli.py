@@ -67,6 +67,16 @@ def test_help_explains_the_groups_without_importing_torch(flag, texts):
         ("engine.device=cuda:x", "engine.device='cuda:x': choose auto, cpu or cuda:N"),
         ("scenario.min_queries=1000000000000", "scenario.min_queries=1000000000000: at most 10000000"),
         ("compare=[infaas,taby]", "compare names an unknown method 'taby'"),
+        ("~task", "a session needs a task: task=NAME chooses one"),
+        ("foo", "'foo' is no setting; write key=value"),
+        ("task=null", "unknown task 'null'; there are: "),
+        ("method=[tabi]", "unknown method '[tabi]'; there are: "),
+        ("task.files.train=données.csv", "cannot be read as it stands; put texts with other characters"),
+        ("method.alphas=inf", "method.alphas=inf: a finite number is needed"),
+        ("results_dir=", "results_dir='': name a folder"),
+        ("engine.threads=10000", "engine.threads=10000: at most 1024"),
+        ("target.slack=2", "target.slack=2.0: at most 1"),
+        ("task.metric=f1_macro", "task.metric='f1_macro': choose one of accuracy, f1, f1@LABEL, matthews"),
     ],
 )
 def test_what_does_not_exist_is_refused_by_name(run, argument, says):
@@ -128,6 +138,8 @@ def typed(command: str, folder: Path, **environment: str) -> subprocess.Complete
         ("PYTHON RUN --help", {"PYTHONIOENCODING": "ascii"}),
         ("PYTHON -m tabi_bench --help", {}),
         ("PYTHON RUN --help", {"HOME": "/nonexistent"}),
+        ("PYTHON RUN --help >&- && echo done", {}),
+        ("PYTHON RUN --help 2>&-", {}),
     ],
 )
 def test_odd_surroundings_are_no_error(tmp_path, command, environment):

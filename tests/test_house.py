@@ -15,7 +15,7 @@ from tabi_bench.zoo.families import FAMILIES
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*ROOT.glob("tabi_bench/**/*.py"), *ROOT.glob("baselines/*.py")])
 LAYERS = (  # a room imports from its own layer and those below it, which come first
-    {"cache", "device", "config", "registry", "hub", "progress"},
+    {"cache", "device", "config", "registry", "hub", "names", "progress"},
     {"evaluation"},
     {"tasks"},
     {"zoo"},

@@ -24,7 +24,7 @@ def committed(tmp_path) -> Path:
         runs = [name for name in names if Path(folder, name, "record.json").is_file()]
         return ["report", *(name for name in runs if not name.startswith(TASKS))]
 
-    return Path(shutil.copytree(ROOT / "results" / "h200-minilm", tmp_path / "results", ignore=others))
+    return Path(shutil.copytree(ROOT / "results" / "h200-encoders", tmp_path / "results", ignore=others))
 
 
 def test_every_notebook_is_tested():

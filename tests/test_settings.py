@@ -133,7 +133,7 @@ def test_a_setting_that_nobody_reads_would_be_seen():
     assert not is_read("buckets", "engine", modules_of("engine", "eager"))
     assert not is_read("cells", "zoo", modules_of("zoo", "tiny"))
     assert not is_read("thresholds", "method", modules_of("method", "tabi"))
-    assert not is_read("rate", "scenario", modules_of("scenario", "single_stream"))
+    assert not is_read("policy", "scenario", modules_of("scenario", "single_stream"))
 
 
 @pytest.mark.parametrize("group", registry.TABLE)

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
+from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -134,7 +135,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
     kind, own = ENTRIES[name]
     own = own | {"device": arguments.device, "dtype": arguments.dtype} | on_cpu
     own |= {"threads": arguments.threads} if kind in ("eager", "onnx") else {"buckets": [length]}
-    engine = make_engine(read_file("engine", kind, **own))
+    engine: Any = make_engine(read_file("engine", kind, **own))
     engine.read = read_model
     model = engine.load(spec, importance="last") if arguments.compare else None
     plain = engine.load(spec)
@@ -142,7 +143,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
     plain.forward(encoding)
     if model is not None:
         model.forward(encoding, want_importance=True)
-    step = plain.runner.step(encoding.n_tokens, False) if engine.pads else None
+    step: Any = plain.runner.step(encoding.n_tokens, False) if engine.pads else None
 
     def replay(_: str) -> None:
         step.graph.replay()
@@ -242,14 +243,15 @@ def streamed_bytes(model: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in tables)
 
 
-def kept(importance: np.ndarray) -> np.ndarray:
+def kept(importance: np.ndarray | None) -> np.ndarray:
     """(W,) bool: words that pruning at ALPHA keeps."""
+    assert importance is not None, "models that are compared are loaded with importance"
     return ~(importance < ALPHA * np.nanmean(importance))
 
 
 def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
     """Fills in the agreement of a row with float32 eager on the same texts."""
-    ours, theirs = (np.stack([output.logits for output in each]) for each in (outputs, reference))
+    ours, theirs = (np.stack([output.logits for output in answers]) for answers in (outputs, reference))
     row.labels_equal = float((ours.argmax(1) == theirs.argmax(1)).mean())
     apart = np.abs(ours - theirs).max(1)
     off = apart / np.abs(theirs).max(1)
@@ -263,7 +265,7 @@ def compare(row: Row, outputs: list[Output], reference: list[Output]) -> None:
 def reference_outputs(spec: ModelSpec, texts: list[str], on: str) -> list[Output]:
     """Float32 eager, unfused, without TF32."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    engine = make_engine(read_file("engine", "eager", device=on, dtype="float32", threads=None))
+    engine: Any = make_engine(read_file("engine", "eager", device=on, dtype="float32", threads=None))
     engine.read = read_model
     model = engine.load(spec, importance="last")
     outputs = [model.forward(model.encode((text,)), want_importance=True) for text in texts]
@@ -318,7 +320,7 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
     for name, entry in entries.items():
         for kind in arguments.clocks:
             if (call := getattr(entry, kind)) is not None:
-                calls[name, kind] = lambda number, call=call: call(texts[number])
+                calls[name, kind] = partial(_call_on, call, texts)
     for (name, kind), times in time_all(calls, arguments.repeats).items():
         setattr(rows[name], f"{kind}_p50", float(np.median(times)))
         if kind == "text" and len(times) >= LEAST_FOR_P99:
@@ -326,6 +328,10 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
     for row in rows.values():
         if row.replay_p50 is not None and row.text_p50 is not None:
             row.outside_us = 1e3 * (row.text_p50 - row.replay_p50)
+
+
+def _call_on(call: Callable[[str], Any], texts: list[str], number: int) -> Any:
+    return call(texts[number])
 
 
 def describe_streaming(row: Row, engine: Any, bandwidth: float | None) -> None:

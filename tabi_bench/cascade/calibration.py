@@ -28,8 +28,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     if logits.shape[1] == 1 or not finite.any():
         return 1.0
     logits, labels = logits[finite], labels[finite]
-    found = minimize_scalar(lambda log_t: nll(logits, labels, np.exp(log_t)), bounds=LOG_T, method="bounded")
-    return float(np.exp(found.x)) if found.fun < nll(logits, labels) else 1.0
+    fit = minimize_scalar(lambda log_t: nll(logits, labels, np.exp(log_t)), bounds=LOG_T, method="bounded")
+    return float(np.exp(fit.x)) if fit.fun < nll(logits, labels) else 1.0
 
 
 def vote_weight(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -60,7 +60,7 @@ class Table(Threshold):
 
     def __call__(self, confidence: np.ndarray, level: int, ids: np.ndarray | int) -> np.ndarray:
         if np.ndim(ids) == 0:
-            return np.float64(ids not in self.reroute)
+            return np.asarray(ids not in self.reroute, np.float64)
         return np.array([row not in self.reroute for row in np.asarray(ids).tolist()], np.float64)
 
 

@@ -59,8 +59,8 @@ def fit_agreement(pooled: np.ndarray | None, score: np.ndarray, large: np.ndarra
     close = gap <= CLOSE
     held_out = np.empty(len(score))
     for part in np.array_split(np.random.default_rng(0).permutation(len(score)), PARTS):
-        rest = np.setdiff1d(np.arange(len(score)), part)
-        held_out[part] = _linear(features[rest], gap[rest]) @ _with_one(features[part]).T
+        other = np.setdiff1d(np.arange(len(score)), part)
+        held_out[part] = _linear(features[other], gap[other]) @ _with_one(features[part]).T
     logistic = _logistic(np.stack([held_out, score, score**2], 1), close)
     confidences = 1 / (1 + np.exp(-_with_one(np.stack([held_out, score, score**2], 1)) @ logistic))
     auroc = _auroc(close, confidences)

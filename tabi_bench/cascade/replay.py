@@ -32,7 +32,7 @@ def replay_point(point: Point, profile: Profile, positions: np.ndarray) -> Outco
         borderline[alive] |= read.borderline
         outputs[level, alive] = outputs_of(read.logits, point.temperatures[level])
         answered = np.isfinite(read.logits).all(axis=1)
-        combined[alive[answered]] = point.combine_rows(outputs[: level + 1, alive[answered]])
+        combined[alive[answered]] = point.combine_rows(list(outputs[: level + 1, alive[answered]]))
         levels[alive[answered]] = level
         if level + 1 < len(point.models):
             sure = np.full(len(alive), np.nan)

@@ -6,8 +6,9 @@ softmax and confidence, the dispatcher (reroute), pruning of words, the ensemble
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 from itertools import accumulate
+from operator import add
 
 import numpy as np
 
@@ -182,8 +183,7 @@ def combine(
         factors = np.maximum(np.log(clipped / (1 - clipped)), 0.01).tolist()
     elif kind != "weighted":
         raise ValueError(f"unknown ensemble {kind!r}; there are: {', '.join(ENSEMBLES)}")
-    total = sum(factor * output for factor, output in zip(factors, outputs, strict=True))
-    return total / sum(factors)
+    return reduce(add, (factor * output for factor, output in zip(factors, outputs, strict=True))) / sum(factors)
 
 
 def tied(output: np.ndarray, band: float = BAND) -> np.ndarray:

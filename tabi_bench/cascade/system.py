@@ -96,7 +96,7 @@ class Cascade(System):
         item = Item(query)
         while True:
             result = self._run_one(self.levels[item.stage], item)
-            if result is not item:
+            if isinstance(result, Answer):
                 return result
 
     def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
@@ -181,6 +181,7 @@ class Cascade(System):
             source = self._source(level, item)
             if source is not None:
                 keep = self._kept(level, [item], ns)[0] if keep is None else keep
+                assert keep is not None
                 return source.encoding.without(keep, level.model.encode)
         item.so_far.words_kept = item.so_far.words  # counted when an earlier level's text was pruned
         return item.encoding(level.model.encode)
@@ -191,37 +192,37 @@ class Cascade(System):
         return next((reading for reading in item.read if reading.level == level.source), None)
 
     def _kept(self, level: Level, items: list[Item], ns: dict[str, int]) -> list[np.ndarray | None]:
-        """Of each item, (W,) bool, False for the words that its source found unimportant; None without one."""
-        keeps: list[np.ndarray | None] = [None] * len(items)
-        sources = [self._source(level, item) for item in items] if level.alpha > 0 else keeps
-        pruned = [(place, source) for place, source in enumerate(sources) if source is not None]
-        if not pruned:
-            return keeps
+        """Of each item, (W,) bool, False for the words that its source found unimportant; None without a source."""
         start, point = perf_counter_ns(), self.point
-        work_out([source.output for _, source in pruned])
-        importance = [source.output.importance for _, source in pruned]
+        sources = [self._source(level, item) for item in items] if level.alpha > 0 else []
+        pruned = [(item, source) for item, source in zip(items, sources, strict=False) if source is not None]
+        if not pruned:
+            return [None] * len(items)
+        importance = work_out([source.output for _, source in pruned])
         if point.pruning == "importance":  # one call of the rule for all texts of all items
             counts = [len(text) for _, source in pruned for text in source.encoding.words]
-            together, end = rules.prune(np.concatenate(importance), counts, level.alpha), 0
-        for (place, source), scores in zip(pruned, importance, strict=True):
-            item = items[place]
-            if point.pruning == "importance":
-                keep, end = together[end : end + len(scores)], end + len(scores)
-            else:
-                words, query = source.encoding.words, item.query.id
-                keep = rules.kept_words(scores, words, level.alpha, point.pruning, point.seed, query)
+            together = rules.prune(np.concatenate(importance), counts, level.alpha)
+            parts = [together[part] for part in rules.segments([len(scores) for scores in importance])]
+        else:
+            parts = [
+                rules.kept_words(scores, source.encoding.words, level.alpha, point.pruning, point.seed, item.query.id)
+                for (item, source), scores in zip(pruned, importance, strict=True)
+            ]
+        for (item, _), keep in zip(pruned, parts, strict=True):
             item.so_far.words, item.so_far.words_kept = len(keep), int(np.count_nonzero(keep))
-            keeps[place] = keep
         taken = perf_counter_ns() - start
         ns["prune"] = ns.get("prune", 0) + taken
         ns["tokenise"] = ns.get("tokenise", 0) - taken  # which is booked whole after it
-        return keeps
+        remaining = iter(parts)
+        return [None if source is None else next(remaining) for source in sources]
 
     def _decide(self, level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> Answer | Item:
         """The answer after this level, or the item on its way to the next one."""
-        if output is not None and encoding.truncated:
+        if output is None or encoding is None:
+            return self._failed(level, item, output)
+        if encoding.truncated:
             item.so_far.truncated = True
-        if output is None or not output.finite:
+        if not output.finite:
             return self._failed(level, item, output)
         item.read.append(Reading(level.index, encoding, output))
         if self.stages == 1:

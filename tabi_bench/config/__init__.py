@@ -19,6 +19,7 @@ from tabi_bench.config.method import (
     DeebertConfig,
     InfaasConfig,
     MethodConfig,
+    PruningConfig,
     RampConfig,
     SingleConfig,
 )

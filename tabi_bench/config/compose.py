@@ -72,6 +72,9 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
         values = _plain(raw)
     for part in OPEN:
         _refuse_scalar(part, values.get(part))
+    for group in GROUPS:
+        if "name" not in values[group]:
+            raise ConfigError(f"a session needs a {group}: {group}=NAME chooses one")
     for group in registry.TABLE:
         _check_name(group, values[group], hydra.runtime.choices[group])
     parts: dict[str, Any] = {group: files.node(group, values.pop(group)) for group in GROUPS if group != "method"}
@@ -90,16 +93,16 @@ def from_record(values: Mapping[str, Any], method: str) -> Config:
 
     Settings of a choice of one's own are known only where its base has them.
     """
-    rest = {key: value for key, value in values.items() if key != "method"}
+    plain = {key: value for key, value in values.items() if key != "method"}
     try:
-        options = rest.pop("systems")[method]
-        parts = {group: _typed(group, rest.pop(group)) for group in GROUPS if group != "method"}
+        options = plain.pop("systems")[method]
+        parts = {group: _typed(group, plain.pop(group)) for group in GROUPS if group != "method"}
         node = _typed("method", options)
     except (KeyError, TypeError) as error:
         raise ConfigError(f"the record does not say how it was made ({error}); measure it again") from None
-    rest |= {"compare": [method], "overwrite": False, "prepare": False}
+    plain |= {"compare": [method], "overwrite": False, "prepare": False}
     with _in_one_sentence("", "a session"):
-        whole = _merged(OmegaConf.structured(Config), rest, parts, {"method": node, "systems": {method: node}})
+        whole = _merged(OmegaConf.structured(Config), plain, parts, {"method": node, "systems": {method: node}})
         return cast(Config, OmegaConf.to_object(whole))
 
 
@@ -123,9 +126,9 @@ def read_file(group: str, choice: str, overrides: Sequence[str] = (), /, **value
         plain.setdefault("cascade", asdict(read_file(group, plain["stands_on"])))
     node = files.node(group, plain)
     with _in_one_sentence(group, f"{group}={choice}"):
-        found = OmegaConf.to_object(node)
-    check_bounds(found, f"{group}.")
-    return found
+        options = OmegaConf.to_object(node)
+    check_bounds(options, f"{group}.")
+    return options
 
 
 def _plain(config: Any) -> Any:
@@ -183,7 +186,9 @@ class Files:
         schema, code = (TaskConfig, None) if group == "task" else self._row(group, values)
         lists = {one.name for one in fields(schema) if str(one.type).startswith("list")}
         known = {
-            key: [value] if key in lists and isinstance(value, str) else value  # zoo.paths=DIR is understood
+            key: [value]
+            if key in lists and isinstance(value, str | int | float)
+            else value  # zoo.paths=DIR is understood
             for key, value in values.items()
             if key not in ("code", "schema")
         }
@@ -323,10 +328,13 @@ def _check(config: Config) -> None:
         raise ConfigError(f"task.labels={config.task.labels}: metric {config.task.metric} is of scores; set labels=[]")
     config.source.check(config)
     config.zoo.check(config)
+    config.scenario.check()
     for path, options in _systems_by_path(config):
         check_bounds(options, f"{path}.")
         options.check(path)
     for key, place in (("results_dir", config.results_dir), ("cache_dir", config.cache_dir)):
+        if not place.strip() or "\0" in place:
+            raise ConfigError(f"{key}={place!r}: name a folder")
         try:
             Path(place).expanduser()
         except RuntimeError:
@@ -383,20 +391,20 @@ def _refuse_changed(path: str, owner: Any, default: DictConfig, reasons: Mapping
 
 def _unread(config: Config) -> dict[str, str]:
     """Settings that no system, target or plan of the session reads, and why."""
-    found: dict[str, str] = {}
+    unread: dict[str, str] = {}
     cascades = [o for o in config.systems.values() if isinstance(o, CascadeConfig)]
     if not cascades:
-        found |= dict.fromkeys(("certify.epsilon", "search.verify"), f"compare={config.compare} has no cascade")
+        unread |= dict.fromkeys(("certify.epsilon", "search.verify"), f"compare={config.compare} has no cascade")
     if config.certify.epsilon is None:
-        found["certify.delta"] = "certify.epsilon=null asks for no certificate"
+        unread["certify.delta"] = "certify.epsilon=null asks for no certificate"
     if config.target.kind != "relative" or config.target.slack is not None:
-        found["task.slack"] = (
+        unread["task.slack"] = (
             "the target does not follow from it" if config.target.slack is None else "target.slack is set"
         )
     if config.target.kind != "paper":
-        found["task.paper_target"] = f"target.kind={config.target.kind}"
+        unread["task.paper_target"] = f"target.kind={config.target.kind}"
     if config.plan is not None:
         free = (*NOT_SETTINGS, *config.method.read_when_served)
         held = [name for name, _, _ in settings(config.method) if name.split(".")[0] not in free]
-        found |= {f"method.{name}": "the plan holds it" for name in held}
-    return found
+        unread |= {f"method.{name}": "the plan holds it" for name in held}
+    return unread

@@ -59,17 +59,17 @@ class CascadeConfig(MethodConfig):
                 raise ConfigError(f"{path}.{key}=[]: name at least one, they are what is searched")
 
     def unread(self, config: Config) -> dict[str, str]:
-        found = {}
+        unread = {}
         if self.dispatcher != "sigmoid":
-            found["sigmoid_k"] = f"dispatcher={self.dispatcher} has no slope"
+            unread["sigmoid_k"] = f"dispatcher={self.dispatcher} has no slope"
         if not any(self.alphas):
-            found |= dict.fromkeys(("importance", "pruning"), "alphas=[0.0] prunes nothing")
+            unread |= dict.fromkeys(("importance", "pruning"), "alphas=[0.0] prunes nothing")
         if config.task.is_regression:
-            found |= dict.fromkeys(("calibrate", "confidence"), f"{config.task.metric} is a score, without classes")
+            unread |= dict.fromkeys(("calibrate", "confidence"), f"{config.task.metric} is a score, without classes")
         if self.levels == 1:
             names = ("calibrate", "confidence", "dispatcher", "alphas", "ensembles", "fewer_levels")
-            found |= dict.fromkeys(names, "levels=1 asks one model alone")
-        return found
+            unread |= dict.fromkeys(names, "levels=1 asks one model alone")
+        return unread
 
     @property
     def importance_options(self) -> tuple[str, ...]:

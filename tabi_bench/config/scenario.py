@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabi_bench.config.fields import among, number
+from tabi_bench.config.fields import ConfigError, among, number
 
 if TYPE_CHECKING:
     from tabi_bench.config.session import Config
+
+MOST_ARRIVALS = 10_000_000
 
 
 @dataclass
@@ -31,6 +34,9 @@ class ScenarioConfig:
         """Whether a batch holds queries of any length, padded to its longest."""
         return False
 
+    def check(self) -> None:
+        """Raises ConfigError for what cannot be used together."""
+
     def unread(self, config: Config) -> dict[str, str]:
         """Settings that this choice does not read, and why."""
         return {}
@@ -41,7 +47,9 @@ class SingleStreamConfig(ScenarioConfig):
     """One query at a time, the next when the last is answered."""
 
     min_queries: int = field(metadata=number(least=1, most=10_000_000))
-    block: int = field(metadata=number(least=1))  # queries that one system serves before the next system's turn
+    block: int = field(
+        metadata=number(least=1, most=10_000_000)
+    )  # queries that one system serves before the next system's turn
     warmup: int = field(metadata=number(least=0, most=1_000_000))  # queries per system before the clock counts
 
 
@@ -79,6 +87,14 @@ class ServerConfig(BatchedConfig):
     arrival_seeds: int = field(metadata=number(least=3, most=100))  # runs at the rate, each with arrivals of its own
     goodput: bool  # also bisect the highest rate that keeps slo_ms
     curve: list[float] = field(metadata=number(above=0, most=10))  # rates to serve at, too, in saturations
+
+    def check(self) -> None:
+        """See ScenarioConfig."""
+        if (self.rate or 0) * self.seconds > MOST_ARRIVALS:
+            raise ConfigError(f"scenario.rate={self.rate:g} for scenario.seconds={self.seconds:g}: at most "
+                              f"{MOST_ARRIVALS:,} queries in a run")  # fmt: skip
+        if self.times is not None and not Path(self.times).expanduser().is_file():
+            raise ConfigError(f"scenario.times={self.times}: no such file; it holds arrival times, one a line")
 
     @property
     def mixed(self) -> bool:

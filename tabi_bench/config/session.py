@@ -21,14 +21,16 @@ class TargetConfig:
     value: float | None = field(
         metadata=share("a fraction in (0, 1], as 0.9 for 90 %", one=True)
     )  # absolute: the score
-    slack: float | None = field(metadata=number(least=0))  # relative: default is the task's own
+    slack: float | None = field(metadata=number(least=0, most=1))  # relative: default is the task's own
 
 
 @dataclass
 class SearchConfig:
     """How plans are searched."""
 
-    margin_se: float = field(metadata=number(least=0))  # standard errors by which the target must be met on tune
+    margin_se: float = field(
+        metadata=number(least=0, most=100)
+    )  # standard errors by which the target must be met on tune
     verify: bool  # also search exhaustively and report the regret
 
 
@@ -44,7 +46,7 @@ class CertifyConfig:
 class CostConfig:
     """What the device costs."""
 
-    usd_per_hour: float = field(metadata=number(least=0))
+    usd_per_hour: float = field(metadata=number(least=0, most=1e6))
 
 
 @dataclass

@@ -20,8 +20,10 @@ class SourceConfig:
 
     name: str
     code: str
-    train_rows: int | None = field(metadata=number(least=1))  # at most so many, drawn by the seed; None: all
-    validation_rows: int | None = field(metadata=number(least=4))  # two for each fold
+    train_rows: int | None = field(
+        metadata=number(least=1, most=10**8)
+    )  # at most so many, drawn by the seed; None: all
+    validation_rows: int | None = field(metadata=number(least=4, most=10**8))  # two for each fold
 
     def check(self, config: Config) -> None:
         """Raises ConfigError for what cannot be used together."""
@@ -35,8 +37,8 @@ class SourceConfig:
 class GeneratedConfig(SourceConfig):
     """Rows from a grammar: exactly so many."""
 
-    train_rows: int = field(metadata=number(least=1))
-    validation_rows: int = field(metadata=number(least=4))
+    train_rows: int = field(metadata=number(least=1, most=10_000_000))
+    validation_rows: int = field(metadata=number(least=4, most=10_000_000))
 
     def check(self, config: Config) -> None:
         splits = config.task.official_rows

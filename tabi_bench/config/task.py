@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from tabi_bench.config.fields import among, number, share, text
 
 REGRESSION_METRICS = ("pearson", "spearman")
-METRICS = ("accuracy", "f1", "matthews", *REGRESSION_METRICS)
+METRIC = text(
+    r"accuracy|f1(@.+)?|matthews|pearson|spearman", "choose one of accuracy, f1, f1@LABEL, matthews, pearson, spearman"
+)
 
 
 @dataclass
@@ -39,9 +41,9 @@ class TaskConfig:
     texts: list[str]  # one or two text columns
     label: str
     labels: list[str]  # names in order; empty: a score, or for other metrics the names found in train
-    metric: str = field(metadata=among(*METRICS))
-    also: list[str] = field(metadata=among(*METRICS))  # reported beside
-    slack: float = field(metadata=number(least=0))  # of the relative target
+    metric: str = field(metadata=METRIC)
+    also: list[str] = field(metadata=METRIC)  # reported beside
+    slack: float = field(metadata=number(least=0, most=1))  # of the relative target
     paper_target: float | None = field(metadata=share(one=True))
     hard_share: float | None = field(
         metadata=share(zero=True, one=True)

@@ -91,6 +91,14 @@ class SegmentedModel(Protocol):
         ...
 
 
+class Together(Protocol):
+    """Models that run at the same time."""
+
+    def forward(self, encodings: Sequence[Encoding]) -> list[Output]:
+        """One encoding per model, outputs in the same order."""
+        ...
+
+
 class Engine(Protocol):
     """Loads models on one device in one dtype."""
 
@@ -111,8 +119,8 @@ class Engine(Protocol):
         """ramps: {layer (1-based, < spec.layers): torch module, hidden states (1, L, H) and mask (1, L) -> (1, K)}."""
         ...
 
-    def concurrent(self, models: Sequence[Model]) -> Any | None:
-        """An object with forward(encodings) -> list[Output] that runs them at the same time; None: no streams."""
+    def concurrent(self, models: Sequence[Model]) -> Together | None:
+        """What runs the models at the same time; None: the engine has no streams."""
         ...
 
     def lengths(self, longest: int) -> list[int]:

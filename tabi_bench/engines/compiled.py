@@ -21,6 +21,7 @@ class CompileEngine(GraphEngine):
     """Static shapes, one compilation per bucket; what a graph replays cannot recompile."""
 
     name = "compile"
+    config: CompileConfig
 
     def __init__(self, config: CompileConfig):
         super().__init__(config)

@@ -13,7 +13,7 @@ import torch
 
 from tabi_bench.config import EagerConfig, EngineConfig
 from tabi_bench.device import resolve, wait_for
-from tabi_bench.engines.base import Output
+from tabi_bench.engines.base import Output, Together
 from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.loaded import LoadedModel, outputs_of_batch, padded, words_from
 from tabi_bench.engines.network import Network, as_network
@@ -66,16 +66,21 @@ class EagerModel(LoadedModel):
         rows = padded(encodings, self.network.pad, len(encodings), max(tokens), want_importance)
         self.padding += [sum(tokens), rows[0].size - sum(tokens)]
         ids, types, keep, content = torch.from_numpy(rows).to(self.device)
-        outputs = self.network.batch(
+        logits, scores, pooled = self.network.batch(
             ids,
             types if self.network.typed else None,
             None if min(tokens) == max(tokens) else keep,
             content if want_importance else None,
         )
-        if outputs[0].is_cuda:
+        if logits.is_cuda:
             wait_for(torch.cuda.current_stream().record_event())
-        arrays = [None if output is None else output.cpu().numpy() for output in outputs]
-        return outputs_of_batch(encodings, self.temperature, *arrays)
+        return outputs_of_batch(
+            encodings,
+            self.temperature,
+            logits.cpu().numpy(),
+            None if scores is None else scores.cpu().numpy(),
+            None if pooled is None else pooled.cpu().numpy(),
+        )
 
 
 class EagerEngine:
@@ -152,7 +157,7 @@ class EagerEngine:
 
         return EagerSegments(spec, self.encoders, self.network(spec, None, False, instance), ramps, self.device)
 
-    def concurrent(self, models: Sequence[Any]) -> None:
+    def concurrent(self, models: Sequence[Any]) -> Together | None:
         """Eager models run one after the other."""
         return None
 

@@ -135,9 +135,9 @@ class Frame:
 
 def splits_at_spaces(tokenizer: Tokenizer) -> bool:
     """Whether the pieces of a printable text are those of its words between spaces, one after the other."""
-    said = json.loads(tokenizer.to_str())
-    kind = {part: (said[part] or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")}
-    simple = all(not any(c.isspace() for c in token["content"]) for token in said["added_tokens"])
+    plain = json.loads(tokenizer.to_str())
+    kind = {part: (plain[part] or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")}
+    simple = all(not any(c.isspace() for c in token["content"]) for token in plain["added_tokens"])
     local = kind["normalizer"] in (None, "BertNormalizer") and kind["pre_tokenizer"] == "BertPreTokenizer"
     return simple and local and kind["model"] in ("WordPiece", "WordLevel")
 

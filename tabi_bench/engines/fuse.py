@@ -28,10 +28,10 @@ class FirstOfThree(nn.Module):
             self.fused.weight.copy_(torch.cat([linear.weight for linear in linears]))
             self.fused.bias.copy_(torch.cat([linear.bias for linear in linears]))
         self.sizes = [linear.out_features for linear in linears]
-        self.rest: list[torch.Tensor] = []
+        self.others: list[torch.Tensor] = []
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        first, *self.rest = self.fused(hidden).split(self.sizes, dim=-1)
+        first, *self.others = self.fused(hidden).split(self.sizes, dim=-1)
         return first
 
 
@@ -43,15 +43,15 @@ class Later(nn.Module):
         self.first, self.index = [first], index  # in a list: its weights are registered once, under the first
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.first[0].rest[self.index]
+        return self.first[0].others[self.index]
 
 
 def fuse_projections(model: PreTrainedModel) -> bool:
     """Fuses every attention module of `model` in place; False for families that have no three projections to fuse."""
     adapter = family(model.config.model_type)
-    if not adapter.may_fuse(model.config):
-        return False
     names = adapter.projections
+    if names is None or not adapter.may_fuse(model.config):
+        return False
     for module in list(model.modules()):
         children = module._modules
         if all(isinstance(children.get(name), nn.Linear) for name in names):

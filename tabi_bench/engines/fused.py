@@ -41,12 +41,15 @@ class FusedStages(Stages):
             embeddings = self.family.body(self.model).embeddings
             return self.kernels.embed(embeddings, ids, types, keep, self.first_place)
         hidden = self.embed(ids, types).flatten(0, 1)
-        return hidden, additive_mask(attention_mask=keep, dtype=hidden.dtype).flatten()
+        mask = additive_mask(attention_mask=keep, dtype=hidden.dtype)
+        assert mask is not None, "keep is there"
+        return hidden, mask.flatten()
 
     def fused_layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor, length: int) -> torch.Tensor:
         """Layer `index` on (B * L, H): seven launches."""
         run, layer = self.kernels, self.stack[index]
         parts, project = layer.parts, layer.fused
+        assert project is not None, "fusible() has looked"
         qkv = run.linear(hidden, project.weight, project.bias)
         mixed = run.linear(run.attention(qkv, mask, length, self.heads, self.bias), parts.mix.weight, parts.mix.bias)
         hidden = run.add_norm(mixed, hidden, parts.mix_norm)
@@ -57,14 +60,14 @@ class FusedStages(Stages):
         """Logits (B, K) of queries (B, L); keep (B, L), None: all."""
         keep = torch.ones_like(ids) if keep is None else keep
         types = torch.zeros_like(ids) if types is None else types
-        read = self.probe is not None and self.probe.content is not None
-        if read and self.probe.option == "mean":
+        probe = self.probe if self.probe is not None and self.probe.content is not None else None
+        if probe is not None and probe.option == "mean":
             return super().__call__(ids, types, keep)
         hidden, mask = self.begin(ids, types, keep)
-        for index in range(self.layers - read):
+        for index in range(self.layers - (probe is not None)):
             hidden = self.fused_layer(index, hidden, mask, ids.shape[1])
-        if read:
-            self.probe.calls = self.layers - 1
+        if probe is not None:
+            probe.calls = self.layers - 1
             whole = hidden.unflatten(0, ids.shape)
             hidden = self.layer(self.layers - 1, whole, self.mask(whole, keep)).flatten(0, 1)
         if self.mean and not self.model.classifier._forward_pre_hooks:  # a hook keeps the pooled vector

@@ -36,7 +36,7 @@ class Step:
         """decide: as `decided`, which it is by default."""
         self.forward, self.scored, self.decide = forward, scored, decide or decided
         self.inputs, self.outputs = Inputs(length, device), Outputs()
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.graph: torch.cuda.CUDAGraph  # once it is captured
 
     @torch.no_grad()
     def __call__(self) -> None:
@@ -55,9 +55,9 @@ class Step:
         """The outputs of the last replay, copied out of the buffer."""
         parts = self.outputs.read()
         importance = words_from(parts.get("scores"), encoding)
-        verdict = parts.get("verdict")
-        if verdict is not None:
-            label, largest = verdict.tolist()
+        verdict = None
+        if "verdict" in parts:
+            label, largest = parts["verdict"].tolist()
             verdict = int(label), largest
         return Output(parts["logits"], importance, parts.get("pooled"), parts.get("probabilities"), verdict)
 
@@ -117,10 +117,12 @@ class Runner:
                 steps[length] = self._capture(length, scored)
             except Exception as error:  # whatever stops a capture, the model still runs under eager
                 if not out_of_memory(error):
-                    return self._give_up(f"capture at {length} tokens: {type(error).__name__}: {error}")
+                    self._give_up(f"capture at {length} tokens: {type(error).__name__}: {error}")
+                    return None
                 self.engine.drop_bucket(self.spec, length)
         if not steps:
-            return self._give_up("no bucket fits into device memory")
+            self._give_up("no bucket fits into device memory")
+            return None
         lengths = sorted(steps)
         self._kinds[scored] = lengths, [steps[length] for length in lengths]
         return self._kinds[scored]
@@ -226,17 +228,17 @@ class Concurrent:
         pairs = zip(self.models, encodings, strict=True)
         steps = [model.runner.step(e.n_tokens, False) if isinstance(model, GraphModel) else None for model, e in pairs]
         for model, stream, step, encoding in zip(self.models, self.streams, steps, encodings, strict=True):
-            if step is not None:
+            if step is not None and isinstance(model, GraphModel):
                 with torch.cuda.stream(stream):
                     model.launch(step, encoding)
-        outputs = [
-            model.forward(encoding) if step is None else None
-            for model, step, encoding in zip(self.models, steps, encodings, strict=True)
-        ]
+        on_host = {
+            k: model.forward(encodings[k])
+            for k, (model, step) in enumerate(zip(self.models, steps, strict=True))
+            if step is None
+        }
         for stream in self.streams:
             stream.synchronize()
-        pairs = zip(outputs, steps, encodings, strict=True)
-        return [step.output(encoding) if output is None else output for output, step, encoding in pairs]
+        return [on_host[k] if step is None else step.output(encodings[k]) for k, step in enumerate(steps)]
 
 
 class GraphEngine(EagerEngine):
@@ -244,6 +246,7 @@ class GraphEngine(EagerEngine):
 
     name = "graph"
     pads = True
+    config: GraphConfig
     decide = staticmethod(decided)  # what a graph ends in
 
     def __init__(self, config: GraphConfig):

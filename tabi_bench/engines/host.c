@@ -23,7 +23,7 @@ typedef struct {
     linear hidden, head;     /* of a comparison; of both */
     const int32_t *ids;      /* in: (max_length) pieces */
     float *scratch;          /* native.py knows how much */
-    float *features, *said;  /* out: what the head reads; logits, then probabilities */
+    float *features, *outputs;  /* out: what the head reads; logits, then probabilities */
     float temperature;       /* in */
     float sure;              /* out: the largest probability, NaN if a logit is not finite */
 } model;
@@ -92,7 +92,7 @@ static void apply(const linear *l, const float *restrict x, float *restrict to) 
 /* Logits, probabilities and the largest of them; returns the likeliest output. */
 static int32_t head(model *m) {
     const int n = m->head.rows;
-    float *restrict logits = m->said, *restrict odds = m->said + n, total = 0, sum = 0;
+    float *restrict logits = m->outputs, *restrict odds = m->outputs + n, total = 0, sum = 0;
     int32_t best = 0;
     apply(&m->head, m->features, logits);
     for (int k = 1; k < n; k++)

@@ -73,8 +73,8 @@ class HostModel(LoadedModel):
         run.parameters.temperature = self.temperature
         label = run(ids, self._features.first(encoding), len(ids))
         if self._regression:
-            return Output(run.said[0].copy(), pooled=run.features.copy())
-        return Said(run.said.copy(), label, run.parameters.sure)
+            return Output(run.outputs[0].copy(), pooled=run.features.copy())
+        return HostOutput(run.outputs.copy(), label, run.parameters.sure)
 
     def in_numpy(self, encoding: Encoding) -> Output:
         """What `forward` says, without compiled code."""
@@ -90,22 +90,22 @@ class HostModel(LoadedModel):
         return Output(logits, probabilities=odds / total, verdict=(label, sure))
 
 
-class Said(Output):
-    """said: (2, K), logits and probabilities, taken apart when asked for: an early return reads the verdict alone."""
+class HostOutput(Output):
+    """both: (2, K), logits and probabilities, taken apart when asked for: an early return reads the verdict alone."""
 
-    __slots__ = ("_said",)
+    __slots__ = ("_both",)
 
-    def __init__(self, said: np.ndarray, label: int, sure: float):
-        self._said, self.verdict = said, (label, sure)
+    def __init__(self, both: np.ndarray, label: int, sure: float):
+        self._both, self.verdict = both, (label, sure)
         self.pooled = self.pending = None
 
     @property
-    def logits(self) -> np.ndarray:
-        return self._said[0]
+    def logits(self) -> np.ndarray:  # type: ignore[override]  # of an Output nobody sets it
+        return self._both[0]
 
     @property
-    def probabilities(self) -> np.ndarray:
-        return self._said[1]
+    def probabilities(self) -> np.ndarray:  # type: ignore[override]
+        return self._both[1]
 
 
 def _layer(layer: torch.nn.Linear) -> Layer:
@@ -126,7 +126,8 @@ class Convolution:
         words = model.embed(torch.arange(model.config.vocab_size))
         table = torch.cat([model.before(words), model.at(words), model.after(words)], -1).numpy()
         step = scale_of(table.reshape(-1, FILTERS), 0, LARGEST // 3)  # a sum of three has 16 bits
-        self.table, self.layers = rounded(table, np.tile(step, 3)), {}
+        self.table = rounded(table, np.tile(step, 3))
+        self.layers: dict[str, Layer] = {}
 
     @staticmethod
     def first(encoding: Encoding) -> int:
@@ -136,11 +137,11 @@ class Convolution:
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(2 FILTERS,) means and maxima."""
         rows = self.table.values.take(encoding.ids, 0) * self.table.scale
-        before, found, after = rows[:, :FILTERS], rows[:, FILTERS : 2 * FILTERS], rows[:, 2 * FILTERS :]
-        found[1:] += before[:-1]
-        found[:-1] += after[1:]
-        np.maximum(found, 0, out=found)
-        return np.concatenate((found.mean(0), found.max(0)))
+        before, windows, after = rows[:, :FILTERS], rows[:, FILTERS : 2 * FILTERS], rows[:, 2 * FILTERS :]
+        windows[1:] += before[:-1]
+        windows[:-1] += after[1:]
+        np.maximum(windows, 0, out=windows)
+        return np.concatenate((windows.mean(0), windows.max(0)))
 
 
 class Comparison:
@@ -184,4 +185,4 @@ class Comparison:
         return np.maximum(hidden, 0, out=hidden)
 
 
-FEATURES = {TextCnn: Convolution, DecomposableAttention: Comparison}
+FEATURES: dict[type, type[Convolution] | type[Comparison]] = {TextCnn: Convolution, DecomposableAttention: Comparison}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, chain
-from typing import NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,8 @@ class LoadedModel:
         return [self.forward(encoding, want_importance) for encoding in encodings]
 
 
-class Pending(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Pending:
     """Importance that nobody has asked for yet: called, the (W,) of the words of `encoding`, from scores (>= L,) of its
     tokens."""
 
@@ -51,20 +52,21 @@ def words_from(scores: np.ndarray | None, encoding: Encoding) -> Pending | None:
     return None if scores is None else Pending(scores, encoding)
 
 
-def work_out(outputs: Sequence[Output]) -> None:
-    """The importance of several outputs, where it is pending, by one call for all."""
-    pending = [(output, output.pending) for output in outputs if isinstance(output.pending, Pending)]
-    if not pending:
-        return
-    ends = list(accumulate(sum(map(len, one.encoding.words)) for _, one in pending))
-    starts, words = [0, *ends[:-1]], [one.encoding.word_of_piece for _, one in pending]
-    tokens = [len(word) for word in words]
-    scores = np.concatenate([one.scores[:n] for (_, one), n in zip(pending, tokens, strict=True)])
-    word = np.concatenate(words)
-    word = np.where(word < 0, word, word + np.repeat(starts, tokens))
-    importance = word_importance(scores, word, ends[-1])
-    for (output, _), start, end in zip(pending, starts, ends, strict=True):
-        output.pending = importance[start:end]
+def work_out(outputs: Sequence[Output]) -> list[np.ndarray]:
+    """The (W,) importance of each of several outputs that have one; what is pending, by one call for all."""
+    waiting = [(output, output.pending) for output in outputs if isinstance(output.pending, Pending)]
+    if len(waiting) > 1:
+        ends = list(accumulate(sum(map(len, one.encoding.words)) for _, one in waiting))
+        starts, words = [0, *ends[:-1]], [one.encoding.word_of_piece for _, one in waiting]
+        scores = np.concatenate([one.scores[: len(word)] for (_, one), word in zip(waiting, words, strict=True)])
+        word = np.concatenate(words)
+        word = np.where(word < 0, word, word + np.repeat(starts, [len(one) for one in words]))
+        importance = word_importance(scores, word, ends[-1])
+        for (output, _), start, end in zip(waiting, starts, ends, strict=True):
+            output.pending = importance[start:end]
+    known = [output.importance for output in outputs]
+    assert all(one is not None for one in known), "a level that others prune by is loaded with importance"
+    return [one for one in known if one is not None]
 
 
 def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, content: bool) -> np.ndarray:
@@ -95,21 +97,20 @@ def outputs_of_batch(
     pooled: np.ndarray | None,
 ) -> list[Output]:
     """The Outputs of a batch from logits (B, K), scores of pieces (B, L) and pooled vectors (B, H), rows in order."""
-    labels: list[int | None] = [None] * len(encodings)
-    largest = [0.0] * len(encodings)
+    verdicts: list[tuple[int, float] | None] = [None] * len(encodings)
     probabilities = None
     if logits.shape[1] > 1:
         shifted = (logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature)
         exponentials = np.exp(shifted)
         probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-        labels, largest = logits.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
+        verdicts = list(zip(logits.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist(), strict=True))
     return [
         Output(
             logits[k],
             None if scores is None else words_from(scores[k], encoding),
             None if pooled is None else pooled[k],
             None if probabilities is None else probabilities[k],
-            None if labels[k] is None else (labels[k], largest[k]),
+            verdicts[k],
         )
         for k, encoding in enumerate(encodings)
     ]

@@ -41,7 +41,7 @@ class Parameters(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("table", "scale")),
         *((name, Linear) for name in ("hidden", "head")),
-        *((name, ctypes.c_void_p) for name in ("ids", "scratch", "features", "said")),
+        *((name, ctypes.c_void_p) for name in ("ids", "scratch", "features", "outputs")),
         *((name, ctypes.c_float) for name in ("temperature", "sure")),
     )
 
@@ -69,20 +69,20 @@ def library() -> tuple[ctypes.CDLL | None, str]:
             subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=60)
             return ctypes.CDLL(str(built)), ""
         except (OSError, subprocess.SubprocessError) as error:
-            said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            return None, f"{compiler} failed: {said[0] if said else error}"
+            lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+            return None, f"{compiler} failed: {lines[0] if lines else error}"
 
 
 class Compiled:
     """One function of host.c with a model's arrays. Calls write into the same buffers: not safe for concurrent use.
 
-    said: (2, K), logits and probabilities until the next call; features: what the head read.
+    outputs: (2, K), logits and probabilities until the next call; features: what the head read.
     """
 
-    def __init__(self, found: ctypes.CDLL, function: str, table: Rounded, layers: dict[str, Layer], max_length: int):
+    def __init__(self, compiled: ctypes.CDLL, function: str, table: Rounded, layers: dict[str, Layer], max_length: int):
         """layers: "head" and, for a comparison, "hidden"."""
         n_outputs, n_features = layers["head"].weight.values.shape
-        self.features, self.said = np.zeros(n_features, np.float32), np.zeros((2, n_outputs), np.float32)
+        self.features, self.outputs = np.zeros(n_features, np.float32), np.zeros((2, n_outputs), np.float32)
         self._ids = (ctypes.c_int32 * max_length)()
         scratch = (max_length + 12) * max(COMPARED, HIDDEN) + max_length * (max_length // 2 + 4)
         self._kept = (table, layers, aligned((scratch,), np.float32))
@@ -92,16 +92,16 @@ class Compiled:
             ids=ctypes.addressof(self._ids),
             scratch=self._kept[-1].ctypes.data,
             features=self.features.ctypes.data,
-            said=self.said.ctypes.data,
+            outputs=self.outputs.ctypes.data,
             temperature=1.0,
             **{name: Linear(*(array.ctypes.data for array in (*layer.weight, layer.bias)), *layer.weight.values.shape)
                for name, layer in layers.items()},
         )  # fmt: skip
-        self._function = getattr(found, function)
+        self._function = getattr(compiled, function)
         self._function.restype = ctypes.c_int32
         self._pointer = ctypes.byref(self.parameters)
 
     def __call__(self, ids: list[int], first: int, length: int) -> int:
         """The likeliest output of `length` piece ids, `first` of them of the first text."""
-        self._ids[:length] = ids
+        self._ids[:length] = ids  # type: ignore[assignment]  # a slice takes any sequence of integers
         return self._function(self._pointer, first, length)

@@ -139,6 +139,7 @@ class OnnxEngine(EagerEngine):
     """Runs on the CPU, whatever else the machine has."""
 
     name = "onnx"
+    config: OnnxConfig
 
     def __init__(self, config: OnnxConfig):
         try:
@@ -183,9 +184,9 @@ class OnnxEngine(EagerEngine):
         return self._sessions[key]
 
     def _exported(self, spec: ModelSpec, network: Network, scored: bool, batched: bool) -> Path:
-        option, narrow = network.probe.option if scored else None, self.config.quantize or spec.int8
+        narrow = self.config.quantize or spec.int8
         kinds = [
-            option,
+            network.probe.option if scored and network.probe is not None else None,
             network.keeps_pooled,
             self.config.fuse_qkv,
             narrow and ("int8", has_int8_products()),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 from torch.nn.functional import layer_norm, linear
@@ -63,7 +61,7 @@ class Stages:
         self.typed = self.family.takes_types(model.config)  # asked once: the answer copies the whole configuration
         self.stack = [self._callable(block) for block in self.family.blocks(model)]
 
-    def _callable(self, block: nn.Module) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]:
+    def _callable(self, block: nn.Module) -> Layer | nn.Module:
         parts = self.family.layer_parts(block)
         return block if parts is None else Layer(parts)
 

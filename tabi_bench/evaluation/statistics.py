@@ -9,6 +9,7 @@ Latencies: the unit is the block, drawn jointly for all systems, as its queries 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.stats import binomtest, t
@@ -120,7 +121,7 @@ def mcnemar(labels: np.ndarray, ours: np.ndarray, reference: np.ndarray) -> floa
     return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
 
 
-def outcome(measured: Interval, target: float) -> str:
+def outcome(measured: Interval, target: float) -> Literal["met", "within noise", "missed"]:
     """met (the point reaches the target) | within noise (its interval contains it) | missed."""
     if measured.value >= target - 1e-12:  # a score may equal its target up to rounding
         return "met"

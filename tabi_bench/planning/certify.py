@@ -7,7 +7,7 @@ plan and the order come from tune rows, the rows of the test are used for nothin
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,10 +47,10 @@ def family(point: Point) -> list[Point]:
 def losses(points: list[Point], held: Profile) -> np.ndarray:
     """(J, n) bool: does each point spoil each row of `held`? Of scores: is it more than 0.5 from the large model's?"""
     large = predictions_from(held.models[points[0].models[-1]].logits)
-    said = np.stack([replay_point(point, held, np.arange(len(held.rows))).labels for point in points])
+    predictions = np.stack([replay_point(point, held, np.arange(len(held.rows))).labels for point in points])
     if held.is_regression:
-        return np.abs(said - large) > APART
-    return (said != held.labels) & (large == held.labels)
+        return np.abs(predictions - large) > APART
+    return (predictions != held.labels) & (large == held.labels)
 
 
 def p_value(spoilt: int, n: int, epsilon: float) -> float:
@@ -83,6 +83,7 @@ def certify(fold: FoldPlan, tuned: Profile, held: Profile, options: CertifyConfi
     share: the least re-routing certified or None, needs: rows that would certify the plan at this rate, or None, says}.
     Points are tested in the order of their risk on `tuned`, of equals the safest first.
     """
+    assert options.epsilon is not None, "else there is nothing to certify"
     points, n = family(Point(**fold.point)), len(held.rows)
     alone = len(points[0].models) == 1  # then nobody is re-routed, and its answers are the large model's own
     order = np.argsort(losses(points, tuned).mean(axis=1), kind="stable")
@@ -90,23 +91,23 @@ def certify(fold: FoldPlan, tuned: Profile, held: Profile, options: CertifyConfi
     passed = len(points) if alone else fixed_sequence(spoilt[order], n, options.delta, options.epsilon)
     own = int(np.flatnonzero(order == len(points) - 1)[0])  # when the plan's turn comes
     most = int(spoilt[order[: own + 1]].max())
-    found = {"certified": passed > own, "n": n, "delta": options.delta, "epsilon": options.epsilon, "most": most}
-    found |= {"spoilt": int(spoilt[-1]), "taus": None, "share": None, "needs": None}
-    if not found["certified"]:
-        found["needs"] = rows_needed(options.delta, options.epsilon, most / n, above=n)
+    facts: dict[str, Any] = {**asdict(options), "certified": passed > own, "n": n, "most": most}
+    facts |= {"spoilt": int(spoilt[-1]), "taus": None, "share": None, "needs": None}
+    if not facts["certified"]:
+        facts["needs"] = rows_needed(options.delta, options.epsilon, most / n, above=n)
     if passed:
         shares = [float((replay_point(points[k], held, np.arange(n)).levels > 0).mean()) for k in order[:passed]]
-        found |= {"taus": points[order[int(np.argmin(shares))]].taus, "share": min(shares)}
-    return found | {"says": "certified: one level, the large model itself" if alone else _says(found)}
+        facts |= {"taus": points[order[int(np.argmin(shares))]].taus, "share": min(shares)}
+    return facts | {"says": "certified: one level, the large model itself" if alone else _says(facts)}
 
 
-def _says(found: dict[str, Any]) -> str:
-    risk = f"at most {found['epsilon']:g} spoilt, confidence {1 - found['delta']:g}"
-    if found["certified"]:
-        return f"certified on {found['n']} rows ({risk})"
-    seen = f"{found['spoilt']} of {found['n']} rows spoilt"
-    if found["most"] > found["spoilt"]:
-        seen += f", {found['most']} at a threshold that is tested before"
-    needs = "no number of rows would do" if found["needs"] is None else f"it needs {found['needs']} rows per fold"
-    least = "" if found["share"] is None else f"; certified is re-routing {found['share']:.0%}"
+def _says(facts: dict[str, Any]) -> str:
+    risk = f"at most {facts['epsilon']:g} spoilt, confidence {1 - facts['delta']:g}"
+    if facts["certified"]:
+        return f"certified on {facts['n']} rows ({risk})"
+    seen = f"{facts['spoilt']} of {facts['n']} rows spoilt"
+    if facts["most"] > facts["spoilt"]:
+        seen += f", {facts['most']} at a threshold that is tested before"
+    needs = "no number of rows would do" if facts["needs"] is None else f"it needs {facts['needs']} rows per fold"
+    least = "" if facts["share"] is None else f"; certified is re-routing {facts['share']:.0%}"
     return f"cannot certify ({risk}): {seen}; {needs} at this rate{least}"

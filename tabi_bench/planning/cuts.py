@@ -79,7 +79,7 @@ class Known:
     def time(self, profile: Profile, positions: np.ndarray) -> bool:
         """Latencies of pruned texts by their length; no model runs. False if all were timed before."""
         new = positions[~self.timed[positions]]
-        if len(new):
+        if self.key is not None and len(new):
             self.ms[new] = profile.models[self.key.large].latency(profile.pruned_tokens(self.key, new))
             self.timed[new] = True
         return len(new) > 0
@@ -88,7 +88,7 @@ class Known:
         """Runs the large model on those of the pruned texts that it has not read; how many these were."""
         self.time(profile, positions)
         new = positions[~self.ran[positions]]
-        if len(new):
+        if self.key is not None and len(new):
             pruned = profile.pruned(self.key, new)
             self.output[new], self.ran[new] = outputs_of(pruned.logits, temperature), True
             if pruned.pooled is not None:

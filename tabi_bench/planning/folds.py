@@ -52,6 +52,7 @@ def target_on(view: Profile, config: Config, margin_se: float) -> Target:
     """The session's target on the rows of `view`. Raises Unreachable."""
     slack = config.task.slack if config.target.slack is None else config.target.slack
     value = config.task.paper_target if config.target.kind == "paper" else config.target.value
+    assert config.target.kind is not None, "chosen when the configuration was composed"
     return Target.of(view, config.target.kind, value, slack, margin_se, config.seed)
 
 

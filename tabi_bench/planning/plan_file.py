@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -83,6 +83,8 @@ def load_plan(path: Path) -> Plan:
             if set(fold.point) == {"model"}:  # how schema 1 wrote one model alone
                 fold.point = Point.of_one(fold.point["model"]).plain()
         return plan
+    except PermissionError:
+        raise PlanError(f"{path} cannot be read: no right to") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PlanError(f"{path} is no plan, or a damaged one ({type(error).__name__}: {error})") from None
 
@@ -173,7 +175,7 @@ def options_of(plan: Plan, path: Path, options: T) -> T:
     known = {f.name for f in fields(options)} - {"name", "code", *options.read_when_served}
     made_with = {key: value for key, value in plan.options.items() if key in known}
     try:
-        merged: T = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(options), made_with))
+        merged = cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(options), made_with)))
         check_bounds(merged, "options.")
     except (OmegaConfBaseException, ConfigError) as error:
         raise PlanError(f"{path} is a damaged plan ({str(error).splitlines()[0]}); {AGAIN}") from None
@@ -182,16 +184,16 @@ def options_of(plan: Plan, path: Path, options: T) -> T:
 
 def models_in(plan: Plan, names: Iterable[str]) -> set[str]:
     """Those of the models `names` that the plan's operating points use."""
-    return {text for fold in plan.folds for text in _texts(fold.point)} & set(names)
+    return {text for fold in plan.folds for text in texts_of(fold.point)} & set(names)
 
 
-def _texts(plain: Any) -> Iterator[str]:
+def texts_of(plain: Any) -> Iterator[str]:
     """Every text in plain data: names of models among them."""
     if isinstance(plain, str):
         yield plain
     elif isinstance(plain, dict | list):
         for inner in plain.values() if isinstance(plain, dict) else plain:
-            yield from _texts(inner)
+            yield from texts_of(inner)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:

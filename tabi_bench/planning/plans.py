@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.planning.folds import examine, folds_of, plan_folds, replay
-from tabi_bench.system import Infeasible, Plan, System
+from tabi_bench.planning.plan_file import texts_of
+from tabi_bench.system import Infeasible, Plan, PlanError, System
 
 if TYPE_CHECKING:
     from tabi_bench.config import Config
@@ -59,9 +62,25 @@ def make_plans(
         plans.seconds[name] = perf_counter() - start
         log.info("%s: planned in %.1f s", name, plans.seconds[name])
     plans.made = {name: systems[name].tell(plan, profile, plans.made) for name, plan in plans.made.items()}
+    _refuse_silence(plans.made, profile)
     if config.search.margin_se and not given:
         plans.plain = _plain_rule(config, systems, profile)
     return plans
+
+
+def _refuse_silence(plans: Mapping[str, Plan], profile: Profile) -> None:
+    """Refuses plans that serve rows on which each of their models fails. Raises PlanError."""
+    fails = {name: ~np.isfinite(model.logits).all(axis=1) for name, model in profile.models.items()}
+    for method, plan in plans.items():
+        for fold in plan.folds:
+            asked = [name for name in fails if name in set(texts_of(fold.point))]
+            rows = slice(None) if fold.serves is None else np.isin(profile.rows, fold.serves)
+            silent = int(np.all([fails[name][rows] for name in asked], axis=0).sum()) if asked else 0
+            if silent:
+                raise PlanError(
+                    f"{method}: on {silent} rows that it serves none of {', '.join(asked)} gives a finite output; try "
+                    "engine.dtype=float32, or leave the model out with zoo.models"
+                )
 
 
 def _plain_rule(

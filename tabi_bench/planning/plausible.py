@@ -12,6 +12,7 @@ from tabi_bench.evaluation.statistics import difference_se
 if TYPE_CHECKING:
     from tabi_bench.profiling.profile import Profile
 
+MEANINGLESS = "A reduction of latency means nothing here"
 ERRORS = 2.0  # standard errors by which some model must beat a constant answer
 
 
@@ -22,10 +23,26 @@ def constant_answer(profile: Profile) -> np.ndarray:
     return np.full(len(profile.labels), np.bincount(profile.labels).argmax())
 
 
-def implausible(profile: Profile) -> list[str]:
-    """Sentences; none where some model beats the constant answer by two standard errors (paired, on all rows)."""
+def implausible(profile: Profile, target: float | None = None) -> list[str]:
+    """Sentences; none where some model beats the constant answer by two standard errors (paired, on all rows), which
+    is below the target, and all outputs are finite."""
     constant = constant_answer(profile)
     base = score(profile.metric, profile.labels, constant)
+    failed = {name: int((~np.isfinite(model.logits).all(axis=1)).sum()) for name, model in profile.models.items()}
+    lines = [
+        f"{name} gives no finite output on {rows} of {len(profile.labels)} rows, which count as wrong."
+        for name, rows in failed.items()
+        if 0 < rows < len(profile.labels)
+    ]
+    if target is not None and target <= base:
+        lines.append(
+            f"The target, {profile.metric} {target:.4f}, is met without looking at the text ({base:.4f}). "
+            f"{MEANINGLESS}: lower target.slack, or set target.kind=absolute."
+        )
+    return lines + _no_better_than(constant, base, profile)
+
+
+def _no_better_than(constant: np.ndarray, base: float, profile: Profile) -> list[str]:
     best, beats = "", -np.inf
     for name, model in profile.models.items():
         predictions = predictions_from(model.logits)
@@ -38,5 +55,5 @@ def implausible(profile: Profile) -> list[str]:
     kind = "the mean score" if profile.is_regression else "the most frequent label"
     return [
         f"No model beats {kind} on every row ({profile.metric} {base:.4f}) by two standard errors; the best, {best}, "
-        f"has {base + beats:.4f}. A reduction of latency means nothing here: train longer, or choose other models."
+        f"has {base + beats:.4f}. {MEANINGLESS}: train longer, or choose other models."
     ]

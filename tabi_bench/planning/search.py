@@ -45,7 +45,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Rung:
+class CalibratedModel:
     """What is known of one model on the tune rows: output (N, K) at its temperature, milliseconds (N,) on full text."""
 
     name: str
@@ -71,7 +71,7 @@ class Search:
     def __init__(self, profile: Profile, target: Target, options: CascadeConfig, exhaustive: bool = False) -> None:
         self.profile, self.target, self.options, self.exhaustive = profile, target, options, exhaustive
         self.n = len(profile.rows)
-        self.rungs = {name: self._rung(name) for name in profile.names}
+        self.models = {name: self._calibrated(name) for name in profile.names}
         self.dispatcher = DISPATCHERS[options.dispatcher]
         # With a margin of more than one standard error, or a bootstrapped one, a right answer more can widen it
         rises = target.metric == "accuracy" and target.margin_se <= 1
@@ -82,13 +82,13 @@ class Search:
         self._agreements: dict[tuple, tuple[Agreement, np.ndarray]] = {}
         self._pruned: dict[PruneKey, Known] = {}
 
-    def _rung(self, name: str) -> Rung:
+    def _calibrated(self, name: str) -> CalibratedModel:
         model = self.profile.models[name]
         calibrate = self.options.calibrate and not self.profile.is_regression
         temperature = fit_temperature(model.logits, self.profile.labels) if calibrate else 1.0
         output, weight = outputs_of(model.logits, temperature), vote_weight(model.logits, self.profile.labels)
         ms, ms_importance = (model.latency(model.tokens, importance) for importance in (False, True))
-        return Rung(name, temperature, weight, output, model.pooled, ms, ms_importance)
+        return CalibratedModel(name, temperature, weight, output, model.pooled, ms, ms_importance)
 
     @property
     def limit_ms(self) -> float:
@@ -101,13 +101,13 @@ class Search:
         """A point for each ensemble, thresholds still open; none where a model without importance is to prune."""
         if any(alphas) and not self.profile.models[names[0]].importance:
             return
-        o, rungs = self.options, [self.rungs[name] for name in names]
+        o, models = self.options, [self.models[name] for name in names]
         for ensemble in o.ensembles:
             for share in TUNED_SHARES if ensemble == "tuned" else (0.5,):
                 yield Point(
                     models=list(names),
-                    temperatures=[rung.temperature for rung in rungs],
-                    weights=[rung.weight for rung in rungs],
+                    temperatures=[model.temperature for model in models],
+                    weights=[model.weight for model in models],
                     alphas=list(alphas),
                     ensemble=ensemble,
                     share=share,
@@ -130,21 +130,21 @@ class Search:
     def _agreement(self, point: Point, level: int) -> tuple[Agreement, np.ndarray]:
         key = (*point.models[: level + 1], point.models[-1], level and (point.ensemble, point.share))
         if key not in self._agreements:
-            rungs = [self.rungs[name] for name in point.models]
-            score = point.combine_rows([rung.output for rung in rungs[: level + 1]])[:, 0]
-            self._agreements[key] = fit_agreement(rungs[level].pooled, score, rungs[-1].output[:, 0])
+            models = [self.models[name] for name in point.models]
+            score = point.combine_rows([model.output for model in models[: level + 1]])[:, 0]
+            self._agreements[key] = fit_agreement(models[level].pooled, score, models[-1].output[:, 0])
         return self._agreements[key]
 
     def cut(self, point: Point) -> Cut:
         """All rows by the confidence of the first level."""
-        small = self.rungs[point.models[0]]
+        small = self.models[point.models[0]]
         return Cut.of(self.sure(point, 0, small.output, small.pooled), np.arange(self.n), self.dispatcher)
 
     def reading(self, point: Point, level: int) -> Known:
         """What `level`, not the first, says of its text: full, or pruned and known as far as it was run."""
         alpha = point.alphas[level - 1]
         if alpha == 0:
-            return self.rungs[point.models[level]].full_text
+            return self.models[point.models[level]].full_text
         key = PruneKey(point.models[point.source(level)], point.models[level], alpha, point.importance, point.pruning)
         if key not in self._pruned:
             self._pruned[key] = Known.of_pruned(key, self.profile)
@@ -154,21 +154,21 @@ class Search:
 
     def singles(self) -> None:
         """Every model alone, unless it failed on some row: there is no level after it."""
-        for name, rung in self.rungs.items():
-            said = predictions_from(rung.output)
-            if np.isfinite(rung.output).all() and self.target.meets(said):
-                self.offer(Candidate(float(rung.ms.mean()), Point.of_one(name), said, [1.0]))
+        for name, model in self.models.items():
+            predictions = predictions_from(model.output)
+            if np.isfinite(model.output).all() and self.target.meets(predictions):
+                self.offer(Candidate(float(model.ms.mean()), Point.of_one(name), predictions, [1.0]))
 
     def pairs(self) -> None:
         """Every pair on full text, then pruned, those first that were fastest on full text: they stop the others."""
-        order = {names: self._pair(names, 0.0) for names in combinations(self.rungs, 2)}
+        order = {names: self._pair(names, 0.0) for names in combinations(self.models, 2)}
         for alpha in sorted(set(self.options.alphas) - {0.0}):
             for names in sorted(order, key=order.__getitem__):
                 self._pair(names, alpha)
 
     def _pair(self, names: tuple[str, str], alpha: float) -> float:
         """Latency of the best point of a pair, infinite if none was looked at that meets the target."""
-        small, found = self.rungs[names[0]], [np.inf]
+        small, latencies = self.models[names[0]], [np.inf]
         offered = alpha in self.options.alphas
         for point in self.settings(names, (alpha,)):
             spent = small.ms_importance if point.wants_importance(0) else small.ms
@@ -176,10 +176,10 @@ class Search:
             step = LastStep(point, [small.output], base, float(spent.sum()), self.cut(point), last)
             candidate = self.last_threshold(step, self.limit_ms if alpha else np.inf)
             if candidate is not None:
-                found.append(candidate.latency_ms)
+                latencies.append(candidate.latency_ms)
                 if offered:
                     self.offer(candidate)
-        return min(found)
+        return min(latencies)
 
     # --- the last threshold ---
 
@@ -206,7 +206,7 @@ class Search:
 
     def _other(self, step: LastStep) -> tuple[np.ndarray, int]:
         """(N,) answers with the last level, hoped for where it has not run; how many rows in order it has run."""
-        full_text = self.rungs[step.point.models[-1]].output
+        full_text = self.models[step.point.models[-1]].output
         other = self.hoped(step.base, predictions_from(step.point.combine_rows([*step.passed, full_text])))
         known = step.last.known(step.cut.order)
         rows = step.cut.order[:known]
@@ -224,10 +224,10 @@ class Search:
             self.run += reading.run(self.profile, rows, temperature)
 
     def _candidate(self, step: LastStep, count: int, latency_ms: float, other: np.ndarray) -> Candidate:
-        said, routed = step.base.copy(), step.cut.order[:count]
-        said[routed] = other[routed]
+        predictions, routed = step.base.copy(), step.cut.order[:count]
+        predictions[routed] = other[routed]
         shares = [*step.shares, (len(step.cut.order) - count) / self.n, count / self.n]
-        return Candidate(latency_ms, replace(step.point, taus=[*step.taus, step.cut.tau(count)]), said, shares)
+        return Candidate(latency_ms, replace(step.point, taus=[*step.taus, step.cut.tau(count)]), predictions, shares)
 
     def offer(self, candidate: Candidate) -> None:
         """Keeps the candidate if it is the fastest.
@@ -248,7 +248,7 @@ class Search:
     @property
     def possible(self) -> int:
         """Passes that an exhaustive search runs. Triples read no pruned text that pairs do not: level 1 prunes."""
-        pairs = sum(bool(self.profile.models[small].importance) for small, _ in combinations(self.rungs, 2))
+        pairs = sum(bool(self.profile.models[small].importance) for small, _ in combinations(self.models, 2))
         return pairs * len(set(self.options.alphas) - {0.0}) * self.n
 
     def finish(self) -> FoldPlan:
@@ -274,33 +274,33 @@ def search(profile: Profile, target: Target, options: CascadeConfig) -> FoldPlan
     levels, the best of fewer levels is kept beside in `predicted["pairwise"]`. Raises Unreachable, or Infeasible if
     fewer levels are ruled out and no other point is left.
     """
-    found = _searched(Search(profile, target, options))
-    if found.best is None:
+    finished = _searched(Search(profile, target, options))
+    if finished.best is None:
         levels = f"at most {options.levels}" if options.fewer_levels else f"exactly {options.levels}"
         raise (Unreachable if options.fewer_levels else Infeasible)(
             f"{profile.task}: no cascade of {levels} levels meets the target {target.value:.4f} with its margin; the "
             f"best single model, {target.reference_model}, has {target.score(target.reference_predictions):.4f} on "
             "tune. Lower the target or set search.margin_se=0"
         )
-    return found.finish()
+    return finished.finish()
 
 
-def _searched(found: Search) -> Search:
-    stages = [found.singles, found.pairs, lambda: triples(found)][: found.options.levels]
+def _searched(search: Search) -> Search:
+    stages = [search.singles, search.pairs, lambda: triples(search)][: search.options.levels]
     for stage in stages:
-        if not found.options.fewer_levels:
-            found.forget()
+        if not search.options.fewer_levels:
+            search.forget()
         stage()
-    return found
+    return search
 
 
 def verify(profile: Profile, target: Target, options: CascadeConfig, plan: FoldPlan) -> dict[str, float]:
     """Searches again exhaustively: {exhaustive_ms, regret_pct, passes_share} of `plan` in predicted latency."""
-    found, passes = _searched(Search(profile, target, options, exhaustive=True)), plan.predicted["passes"]
-    if found.best is None:
+    exhaustive, passes = _searched(Search(profile, target, options, exhaustive=True)), plan.predicted["passes"]
+    if exhaustive.best is None:
         raise ValueError(f"{profile.task}: no point meets the target that this plan was made for; verify it by its own")
     return {
-        "exhaustive_ms": found.best.latency_ms,
-        "regret_pct": 100 * (plan.predicted["latency_ms"] / found.best.latency_ms - 1),
+        "exhaustive_ms": exhaustive.best.latency_ms,
+        "regret_pct": 100 * (plan.predicted["latency_ms"] / exhaustive.best.latency_ms - 1),
         "passes_share": passes["run"] / max(passes["exhaustive"], 1),
     }

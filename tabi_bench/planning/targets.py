@@ -54,7 +54,9 @@ class Target:
         Raises Unreachable when no single model has that score.
         """
         answers = {name: predictions_from(model.logits) for name, model in profile.models.items()}
-        scores = {name: metrics.score(profile.metric, profile.labels, said) for name, said in answers.items()}
+        scores = {
+            name: metrics.score(profile.metric, profile.labels, predictions) for name, predictions in answers.items()
+        }
         best = max(scores, key=scores.__getitem__)
         if kind == "relative":
             value = scores[best] - slack
@@ -122,7 +124,7 @@ class Target:
         if not self._known.additive:
             return np.ones(sums.shape[:-1], bool)
         own = self.score(self.reference_predictions) if self._relative else 0.0
-        return self._known.from_sums(sums, float(len(self.labels))) - own >= self._goal - TOLERANCE
+        return self._known.from_sums(sums, np.array(float(len(self.labels)))) - own >= self._goal - TOLERANCE
 
     def _mean_and_error(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = len(self.labels)

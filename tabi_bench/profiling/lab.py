@@ -186,8 +186,8 @@ def _outputs(
     return {**arrays, "importance": ragged}
 
 
-def _run(queries: list[Query], name: str, variants: dict, importance: tuple[str, ...]) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
+def _run(queries: list[Query], name: str, variants: dict, importance: tuple[str, ...]) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
     for option in importance or (next(iter(variants)),):
         model, results, encodings = variants[option], [], []
         for query in progress(queries, desc=f"profile {name}", unit="query"):
@@ -244,16 +244,16 @@ def _rows(tokens: np.ndarray, grid: np.ndarray, pads: bool, calls: int) -> list[
     As many as there are `calls`, where there are so many: few texts over and over would find their words and
     embeddings in the processor's caches, as serving does not.
     """
-    found = []
+    chosen = []
     for shorter, length in zip([0, *grid[:-1]], grid, strict=True):
         bucket = np.flatnonzero((tokens > shorter) & (tokens <= length))
         if pads and len(bucket):
-            found.append(bucket[np.linspace(0, len(bucket) - 1, min(calls, len(bucket))).astype(int)])
+            chosen.append(bucket[np.linspace(0, len(bucket) - 1, min(calls, len(bucket))).astype(int)])
             continue
         away = np.abs(tokens - length)
         nearest = np.argsort(away, kind="stable")[:calls]
-        found.append(np.concatenate([nearest[:FEW], nearest[FEW:][away[nearest[FEW:]] <= HARDLY]]))
-    return found
+        chosen.append(np.concatenate([nearest[:FEW], nearest[FEW:][away[nearest[FEW:]] <= HARDLY]]))
+    return chosen
 
 
 def _time_cells(cells: list[tuple], rounds: int) -> dict[tuple, float]:

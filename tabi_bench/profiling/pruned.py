@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,10 @@ class PrunedRunner:
             file = self._file(key)
             if file is None or not known:
                 continue
-            arrays = {"rows": np.array(list(known)), "logits": np.stack([logits for logits, _ in known.values()])}
+            arrays: dict[str, Any] = {
+                "rows": np.array(list(known)),
+                "logits": np.stack([logits for logits, _ in known.values()]),
+            }
             if next(iter(known.values()))[1] is not None:
                 arrays["pooled"] = np.stack([pooled for _, pooled in known.values()])
             stream = io.BytesIO()

@@ -26,7 +26,7 @@ class Facts(Protocol):
 
 def save_profile(profile: Profile, folder: Path, record: Facts) -> None:
     """Labels, logits (float16), token counts and latency curves; no text. Written under another name, then moved."""
-    arrays = {"labels": profile.labels, "rows": profile.rows}
+    arrays: dict[str, Any] = {"labels": profile.labels, "rows": profile.rows}
     for name, model in profile.models.items():
         curve = model.latency
         arrays |= {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,18 @@ from tabi_bench.evaluation.metrics import predictions_from
 from tabi_bench.planning.plan_file import models_in
 from tabi_bench.planning.plans import Plans
 from tabi_bench.profiling.profile import Profile
-from tabi_bench.records.record import Agreement, Cost, Details, Footprint, Latency, ModelFacts, Record, Reference
+from tabi_bench.records.record import (
+    Accuracy,
+    Agreement,
+    Cost,
+    Details,
+    Footprint,
+    Latency,
+    ModelFacts,
+    Record,
+    Reference,
+    TargetFacts,
+)
 from tabi_bench.serving.scenario import Serving
 from tabi_bench.system import Outcomes, Plan, System
 from tabi_bench.tasks.base import Task
@@ -47,8 +58,8 @@ def fill(record: Record, measured: Measured, system: type[System], replayed: Out
     sizes = [len(profile.rows) if fold.serves is None else len(fold.serves) for fold in plan.folds]
     targets = [fold.target for fold in plan.folds]
     target = float(np.average(targets, weights=sizes))
-    record.target = {"kind": config.target.kind, "value": target, "folds": targets}
-    record.accuracy = {"metric": profile.metric, **asdict(reached)}
+    record.target = cast(TargetFacts, {"kind": config.target.kind, "value": target, "folds": targets})
+    record.accuracy = cast(Accuracy, {"metric": profile.metric, **asdict(reached)})
     record.outcome = statistics.outcome(reached, target)
     record.latency_ms = latencies(trace)
     record.breakdown_ms = breakdown(trace)
@@ -109,7 +120,7 @@ def latencies(trace: pd.DataFrame) -> Latency:
         facts[f"p{round(100 * q)}"] = p.value if p.enough else None
         if q == PERCENTILES[-1]:
             facts |= {"p99_low": p.low, "p99_high": p.high, "distinct": p.distinct}
-    return Latency(**facts)
+    return cast(Latency, facts)
 
 
 def breakdown(trace: pd.DataFrame) -> dict[str, float]:

@@ -32,8 +32,8 @@ class Ledger:
 
     @property
     def session_id(self) -> str:
-        """The session's hash, and the time at which it began (UTC)."""
-        return f"{self.key}-{self.began:%Y%m%dT%H%M%S}"
+        """The session's hash, and the time at which it began (UTC), in microseconds."""
+        return f"{self.key}-{self.began:%Y%m%dT%H%M%S%f}"
 
     @property
     def root(self) -> Path:

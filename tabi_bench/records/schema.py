@@ -18,7 +18,7 @@ RESULTS = ("target", "accuracy", "latency_ms", "reference", "cost")  # whole in 
 def record_schema() -> dict[str, Any]:
     """The schema as plain data. A record of another status than ok may leave its results empty."""
     hints = get_type_hints(Record)
-    whole = {key: {"required": sorted(get_type_hints(hints[key]))} for key in RESULTS}
+    whole: dict[str, Any] = {key: {"required": sorted(get_type_hints(hints[key]))} for key in RESULTS}
     whole["outcome"] = {"type": "string"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

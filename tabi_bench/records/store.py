@@ -37,7 +37,8 @@ def finished(folders: Mapping[str, Path], session_hash: str) -> list[Record] | N
 
 def _is_whole(folder: Path, record: Record) -> bool:
     """Whether a good record has its own trace and plan beside it."""
-    trace = pd.read_parquet(folder / "trace.parquet", columns=["latency_ms"])
+    with (folder / "trace.parquet").open("rb") as stream:  # pyarrow takes all names of files for UTF-8
+        trace = pd.read_parquet(stream, columns=["latency_ms"])
     plan = load_plan(folder / "plan.json")
     own = (plan.method, plan.task) == (record.method, record.task) and len(trace) == record.latency_ms.get("n")
     return record.status == "ok" and own
@@ -55,7 +56,8 @@ def write_run(folder: Path, record: Record, plan: Plan | None, trace: pd.DataFra
             if plan is not None:
                 save_plan(plan, temporary / "plan.json")
             if trace is not None:
-                trace.to_parquet(temporary / "trace.parquet")
+                with (temporary / "trace.parquet").open("wb") as stream:
+                    trace.to_parquet(stream)
             record.save(temporary)
             if folder.exists():
                 folder.rename(_old(folder))

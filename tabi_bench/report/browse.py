@@ -38,12 +38,14 @@ class Report:
 
     def contents(self) -> Table:
         """What was measured: per preset and setting its tasks, systems and number of records."""
-        runs = self.results.runs
-        groups = frame(runs).groupby(["label", *(field.name for field in fields_of(Setting))], dropna=False)
-        columns = {"tasks": ("task", _tasks), "systems": ("method", _systems), "records": ("run_id", "size")}
-        data = groups.agg(**columns).reset_index().rename(columns={"label": "preset"})
-        shown = [word(key, key) for key in data.columns]
-        return Table("contents", "What was measured", data, shown, provenance(runs), list(self.results.problems))
+        data = frame(self.results.runs).rename(columns={"label": "preset"})
+        keys = ["preset", *(field.name for field in fields_of(Setting))]
+        groups = data.assign(systems=data.method.map(names.printed)).groupby(keys, dropna=False)
+        columns = {"tasks": ("task", _listed), "systems": ("systems", _listed), "records": ("run_id", "size")}
+        shown = groups.agg(**columns).reset_index()
+        cells = [word(key, key) for key in shown]
+        source = provenance(self.results.runs)
+        return Table("contents", "What was measured", shown, cells, source, list(self.results.problems))
 
     def entries(self, *wanted: str) -> list[Entry]:
         """The figure and the table of each name, setting by setting; a note says where nothing was measured.
@@ -61,27 +63,17 @@ class Report:
         display(*self.entries(*wanted))
 
     def _entries(self, name: str) -> list[Entry]:
-        unmeasured = Note(f"*Not measured: these results hold nothing for `{name}`.*")
-        if name == HEADLINE:
-            table = from_records.headline(self.results)
-            return [Note(f"**{table.title}**"), table] if table else [unmeasured]
-        parts = {setting: self._parts(name, setting) for setting in self._tables}
-        if not any(parts.values()):
-            return [unmeasured]
         shown: list[Entry] = []
-        for setting, own in parts.items():
-            shown += [Note(f"**{own[0].title}**: {setting}"), *own] if own else []
-        return shown + [Note(f"*Nothing of it under {setting}.*") for setting, own in parts.items() if not own]
-
-    def _parts(self, name: str, setting: Setting) -> list[Drawing | Table]:
-        own = self._tables[setting]
-        known = own.build([name]) if name in tables.NAMES else {}
-        return [*figures.build(own, [name]).values(), *known.values()]
-
-
-def _tasks(values: pd.Series) -> str:
-    return ", ".join(sorted(set(values), key=lambda task: names.place(names.TASKS, task)))
+        for setting, own in self._tables.items() if name != HEADLINE else ():
+            table = own.get(name) if name in tables.NAMES else None
+            parts: list[Table | Drawing] = [*figures.build(own, [name]).values(), *([table] if table else [])]
+            shown += [Note(f"**{parts[0].title}**: {setting}"), *parts] if parts else []
+        if name == HEADLINE and (table := from_records.headline(self.results)):
+            shown = [Note(f"**{table.title}**"), table]
+        return shown or [Note(f"*Not measured: these results hold nothing for `{name}`.*")]
 
 
-def _systems(values: pd.Series) -> str:
-    return ", ".join(map(names.printed, sorted(set(values), key=lambda name: names.place(names.SYSTEMS, name))))
+def _listed(values: pd.Series) -> str:
+    """Each once, in its usual order."""
+    order = [*names.TASKS, *names.SYSTEMS.values()]
+    return ", ".join(sorted(set(values), key=lambda value: names.place(order, value)))

@@ -29,6 +29,10 @@ class Column:
     header: str
     render: Callable[[Row], str]
     measured: bool = True
+    note: str = ""  # what the header means, below a table that shows the column
+
+    def noted(self, note: str) -> Column:
+        return replace(self, note=note)
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Table:
         text = self.text()
         lines = [text.columns, ["---"] * len(text.columns), *text.to_numpy()]
         body = "\n".join("| " + " | ".join(map(markdown, line)) + " |" for line in lines)
-        below = [*map(markdown, self.notes), f"*{markdown(self.provenance)}*"]
+        *notes, source = map(markdown, self._below)
+        below = [*notes, f"*{source}*"]
         return "\n\n".join([f"**{markdown(self.title)}**", body, *below]) + "\n"
 
     def html(self) -> str:
@@ -86,7 +91,8 @@ class Table:
 
     @property
     def _below(self) -> list[str]:
-        return [*self.notes, self.provenance]
+        of_columns = " ".join(dict.fromkeys(column.note for column in self.columns if column.note))
+        return [*filter(None, [of_columns]), *self.notes, self.provenance]
 
 
 def _shown(columns: list[Column], line: Row) -> list[str]:
@@ -123,7 +129,7 @@ def number(
     key: str, header: str, digits: int = 2, factor: float = 1.0, measured: bool = True, sign: bool = False
 ) -> Column:
     """A number, with its interval [key_low, key_high] where the row has one."""
-    form = f"{'+' if sign else ''}.{digits}f"
+    form = f"{'+' if sign else ''}z.{digits}f"  # z: no minus before a zero
 
     def render(line: Row) -> str:
         value, low, high = (line.get(key + end, np.nan) for end in ("", "_low", "_high"))
@@ -166,15 +172,16 @@ def provenance(runs: Iterable[Run]) -> str:
 
 
 def reasons(runs: Iterable[Run]) -> list[str]:
-    """A sentence per task and reason for which runs have no numbers, and the warnings of their sessions."""
+    """A sentence per task and reason for which runs have no numbers."""
     by_reason: dict[tuple, list[str]] = {}
-    warnings: dict[str, None] = {}
-    for r in (run.record for run in runs):
-        if r.status != "ok":
-            by_reason.setdefault((r.task, r.status, _brief(r.error)), []).append(printed(r.method))
-        warnings |= dict.fromkeys(f"{r.task}: {warning}" for warning in r.warnings)
-    failed = [f"{task}, {', '.join(names)}: {status}: {why}." for (task, status, why), names in by_reason.items()]
-    return [*warnings, *failed]
+    for r in (run.record for run in runs if not run.ok):
+        by_reason.setdefault((r.task, r.status, _brief(r.error)), []).append(printed(r.method))
+    return [f"{task}, {', '.join(names)}: {status}: {why}." for (task, status, why), names in by_reason.items()]
+
+
+def warnings(runs: Iterable[Run]) -> list[str]:
+    """What sessions warned of their data and models, each once."""
+    return sorted({f"{run.record.task}: {warning}" for run in runs for warning in run.record.warnings})
 
 
 def _brief(error: str | None, length: int = 200) -> str:

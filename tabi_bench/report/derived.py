@@ -7,23 +7,23 @@ vectors, which are not stored: for them there is None.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tabi_bench.cascade import rules
-from tabi_bench.cascade.calibration import outputs_of
+from tabi_bench.cascade.calibration import fit_temperature, outputs_of, vote_weight
 from tabi_bench.cascade.point import Point
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
 from tabi_bench.evaluation.metrics import predictions_from, score
-from tabi_bench.planning.break_even import pairs
-from tabi_bench.planning.targets import Target
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import Plan
 
-GRID = 101  # thresholds per curve
+GRID = 61  # thresholds per curve
+SHARES = np.linspace(0, 1, 51)  # re-routed, of a pair
 SLACKS = (0.0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1)  # below the best single model
 
 
@@ -61,32 +61,6 @@ def _fold(profile: Profile, at: np.ndarray, point: Point, number: int) -> pd.Dat
         "levels": len(point.models),
     }
     return pd.DataFrame(columns)
-
-
-def oracle_share(profile: Profile, tabi: Plan, reference: Plan) -> float | None:
-    """Tabi's predicted reduction of mean latency as a share of the oracle's at Tabi's score, both replayed.
-
-    The oracle sends on those queries that only the large model has right, the cheapest first. None where it is no
-    faster than the reference (one model is the plan), and where Tabi prunes, has three levels or routes by what is not
-    stored.
-    """
-    queries = routed(profile, tabi)
-    plain = all(not any(fold.point.get("alphas", [])) for fold in tabi.folds)
-    if queries is None or not plain or (queries.levels > 2).any():
-        return None
-    on = rules.reroute(queries.confidence.to_numpy(), queries.tau.to_numpy()) & (queries.levels > 1).to_numpy()
-    goal = score(profile.metric, queries.label, np.where(on, queries.both, queries.small))
-    small, large, labels = (queries[key].to_numpy() for key in ("small", "large", "label"))
-    better = np.flatnonzero((small != labels) & (large == labels) & (queries.levels > 1))
-    order = better[np.argsort(queries.large_ms.to_numpy()[better], kind="stable")]
-    target = Target("absolute", goal, 0.0, profile.metric, 0.0, labels, "", small)
-    count = target.first_met(small, large, order, np.arange(len(order) + 1))
-    first_ms, later_ms = queries.small_ms.mean(), queries.large_ms.to_numpy()
-    ours = first_ms + (on * later_ms).mean()
-    best = first_ms + later_ms[order[:count]].sum() / len(queries)
-    _, reference_ms = alone(profile, reference)
-    saved = reference_ms - best
-    return float((reference_ms - ours) / saved) if saved > 1e-9 * reference_ms else None
 
 
 def alone(profile: Profile, plan: Plan) -> tuple[float, float]:
@@ -127,15 +101,21 @@ def calibration(queries: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def deferral(queries: pd.DataFrame) -> dict[str, Any]:
-    """Accuracy against the share handed to the large model: curves (N + 1,) by order of queries, and their areas."""
+def deferral(queries: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Accuracy against the share handed to the large model: curves (N + 1,) by order of queries."""
     small, both = (queries[c] == queries.label for c in ("small", "both"))
-    curves = {
-        "confidence": deferral_curve(queries.confidence.to_numpy(), small, both),
+    return {
         "oracle": oracle_curve(small, both),
+        "confidence": deferral_curve(queries.confidence.to_numpy(), small, both),
         "random": random_curve(small, both),
     }
-    return {"curves": curves, "areas": {order: area(curve) for order, curve in curves.items()}}
+
+
+def of_oracle(queries: pd.DataFrame) -> float | None:
+    """Of the area between the oracle's and the random curve the share below confidence's; None where there is none."""
+    areas = {order: area(curve) for order, curve in deferral(queries).items()}
+    span = areas["oracle"] - areas["random"]
+    return (areas["confidence"] - areas["random"]) / span if span > 0 else None
 
 
 def break_even(profile: Profile) -> pd.DataFrame:
@@ -159,3 +139,31 @@ def break_even(profile: Profile) -> pd.DataFrame:
             line |= {"cascade_ms": best.mean_ms, "cascade": f"{best.small} > {best.large}"}
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def pairs(profile: Profile) -> pd.DataFrame:
+    """Every pair at thresholds that re-route 0, 2, ..., 100 %: small, large, share, score, mean_ms."""
+    outputs, weights = {}, {}
+    for name, model in profile.models.items():
+        outputs[name] = outputs_of(model.logits, fit_temperature(model.logits, profile.labels))
+        weights[name] = vote_weight(model.logits, profile.labels)
+    curves = [_pair(profile, small, large, outputs, weights) for small, large in combinations(outputs, 2)]
+    columns = ["small", "large", "share", "score", "mean_ms"]
+    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
+
+
+def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict) -> pd.DataFrame:
+    order = np.argsort(rules.confidence(outputs[small]), kind="stable")
+    predictions = predictions_from(outputs[small]).copy()
+    both = predictions_from(rules.combine([outputs[small], outputs[large]], [weights[small], weights[large]]))
+    first, second = (profile.models[name] for name in (small, large))
+    extra = second.latency(second.tokens)[order] + profile.overhead_ms
+    later = np.concatenate([[0.0], np.cumsum(extra)]) / len(order)
+    points = []
+    for share in SHARES:
+        k = round(share * len(order))
+        predictions[order[:k]] = both[order[:k]]
+        value = score(profile.metric, profile.labels, predictions)
+        line = {"small": small, "large": large, "share": share, "score": value}
+        points.append(line | {"mean_ms": first.mean_ms + later[k]})
+    return pd.DataFrame(points)

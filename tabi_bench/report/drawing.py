@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +78,29 @@ class Drawing:
         logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for every glyph table otherwise
         logging.getLogger("matplotlib").setLevel(logging.WARNING)
         picture = io.BytesIO()
-        with matplotlib.style.context(STYLE):
+        with matplotlib.style.context(STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name may hold any character
             figure = self.draw()
             width = int(27 * figure.get_figwidth())
             source = "\n".join(line for part in (self.note, self.provenance) for line in textwrap.wrap(part, width))
             figure.supxlabel(source, fontsize=5, color="0.35", x=0.01, ha="left", ma="left", linespacing=1.3)
             figure.savefig(picture, format=kind, metadata=UNDATED.get(kind), **options)
-        return picture.getvalue()
+        return compact(picture.getvalue()) if kind == "svg" else picture.getvalue()
+
+
+def compact(svg: bytes) -> bytes:
+    """The same picture in less than half the bytes: tenths of a point, every style once, as a class."""
+    styles: dict[str, str] = {}
+
+    def shorter(tag: re.Match) -> str:
+        text = re.sub(r' id="\w+_[\d.]+"| transform="rotate\(-0 [^"]*\)"', "", tag[0])
+        text = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.1f}", re.sub(r"\s+", " ", text))
+        return re.sub(r' style="([^"]*)"', lambda m: f' class="{styles.setdefault(m[1], f"s{len(styles)}")}"', text)
+
+    text = re.sub(r"<\?xml.*?(?=<svg)|<metadata>.*?</metadata>", "", svg.decode(), flags=re.DOTALL)
+    text = re.sub(r"<[^>]+>", shorter, re.sub(r">\s+<", ">\n<", text))
+    rules = "".join(f".{name}{{{style}}}" for style, name in styles.items())
+    return text.replace("</style>", f"{rules}</style>", 1).encode()
 
 
 def panels(titles: Sequence[str], rows: int = 1, height: float = 1.45) -> tuple[Figure, np.ndarray]:

@@ -62,6 +62,11 @@ FIELDS: dict[str, Field] = {
     "mean_ms_low": at("its 95 % interval over blocks", "latency_ms", "mean_low"),
     "mean_ms_high": at("its 95 % interval over blocks", "latency_ms", "mean_high"),
     **{p: at(f"percentile {p[1:]} of latency, ms", "latency_ms", p) for p in PERCENTILES},
+    "p99_low": at("its 95 % interval, by a bootstrap of whole blocks", "latency_ms", "p99_low"),
+    "p99_high": at("its 95 % interval, by a bootstrap of whole blocks", "latency_ms", "p99_high"),
+    "queries": at("queries served, behind the latencies", "latency_ms", "n"),
+    "distinct": at("distinct ones among them", "latency_ms", "distinct"),
+    "blocks": at("blocks that they were served in", "latency_ms", "blocks"),
     "reference": ("the system that reductions are against", lambda run: run.record.reference.get("method")),
     "reduction_pct": at(
         "reduction of mean latency against the reference of the session, %", "reference", "reduction_pct"
@@ -79,6 +84,7 @@ FIELDS: dict[str, Field] = {
     "usd_per_1k": at("dollars for 1,000 queries at the configured price", "cost", "usd_per_1k"),
     "joules_per_query": at("energy of one query, where the device counts it", "cost", "joules_per_query"),
     "throughput_qps": at("queries a second, one after the other", "throughput_qps"),
+    "search_s": at("planning, once the profile is there, seconds", "offline_s", "search"),
     "source": text("where the rows come from", "source"),
     "zoo": text("where the models come from", "zoo"),
     "engine": text("what runs the models", "engine"),
@@ -108,7 +114,8 @@ def write(runs: Iterable[Run], out: Path) -> list[Path]:
     paths = [out / f"records.{end}" for end in ("csv", "parquet", "md")]
     flat = data.assign(shares=[" / ".join(f"{share:.4g}" for share in shares) for shares in data.shares])
     flat.to_csv(paths[0], index=False, lineterminator="\n", float_format="%.7g")
-    data.to_parquet(paths[1], index=False)
+    with paths[1].open("wb") as stream:
+        data.to_parquet(stream, index=False)
     lines = [f"| `{name}` | {meaning} |" for name, (meaning, _) in FIELDS.items()]
     head = ["# records.csv, records.parquet", "", "One row per record; what a record lacks is empty.", ""]
     paths[2].write_text("\n".join([*head, "| column | meaning |", "|---|---|", *lines, ""]), encoding="utf-8")

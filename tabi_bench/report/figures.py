@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
@@ -29,7 +28,7 @@ from tabi_bench.report.pruning import FULL
 from tabi_bench.report.reading import Session, first, newest, sessions
 from tabi_bench.report.tables import Tables
 
-QUANTILES = np.unique(np.concatenate([np.linspace(0, 0.99, 100), np.linspace(0.99, 1, 21)]))
+QUANTILES = np.unique(np.concatenate([np.linspace(0, 0.98, 50), np.linspace(0.98, 1, 21)]))
 FAINT = {"color": "0.4", "linestyle": ":", "linewidth": 0.8}
 TABI, INFAAS, ORACLE, RANDOM, COCKTAIL = map(
     names.printed, (names.TABI, names.INFAAS, names.ORACLE, names.RANDOM, names.COCKTAIL)
@@ -149,44 +148,31 @@ def latency(tables: Tables) -> Drawing | None:
     """Mean latency of INFaaS, Cocktail and Tabi, stacked from its stages, with its interval."""
     table = tables.get("main")
     data = _ok(table)
-    runs = {run.record.run_id: run.record for run in tables.results.pick(tables.setting, "main_table", "adhoc")}
-    keys = ["task", "system", "mean_ms", "mean_ms_low", "mean_ms_high"]
-    stages = [
-        {key: cells[key] for key in keys} | runs[cells["run_id"]].breakdown_ms for cells in data.to_dict("records")
-    ]
-    drawn = pd.DataFrame(stages)
-    if table is None or set(drawn) <= set(keys):
+    runs = {run.record.run_id: run.record for run in tables.results.runs}
+    stages = pd.DataFrame([runs[run_id].breakdown_ms for run_id in data.get("run_id", [])], data.index)
+    if table is None or stages.empty:
         return None
-    others = [c for c in drawn if c not in (*keys, *STAGES)]
-    order = [c for c in (*STAGES[:-1], *others, STAGES[-1]) if c in drawn]
-    drawn[order] = drawn[order].fillna(0.0)
-    systems = _systems(drawn.system)
-    tasks = list(dict.fromkeys(drawn.task))
+    order = sorted(stages, key=lambda stage: (stage == "harness", names.place(STAGES, stage)))
+    keys = ["task", "system", "mean_ms", "mean_ms_low", "mean_ms_high"]
+    drawn = pd.concat([data[keys], stages[order].fillna(0.0)], axis=1)
+    colors = [look("", names.place(STAGES, stage)[0])[0] for stage in order]
+
+    systems, tasks = _systems(drawn.system), list(dict.fromkeys(drawn.task))
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
-        _stacked(axes[0], rows, order, systems)
-        labels = systems if tasks.index(task) % COLUMNS == 0 else [""] * len(systems)
-        axes[0].set_yticks(range(len(systems)), labels)
+        bars = rows.set_index("system").reindex(systems)
+        bars[order].plot.barh(stacked=True, ax=axes[0], color=colors, edgecolor="white", linewidth=0.4, legend=False)
+        mean, reach = whiskers(bars, "mean_ms")
+        axes[0].errorbar(mean, range(len(mean)), xerr=reach, fmt="none", ecolor="black", elinewidth=0.7, capsize=1.5)
+        for lacking in np.flatnonzero(np.isnan(mean)):
+            axes[0].annotate("none", (0, lacking), (3, 0), textcoords="offset points", va="center", fontsize=6)
+        axes[0].set_yticks(range(len(systems)), systems if tasks.index(task) % COLUMNS == 0 else [""] * len(systems))
+        axes[0].set_ylabel("")
+        axes[0].invert_yaxis()
+        axes[0].grid(axis="y", visible=False)
 
-    kept = {"provenance": table.provenance, "note": _missing(tables, tasks, "not in this preset", table)}
+    kept = {"provenance": table.provenance, "note": _missing(tables, drawn.task, "not in this preset", table)}
     return by_task("latency", "Mean latency by stage", drawn, plot, ("mean ms", ""), height=1.3, **kept)
-
-
-def _stacked(axes: Axes, data: pd.DataFrame, stages: list[str], systems: list[str]) -> None:
-    """A bar per system, every system at the same height in all panels; one that the task lacks says so."""
-    at = np.array([systems.index(system) for system in data.system])
-    left = np.zeros(len(data))
-    for stage in stages:
-        position = STAGES.index(stage) if stage in STAGES else len(STAGES)
-        color = look("", position)[0]
-        axes.barh(at, data[stage], left=left, color=color, edgecolor="white", linewidth=0.4, label=stage)
-        left += data[stage].to_numpy()
-    mean, reach = whiskers(data, "mean_ms")
-    axes.errorbar(mean, at, xerr=reach, fmt="none", ecolor="black", elinewidth=0.7, capsize=1.5)
-    for missing in set(range(len(systems))) - set(at):
-        axes.annotate("none", (0, missing), (3, 0), textcoords="offset points", va="center", fontsize=6, color="0.35")
-    axes.set_ylim(len(systems) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
 
 
 # --- one figure each --------------------------------------------------------------------------------------------------
@@ -269,14 +255,14 @@ def tail(tables: Tables) -> Drawing | None:
     """Share of queries slower than x, per task and system."""
     candidates = newest(sessions(tables.results.pick(tables.setting, "main_table", "all_systems", "adhoc")))
     strict = [session for session in candidates if first(session).margin_se != 0]
-    slower, parts, runs = np.maximum(1 - QUANTILES, 5e-4), [], []
-    for run in (run for session in strict for run in session.values()):
-        if (trace := run.whole) is not None:
-            runs.append(run)
-            cells = {"task": run.record.task, "system": names.printed(run.record.method), "slower": slower}
-            parts.append(pd.DataFrame(cells | {"ms": np.quantile(trace.latency_ms, QUANTILES)}))
+    runs = [run for session in strict for run in session.values() if run.whole is not None]
     if not runs:
         return None
+    parts = []
+    for run in runs:
+        assert run.whole is not None
+        curve = {"slower": np.maximum(1 - QUANTILES, 5e-4), "ms": np.quantile(run.whole.latency_ms, QUANTILES)}
+        parts.append(pd.DataFrame(curve).assign(task=run.record.task, system=names.printed(run.record.method)))
     drawn = pd.concat(parts, ignore_index=True)
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
@@ -419,17 +405,16 @@ def deferral(tables: Tables) -> Drawing | None:
         return None
     frames = []
     for _, profile, queries in parts:
-        at = np.unique(np.linspace(0, len(queries), 201).astype(int))
-        for order, curve in derived.deferral(queries)["curves"].items():
-            columns = {"task": profile.task, "order": order, "share": at / len(queries), "accuracy": curve[at]}
-            frames.append(pd.DataFrame(columns))
+        curves = pd.DataFrame(derived.deferral(queries)).iloc[np.linspace(0, len(queries), 101).astype(int)]
+        curves.insert(0, "share", curves.index / len(queries))
+        frames.append(curves.assign(task=profile.task))
     drawn = pd.concat(frames, ignore_index=True)
     chosen = {p.task: 100 * sum(s[names.TABI].record.shares[1:]) for s, p, _ in parts}
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
         for order, system in (("oracle", ORACLE), ("confidence", TABI), ("random", RANDOM)):
-            curve, (color, _, style) = rows[rows.order == order], look(system)
-            axes[0].plot(100 * curve.share, 100 * curve.accuracy, style, color=color, label=order)
+            color, _, style = look(system)
+            axes[0].plot(100 * rows.share, 100 * rows[order], style, color=color, label=order)
         axes[0].axvline(chosen[task], **FAINT, label="share that Tabi re-routed")
 
     kept = _kept(tables, parts, ONE_LEVEL)
@@ -451,13 +436,11 @@ BUILDERS: tuple[Callable[[Tables], Drawing | None], ...] = (
     break_even,
     calibration,
     deferral,
+    *load.FIGURES,
 )
 
 
 def build(tables: Tables, only: Collection[str] = ()) -> dict[str, Drawing]:
     """Every figure (or those named in `only`) for which this setting has something, by name."""
     drawings = (builder(tables) for builder in BUILDERS if not only or builder.__name__ in only)
-    under_load = (
-        builder(tables.results, tables.setting) for builder in load.FIGURES if not only or builder.__name__ in only
-    )
-    return {drawing.name: drawing for drawing in (*drawings, *under_load) if drawing is not None}
+    return {drawing.name: drawing for drawing in drawings if drawing is not None}

@@ -1,4 +1,4 @@
-"""Tables that read profiles and plans: models, break-even, calibration, deferral. Predicted, not served."""
+"""Tables that read profiles and plans: models, break-even, calibration. Predicted, not served."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pandas as pd
 
 from tabi_bench import names
 from tabi_bench.evaluation.metrics import predictions_from, score
-from tabi_bench.planning.break_even import break_even as by_pair
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.report import derived, paper
 from tabi_bench.report.cells import Row, Table, make_table, number, percent, word
@@ -86,9 +85,10 @@ def _model(profile: Profile, name: str, printed: pd.DataFrame) -> Row:
 def break_even(results: Results, setting: Setting) -> Table | None:
     """Target against the least predicted latency of one model and of two levels."""
     chosen = profiled(results, setting)
-    data = _by_task(chosen, derived.break_even)
-    if data.empty:
+    if not chosen:
         return None
+    parts = [derived.break_even(p).assign(task=p.task, session_id=first(s).record.session_id) for s, p in chosen]
+    data = pd.concat(parts, ignore_index=True)
     data["reduction_pct"] = 100 * (1 - data.cascade_ms / data.single_ms)
     columns = [TASK, percent("slack", "below the best model, points", 2), percent("target", "target %")]
     columns += [number("single_ms", "one model ms", 3), word("single", "which")]
@@ -96,21 +96,6 @@ def break_even(results: Results, setting: Setting) -> Table | None:
     columns += [word("cascade", "their models"), number("reduction_pct", "two levels vs one %", 1)]
     notes = [IN_SAMPLE, *(_pays(task, of_task) for task, of_task in data.groupby("task", sort=False))]
     return make_table("break_even", "Break-even", data.to_dict("records"), columns, read_by(chosen), notes)
-
-
-def break_even_pairs(results: Results, setting: Setting) -> Table | None:
-    """The re-route share above which each pair loses to its large model, and the targets at which it wins."""
-    chosen = profiled(results, setting)
-    columns = [TASK, word("small", "small"), word("large", "large"), percent("share", "loses above, % re-routed")]
-    columns += [percent("above", "wins above target %", 2), percent("upto", "up to target %", 2)]
-    notes = [IN_SAMPLE, "No target: another model is always faster."]
-    lines = _by_task(chosen, by_pair).to_dict("records")
-    return make_table("break_even_pairs", "Break-even by pair", lines, columns, read_by(chosen), notes)
-
-
-def _by_task(chosen: Profiled, derive) -> pd.DataFrame:
-    parts = [derive(p).assign(task=p.task, session_id=first(s).record.session_id) for s, p in chosen]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _pays(task: str, data: pd.DataFrame) -> str:
@@ -136,10 +121,11 @@ def calibration(results: Results, setting: Setting) -> Table | None:
             lines.append(cells | _calibration(points, routed(results, session, profile)))
     columns = [TASK, word("model", "level 1"), word("temperature", "T by fold")]
     columns += [percent("ece_before", "ECE before %", 2), percent("ece_after", "ECE after %", 2)]
-    columns += [number("auroc", "AUROC", 3), number("n", "queries", 0)]
+    columns += [number("auroc", "AUROC", 3), percent("of_oracle", "of the oracle's gain %"), number("n", "queries", 0)]
     note = (
         "15 bins of equal width. AUROC: how well confidence ranks right above wrong answers; for scores, agreement "
-        "with the large model on tune (below 0.6, routing is near random)."
+        "with the large model on tune (below 0.6, routing is near random). Of the oracle's gain: of the area that "
+        "re-routing by labels adds to re-routing at random, under accuracy against the share re-routed."
     )
     return make_table("calibration", "Calibration of level 1", lines, columns, read_by(chosen), [note])
 
@@ -147,29 +133,10 @@ def calibration(results: Results, setting: Setting) -> Table | None:
 def _calibration(points: list[Row], queries: pd.DataFrame | None) -> Row:
     if queries is not None:
         measured = {key: value for key, value in derived.calibration(queries).items() if key != "bins"}
+        measured["of_oracle"] = derived.of_oracle(queries) if (queries.levels > 1).all() else None
         return measured | {"temperature": " / ".join(f"{point['temperatures'][0]:.2f}" for point in points)}
     fits = [point["agreement"][0]["auroc"] for point in points if point.get("agreement")]
     return {"auroc": float(np.mean(fits)) if fits else None}
 
 
-def deferral(results: Results, setting: Setting) -> Table | None:
-    """Areas under the deferral curves: random <= confidence <= oracle."""
-    chosen, lines = profiled(results, setting), []
-    for session, profile in chosen:
-        queries = routed(results, session, profile)
-        if queries is None or (queries.levels == 1).any():
-            continue
-        areas = derived.deferral(queries)["areas"]
-        span = areas["oracle"] - areas["random"]
-        share = (areas["confidence"] - areas["random"]) / span if span > 0 else None
-        session_id = first(session).record.session_id
-        lines.append({"task": profile.task, **areas, "of_oracle": share, "session_id": session_id})
-    without = [profile.task for _, profile in chosen if profile.task not in {cells["task"] for cells in lines}]
-    columns = [TASK, *(percent(order, f"area, {order} %", 2) for order in ("random", "confidence", "oracle"))]
-    columns += [percent("of_oracle", "of the oracle's gain %")]
-    notes = ["Area under accuracy against the share re-routed, full text, the plan's ensemble; accuracy also for cola."]
-    notes += [f"No curve (one level, scores, or no plan): {', '.join(without)}."] if without else []
-    return make_table("deferral", "Deferral", lines, columns, read_by(chosen), notes)
-
-
-BUILDERS = (models, break_even, break_even_pairs, calibration, deferral)
+BUILDERS = (models, break_even, calibration)

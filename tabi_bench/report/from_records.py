@@ -12,57 +12,43 @@ import numpy as np
 import pandas as pd
 
 from tabi_bench import names
+from tabi_bench.evaluation.statistics import BLOCKS, P99_QUERIES
 from tabi_bench.report import paper
-from tabi_bench.report.cells import Column, Row, Table, absent, make_table, number, percent, provenance, word
-from tabi_bench.report.fields import row
+from tabi_bench.report.cells import NONE, Column, Row, Table, absent, make_table, number, percent, provenance, word
+from tabi_bench.report.fields import PERCENTILES, frame, row
 from tabi_bench.report.reading import Results, Run, Session, Setting, by_seed, newest, sessions
 from tabi_bench.report.side_by_side import (
     AGAINST,
     EARLY,
+    MARGIN,
     MEAN,
     OUTCOME,
-    RULES,
     SCORE,
     SIDE_BY_SIDE,
     SYSTEM,
     TARGET,
     TASK,
-    again,
+    in_order,
     line,
-    note_of_again,
     notes_on,
-    replayed_share,
+    over_seeds,
     runs_of,
-    seed_lines,
     side_by_side,
-    summary_of_again,
 )
 
 
 def main(results: Results, setting: Setting) -> Table | None:
     """INFaaS, Cocktail and Tabi on every task, the paper's numbers beside ours."""
-    runs = results.pick(setting, "main_table", "adhoc")
-    chosen = newest(sessions(runs))
+    chosen = newest(sessions(results.pick(setting, "main_table", "adhoc")))
     lines = side_by_side(chosen)
-    shares = {run.record.run_id: replayed_share(results, s) for s in chosen if (run := s.get(names.TABI))}
-    for cells in lines:
-        cells["oracle_share"] = shares.get(cells.get("run_id", ""))
-    columns = [
-        percent("oracle_share", "of the oracle's %, replayed", 0, measured=False)
-        if column.header == "of the oracle's %"
-        else column
-        for column in SIDE_BY_SIDE
-    ]
-    notes = [RULES, *note_of_again(results, setting, runs[0].label if runs else ""), *notes_on(lines)]
-    return make_table("main", "Main table", lines, columns, runs_of(chosen), notes)
+    return make_table("main", "Main table", lines, SIDE_BY_SIDE, runs_of(chosen), notes_on(lines))
 
 
 def all_systems(results: Results, setting: Setting) -> Table | None:
     """The main table with every other system."""
     chosen = newest(sessions(results.pick(setting, "all_systems")))
     lines = side_by_side(chosen)
-    notes = [RULES, *note_of_again(results, setting, "all_systems"), *notes_on(lines)]
-    return make_table("all_systems", "All systems", lines, SIDE_BY_SIDE, runs_of(chosen), notes)
+    return make_table("all_systems", "All systems", lines, SIDE_BY_SIDE, runs_of(chosen), notes_on(lines))
 
 
 def paper_targets(results: Results, setting: Setting) -> Table | None:
@@ -78,49 +64,49 @@ def layerless(results: Results, setting: Setting) -> Table | None:
 def _beside_main(results: Results, setting: Setting, label: str, title: str) -> Table | None:
     """Sessions of the main table that were kept apart from it by their label."""
     chosen = newest(sessions(results.pick(setting, label)))
-    notes = [RULES, *note_of_again(results, setting, label)]
-    return make_table(label, title, side_by_side(chosen), SIDE_BY_SIDE, runs_of(chosen), notes)
+    return make_table(label, title, side_by_side(chosen), SIDE_BY_SIDE, runs_of(chosen))
 
 
 def aa(results: Results, setting: Setting) -> Table | None:
     """A/A: what the same plan, served twice in one session, is measured to save."""
-    every = again(results, setting)
-    labels = dict.fromkeys(cells["label"] for cells in every)
-    lines = [{"label": label, **summary_of_again(again(results, setting, label))} for label in labels]
-    lines += [{"label": "all", **summary_of_again(every)}] if len(lines) > 1 else []
+    runs = [run for run in results.runs if run.setting == setting and run.record.method == names.AGAIN and run.ok]
+    data = frame(runs).dropna(subset="reduction_pct_low")
+    lines = [_noise(str(label), rows) for label, rows in data.groupby("label", sort=False)]
+    lines += [_noise("all", data)] if len(lines) > 1 else []
     columns = [word("label", "preset"), number("sessions", "sessions", 0)]
     columns += [number("zero", "intervals that contain zero", 0)]
-    columns += [number("mean_pct", "mean reduction %", 2, sign=True)]
+    columns += [number("mean_pct", "mean reduction % [lowest, highest]", 2, sign=True)]
     columns += [number("median_width", "median width, points", 1)]
     note = (
         "The session's reference served a second time, by models of its own: any reduction is noise. About 95 % of the "
         "intervals contain zero if they hold."
     )
-    runs = [run for run in results.runs if run.setting == setting and run.record.method == names.AGAIN]
     return make_table("aa", "A/A", lines, columns, runs, [note])
 
 
+def _noise(label: str, data: pd.DataFrame) -> Row:
+    """Of sessions that served the reference twice: how much its second serving seems to save."""
+    saved, low, high = data.reduction_pct, data.reduction_pct_low, data.reduction_pct_high
+    cells = {"label": label, "sessions": len(data), "zero": ((low <= 0) & (high >= 0)).sum()}
+    cells |= {"mean_pct": saved.mean(), "mean_pct_low": saved.min(), "mean_pct_high": saved.max()}
+    return cells | {"median_width": (high - low).median()}
+
+
 def seeds(results: Results, setting: Setting) -> Table | None:
-    """What other seeds of the same sessions gave, and how far apart they lie."""
+    """Over the seeds of the same sessions: the median and the range."""
     candidates = sessions(results.pick(setting, "main_table", "adhoc"))
-    lines = seed_lines(candidates)
-    columns = [TASK, word("engine", "engine"), number("margin_se", "margin SE", 1, measured=False)]
-    columns += [word("pair", "systems")]
-    for seed in by_seed(candidates):
-        columns += [number(f"{seed} reduction_pct", f"seed {seed}: less %", 1)]
-        columns += [percent(f"{seed} returned_early", f"seed {seed}: early %", 0)]
-        columns += [percent(f"{seed} difference", f"seed {seed}: score, points")]
-        columns += [word(f"{seed} outcome", f"seed {seed}: target")]
-    columns += [number("reduction_pct_spread", "less %: spread", 1)]
-    columns += [percent("returned_early_spread", "early %: spread", 0), percent("difference_spread", "score: spread")]
+    lines = [cells for cells in over_seeds(candidates) if "," in cells["seeds"]]
+    columns = [TASK, MARGIN, word("pair", "systems"), word("seeds", "seeds"), number("reduction_pct", "less %", 1)]
+    columns += [percent("returned_early", "early %", 0), percent("difference", "score, points"), OUTCOME]
+    columns += [number("tail", "p99 ratio")]
     note = (
-        "Less: reduction of mean latency against the reference of the same session; score: beside the reference's. "
-        "Spread: highest minus lowest over the seeds. A seed draws the training, the two folds and the order of the "
-        "queries."
+        "Median over the seeds [lowest, highest]; outcome: of each seed, where they differ. Less: reduction of mean "
+        "latency against the reference of the same session; score: beside the reference's; early: queries that the "
+        "first level answered. A seed draws the training, the two folds and the order of the queries."
     )
     tasks = {cells["task"] for cells in lines}
     runs = [run for of_seed in by_seed(candidates).values() for run in runs_of(of_seed) if run.record.task in tasks]
-    return make_table("seeds", "Spread over seeds", lines, columns, runs, [note])
+    return make_table("seeds", "Over seeds", lines, columns, runs, [note])
 
 
 def deebert(results: Results, setting: Setting) -> Table | None:
@@ -136,9 +122,7 @@ def deebert(results: Results, setting: Setting) -> Table | None:
         cells["paper"] = "; ".join(parts) or None
     columns = [TASK, SYSTEM, SCORE, TARGET, OUTCOME, MEAN, AGAINST, EARLY, word("paper", "paper")]
     runs = [run for run in runs_of(chosen) if run.record.method in wanted]
-    return make_table(
-        "deebert", "Tabi against early exit", lines, columns, runs, note_of_again(results, setting, "deebert")
-    )
+    return make_table("deebert", "Tabi against early exit", lines, columns, runs)
 
 
 def three_level(results: Results, setting: Setting) -> Table | None:
@@ -149,7 +133,7 @@ def three_level(results: Results, setting: Setting) -> Table | None:
     lines = []
     for session in chosen:
         for method, run in session.items():
-            cells = {**line(run, session), "predicted_ms": _predicted(run)}
+            cells = line(run, session)
             cells["returned"] = " / ".join(f"{100 * share:.1f}" for share in run.record.shares)
             if method == names.TABI3 and names.TABI in session:
                 cells |= _changes(run, session[names.TABI])
@@ -158,7 +142,6 @@ def three_level(results: Results, setting: Setting) -> Table | None:
     for key, header in (("mean_ms", "mean"), ("p50", "p50"), ("p99", "p99")):
         columns += [number(key, f"{header} ms", 3), number(f"{key}_change", f"{header} vs Tabi %", 1, sign=True)]
     columns += [word("returned", "returned by level %", measured=True)]
-    columns += [number("predicted_ms", "predicted on tune ms", 3)]
     columns += [word("same_plan", "plan")]
     theirs = paper.printed("three_level").iloc[0]
     notes = [
@@ -166,17 +149,8 @@ def three_level(results: Results, setting: Setting) -> Table | None:
         f"The paper, {theirs.task}: score {theirs.accuracy_pct} %, mean {theirs.mean_vs_tabi_pct:+} %, median "
         f"{theirs.median_vs_tabi_pct:+} %, p99 {theirs.p99_vs_tabi_pct:+} % against two levels; returned "
         f"{theirs.return_level1_pct} / {theirs.return_level2_pct} / {theirs.return_level3_pct} %.",
-        *note_of_again(results, setting, "three_level"),
     ]
     return make_table("three_level", "Two and three levels", lines, columns, runs_of(chosen), notes)
-
-
-def _predicted(run: Run) -> float | None:
-    """Latency that the plan predicts on tune, mean over folds by the rows they serve."""
-    if run.plan is None or any("latency_ms" not in fold.predicted for fold in run.plan.folds):
-        return None
-    served = [len(fold.serves or [0]) for fold in run.plan.folds]
-    return float(np.average([fold.predicted["latency_ms"] for fold in run.plan.folds], weights=served))
 
 
 def _changes(run: Run, tabi: Run) -> Row:
@@ -184,6 +158,19 @@ def _changes(run: Run, tabi: Run) -> Row:
     ours, theirs = row(run), row(tabi)
     known = [key for key in ("mean_ms", "p50", "p99") if ours[key] and theirs[key]]
     return {f"{key}_change": 100 * (ours[key] / theirs[key] - 1) for key in known}
+
+
+def tail(results: Results, setting: Setting) -> Table | None:
+    """Percentiles of latency."""
+    chosen = newest(sessions(results.pick(setting, "main_table", "all_systems", "adhoc")))
+    lines = [line(run, session) for session in chosen for run in session.values()]
+    columns = [TASK, MARGIN, SYSTEM, MEAN, *(number(p, f"{p} ms", 3) for p in PERCENTILES)]
+    columns += [number(key, key, 0) for key in ("queries", "distinct", "blocks")]
+    note = (
+        f"Intervals of p99 by a bootstrap of whole blocks, from {BLOCKS} blocks on; no p99 below {P99_QUERIES} "
+        "queries. The paper calls Tabi's tail comparable."
+    )
+    return make_table("tail", "Latency distribution", sorted(lines, key=in_order), columns, runs_of(chosen), [note])
 
 
 def ablation(results: Results, setting: Setting) -> Table | None:
@@ -196,7 +183,6 @@ def ablation(results: Results, setting: Setting) -> Table | None:
     columns = [TASK, word("variant", "Tabi"), SCORE, OUTCOME, MEAN, AGAINST, EARLY]
     columns += [percent("words_pruned_share", "words pruned %")]
     notes = ["Each row is a session of its own: compare reductions, not milliseconds, between rows."]
-    notes += note_of_again(results, setting, "ablation")
     return make_table("ablation", "Ablation", lines, columns, [s[names.TABI] for s in chosen], notes)
 
 
@@ -227,7 +213,6 @@ def engines(results: Results, setting: Setting) -> Table | None:
     shown = SIDE_BY_SIDE[SIDE_BY_SIDE.index(SYSTEM) : SIDE_BY_SIDE.index(AGAINST)]
     columns = [TASK, word("engine_dtype", "engine"), *shown, AGAINST]
     notes = ["Each engine is a session of its own: compare reductions, not milliseconds, between engines."]
-    notes += [note for s in by_setting for note in note_of_again(results, s, "engines")]
     return make_table("engines", "Engines", lines, columns, runs_of(chain.from_iterable(by_setting.values())), notes)
 
 
@@ -236,68 +221,85 @@ def engines(results: Results, setting: Setting) -> Table | None:
 
 LESS = (
     "Less than INFaaS: reduction of mean latency against the fastest single model that meets the same target, same "
-    "session, 95 % interval. Early: queries that the first level answered. Score: beside INFaaS's."
+    "session."
 )
-OF_ORACLE = (
-    "Of the oracle's: share of the reduction that routing by labels reaches at Tabi's score, replayed on the profile; "
-    "none where the plan is one model."
-)
-OVER_SEEDS = "Spread over seeds: highest minus lowest reduction, points; all else is of the lowest seed."
+ONE_SEED, SEVERAL = "In brackets: 95 % intervals.", "Median over seeds {} [lowest, highest]."
 
 
-def headline(results: Results) -> Table | None:
+def headline(results: Results, shown: str = "") -> Table | None:
     """Tabi on every task in one row: the paper's reduction, then ours by engine, from the main table's sessions.
 
-    The engines stand side by side; nothing is computed across their sessions.
+    The engines stand side by side; nothing is computed across their sessions. The last row is the mean over tasks.
+    shown: the headers of some columns; engines of which none is among them are left out.
     """
     lines: dict[str, Row] = {task: {"task": task} for task in names.TASKS}
     runs: list[Run] = []
-    engines = []
-    for setting in reversed(results.settings()):
-        candidates = sessions(results.pick(setting, "main_table"))
-        spreads = {(cells["task"], cells["margin_se"], cells["method"]): cells for cells in seed_lines(candidates)}
-        engines += [setting.engine] if candidates else []
-        for session in newest(candidates):
-            if {names.INFAAS, names.TABI} <= set(session):
-                runs += [session[names.TABI], session[names.INFAAS]]
-                cells = _headline_cells(results, session, spreads)
-                own = lines.setdefault(cells["task"], {"task": cells["task"]})
-                own |= {f"{setting.engine} {key}": value for key, value in cells.items()}
-                own["paper"] = cells["paper_reduction_vs_infaas_pct"]
+    columns = [TASK, Column("paper: less % (at score %)", _printed)]
+    brackets = []
+    labels = {setting: label for setting, label in _labels(results).items() if f"{label}: " in shown or not shown}
+    for setting, label in labels.items():
+        candidates, of_tabi = tabi_over_seeds(results, setting)
+        runs += [session[method] for session in candidates for method in (names.TABI, names.INFAAS)]
+        columns += _headline_columns(label) if candidates else []
+        for cells in [*of_tabi, *_mean(of_tabi)]:
+            own = lines.setdefault(cells["task"], {"task": cells["task"]})
+            own |= {f"{label} {key}": value for key, value in cells.items()}
+            brackets.append(SEVERAL.format(cells["seeds"]) if "," in cells["seeds"] else ONE_SEED)
     if not runs:
         return None
-    data = list(lines.values())
-    columns = [TASK, number("paper", "paper: less than INFaaS %", 0, measured=False)]
-    columns += [column for engine in engines for column in _headline_columns(engine, data)]
-    headers = " ".join(column.header for column in columns)
-    notes = [LESS, *([OF_ORACLE] if "oracle" in headers else []), *([OVER_SEEDS] if "seeds" in headers else [])]
-    return Table("headline", "Tabi against INFaaS", pd.DataFrame(data), columns, provenance(runs), notes)
+    notes = [" ".join(dict.fromkeys(brackets))]
+    return Table("headline", "Tabi against INFaaS", pd.DataFrame(lines.values()), columns, provenance(runs), notes)
 
 
-def _headline_cells(results: Results, session: Session, spreads: dict[tuple, Row]) -> Row:
-    tabi, infaas = line(session[names.TABI], session), row(session[names.INFAAS])
-    spread = spreads.get((tabi["task"], tabi["margin_se"], names.TABI), {})
-    tail = tabi["p99"] / infaas["p99"] if tabi["p99"] and infaas["p99"] else None
-    return tabi | {
-        "tail": tail,
-        "spread": spread.get("reduction_pct_spread"),
-        "oracle": replayed_share(results, session),
-    }
+def tabi_over_seeds(results: Results, setting: Setting) -> tuple[list[Session], list[Row]]:
+    """The main table's sessions with Tabi beside INFaaS, and a row of `over_seeds` per task at the strictest margin."""
+    candidates = [s for s in sessions(results.pick(setting, "main_table")) if {names.INFAAS, names.TABI} <= set(s)]
+    of_tabi = [cells for cells in over_seeds(candidates) if cells["method"] == names.TABI]
+    strictest = {cells["task"]: cells for cells in reversed(of_tabi)}  # which comes first
+    return candidates, sorted(strictest.values(), key=in_order)
 
 
-def _headline_columns(engine: str, lines: list[Row]) -> list[Column]:
-    columns = {
-        "reduction_pct": number(f"{engine} reduction_pct", f"{engine}: less than INFaaS %", 1),
-        "spread": number(f"{engine} spread", f"{engine}: spread over seeds", 1),
-        "returned_early": percent(f"{engine} returned_early", f"{engine}: early %", 0),
-        "difference": percent(f"{engine} difference", f"{engine}: score, points"),
-        "outcome": word(f"{engine} outcome", f"{engine}: target"),
-        "tail": number(f"{engine} tail", f"{engine}: p99 / INFaaS's"),
-        "oracle": percent(f"{engine} oracle", f"{engine}: of the oracle's %", 0),
-    }
-    optional = ("spread", "oracle")
-    shown = [key for key in columns if key not in optional or any(not absent(c.get(f"{engine} {key}")) for c in lines)]
-    return [columns[key] for key in shown]
+def _labels(results: Results) -> dict[Setting, str]:
+    """The settings of the main table by their engine, and by what else they differ in."""
+    every = [s for s in reversed(results.settings()) if results.pick(s, "main_table")]
+    varying = (
+        [key for key in vars(every[0]) if key != "engine" and len({vars(s)[key] for s in every}) > 1] if every else []
+    )
+    return {s: " / ".join([s.engine, *(str(vars(s)[key]) for key in varying)]) for s in every}
+
+
+def _mean(lines: list[Row]) -> list[Row]:
+    """The mean reduction over tasks: of one seed with the interval of independent tasks, of several the range."""
+    if len(lines) < 2:
+        return []
+    means = pd.DataFrame([cells["by_seed"] for cells in lines]).dropna(axis=1).mean()
+    intervals = pd.DataFrame(lines)[["reduction_pct_low", "reduction_pct_high"]].astype(float)
+    half = np.linalg.norm(np.diff(intervals) / 2) / len(lines)
+    low, high = (means.min(), means.max()) if len(means) > 1 else (means.median() - half, means.median() + half)
+    cells = {"task": f"mean of {len(lines)}", "seeds": lines[0]["seeds"], "reduction_pct": means.median()}
+    return [cells | {"reduction_pct_low": low, "reduction_pct_high": high}]
+
+
+def _printed(line: Row) -> str:
+    cell = paper.main_cell(line["task"], names.TABI)
+    if line["task"].startswith("mean"):
+        return f"{paper.printed('main_table').printed_reduction_vs_infaas_pct.mean():.0f}"
+    return f"{cell['printed_reduction_vs_infaas_pct']:.0f} (at {cell['accuracy_pct']:.1f})" if cell else NONE
+
+
+def _headline_columns(engine: str) -> list[Column]:
+    def against_target(line: Row) -> str:
+        score = percent(f"{engine} score", "").render(line).split(" [")[0]
+        over = number(f"{engine} over", "", factor=100, digits=1, sign=True).render(line).split(" [")[0]
+        return NONE if score == NONE else f"{score} ({over}, {line[f'{engine} outcome']})"
+
+    return [
+        number(f"{engine} reduction_pct", f"{engine}: less than INFaaS %", 1).noted(LESS),
+        percent(f"{engine} returned_early", f"{engine}: early %", 0).noted("Early: queries that level 1 answered."),
+        Column(f"{engine}: score % (over the target)", against_target),
+        percent(f"{engine} difference", f"{engine}: score beside INFaaS's (points)"),
+        number(f"{engine} tail", f"{engine}: p99 / INFaaS's"),
+    ]
 
 
 def in_words(results: Results) -> list[str]:
@@ -330,4 +332,4 @@ def _paragraph(setting: Setting, lines: list[Row]) -> str:
     )
 
 
-BUILDERS = (main, all_systems, paper_targets, layerless, aa, seeds, three_level, deebert, ablation, engines)
+BUILDERS = (main, all_systems, paper_targets, layerless, aa, seeds, tail, three_level, deebert, ablation, engines)

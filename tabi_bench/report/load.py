@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,12 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
 from tabi_bench.names import printed
 from tabi_bench.report.cells import Column, Row, Table, make_table, number, percent, provenance, word
-from tabi_bench.report.drawing import Drawing, by_task, look
+from tabi_bench.report.drawing import Drawing, by_task, look, whiskers
+from tabi_bench.report.fields import row
 from tabi_bench.report.reading import Results, Run, Setting, newest, sessions
+
+if TYPE_CHECKING:
+    from tabi_bench.report.tables import Tables
 
 WHO = [word("task", "task"), word("system", "system")]
 TRUSTED_S = 30  # of arrivals in a run that goodput is found by
@@ -30,16 +34,11 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _line(run: Run) -> Row:
-    """What both tables show of a run; the reference's ratio to itself is 1."""
-    r = run.record
-    cells: Row = {"task": r.task, "system": printed(r.method), "qps": r.throughput_qps}
-    cells |= {
-        "score": r.accuracy.get("value"),
-        "score_low": r.accuracy.get("low"),
-        "score_high": r.accuracy.get("high"),
-    }
-    cells |= {"device_ms": r.cost.get("device_seconds_per_1k"), "joules": r.cost.get("joules_per_query")}
-    return cells | {key: _facts(run).get(key) for key in ("busy_share", "forward_share", "mean_batch", "idle_w")}
+    """What the tables show of a run."""
+    facts = _facts(run)
+    cells: Row = {**row(run), "system": printed(run.record.method), "qps": run.record.throughput_qps}
+    cells |= {"device_ms": run.record.cost.get("device_seconds_per_1k"), "joules": cells["joules_per_query"]}
+    return cells | {key: facts.get(key) for key in ("busy_share", "forward_share", "mean_batch", "idle_w")}
 
 
 def _ratios(lines: list[Row], key: str) -> list[Row]:
@@ -91,9 +90,9 @@ TABLES = (load, offline)
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def load_curve(results: Results, setting: Setting) -> Drawing | None:
+def load_curve(tables: Tables) -> Drawing | None:
     """p50 and p99 of every system at the same rates; a rate that overloads a system ends its line, and is marked."""
-    runs = [run for run in _runs(results, setting, "load") if _facts(run).get("curve")]
+    runs = [run for run in _runs(tables.results, tables.setting, "load") if _facts(run).get("curve")]
     points = [
         {"task": run.record.task, "system": printed(run.record.method), "slo_ms": _facts(run)["slo_ms"], **point}
         for run in runs
@@ -122,41 +121,37 @@ def load_curve(results: Results, setting: Setting) -> Drawing | None:
     return by_task("load_curve", "Latency against rate", pd.DataFrame(points), plot, labels, **kept)
 
 
-def goodput(results: Results, setting: Setting) -> Drawing | None:
+def goodput(tables: Tables) -> Drawing | None:
     """Goodput of every system as bars; whiskers are the range over arrival seeds."""
-    table = load(results, setting)
+    table = tables.get("load")
     if table is None:
         return None
-    runs = _runs(results, setting, "load")
 
     def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
         axes = panel[0]
-        reach = np.abs([rows.goodput - rows.goodput_low, rows.goodput_high - rows.goodput])
-        axes.bar(rows.system, rows.goodput, yerr=reach, color=[look(system)[0] for system in rows.system])
+        height, reach = whiskers(rows, "goodput")
+        axes.bar(rows.system, height, yerr=reach, color=[look(system)[0] for system in rows.system])
         axes.tick_params(axis="x", labelrotation=30)
         axes.yaxis.set_major_formatter(THOUSANDS)
 
-    return by_task("goodput", "Goodput", table.data, plot, ("", "queries / s"), provenance=provenance(runs))
+    return by_task("goodput", "Goodput", table.data, plot, ("", "queries / s"), provenance=table.provenance)
 
 
-def throughput(results: Results, setting: Setting) -> Drawing | None:
+def throughput(tables: Tables) -> Drawing | None:
     """Offline throughput against score."""
-    table = offline(results, setting)
+    table = tables.get("offline")
     if table is None:
         return None
-    runs = _runs(results, setting, "offline")
 
     def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
-        axes = panel[0]
-        for _, line in rows.iterrows():
-            color, marker, _ = look(line.system)
-            reach = [[line.score - line.score_low], [line.score_high - line.score]]
-            axes.errorbar(line.qps, line.score, yerr=reach, fmt=marker, color=color, label=line.system)
-        axes.xaxis.set_major_formatter(THOUSANDS)
+        for system, line in rows.groupby("system", sort=False):
+            color, marker, _ = look(str(system))
+            height, reach = whiskers(line, "score", 100)
+            panel[0].errorbar(line.qps, height, reach, fmt=marker, color=color, label=system)
+        panel[0].xaxis.set_major_formatter(THOUSANDS)
 
-    return by_task(
-        "throughput", "Throughput offline", table.data, plot, ("queries / s", "score"), provenance=provenance(runs)
-    )
+    labels = ("queries / s", "score, %")
+    return by_task("throughput", "Throughput offline", table.data, plot, labels, provenance=table.provenance)
 
 
 FIGURES = (load_curve, goodput, throughput)

@@ -55,8 +55,8 @@ def pruning(results: Results, setting: Setting) -> Table | None:
         f"Nothing is shown of fewer than {FEW} queries."
     )
     claims = paper.printed("claims").set_index("claim").value
-    said = [f"The paper: {claim}: {value}." for claim, value in claims.items() if "prun" in claim]
-    return _table("pruning", "Word pruning", _runs(results, setting, "pruning"), [note, *said])
+    claimed = [f"The paper: {claim}: {value}." for claim, value in claims.items() if "prun" in claim]
+    return _table("pruning", "Word pruning", _runs(results, setting, "pruning"), [note, *claimed])
 
 
 def batching(results: Results, setting: Setting) -> Table | None:

@@ -211,7 +211,8 @@ def _intervals_over_blocks(session: Session) -> None:
 
 
 def _trace(path: Path) -> pd.DataFrame:
-    trace = pd.read_parquet(path)
+    with path.open("rb") as stream:  # pyarrow takes all names of files for UTF-8
+        trace = pd.read_parquet(stream)
     numbers = trace[["position", *({"latency_ms", "block", "row", "level"} & set(trace))]]
     if not np.isfinite(numbers.to_numpy(np.float64)).all():
         raise ValueError("rows without a number")

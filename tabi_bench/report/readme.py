@@ -5,9 +5,9 @@ A marker names a table, the folder of its records (relative to where this runs) 
     <!-- table: main results/NAME | task, system, score % -->
     <!-- /table -->
 
-`headline` is the main table's Tabi in one row per task, the engines side by side; `ladder` comes from the folder's
-training*.json, `shapes` from the bench's files. A folder without records gets a sentence that says so; an unknown table
-or column is an error.
+`headline` is the main table's Tabi in one row per task, the engines side by side; `claims` are the paper's, with a
+verdict; `ladder` comes from the folder's training*.json, `shapes` from the bench's files. A folder without records gets
+a sentence that says so; an unknown table or column is an error.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tabi_bench.report import from_records, shapes, tables
 from tabi_bench.report.cells import Table
+from tabi_bench.report.claims import claims
 from tabi_bench.report.ladder import ladder
 from tabi_bench.report.reading import Results, read
 
@@ -30,7 +31,7 @@ MARKER = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 OPENING = re.compile(r"^<!-- table:", re.MULTILINE)
-OTHERS = ("headline", "ladder", "shapes")
+OTHERS = ("headline", "claims", "ladder", "shapes")
 
 
 def rewritten(text: str, root: Path) -> str:
@@ -50,13 +51,13 @@ def _fill(match: re.Match, root: Path) -> str:
     if name not in (*OTHERS, *tables.NAMES) or not folder:
         known = ", ".join((*OTHERS, *tables.NAMES))
         raise ValueError(f"{match[1].strip()}: a table is one of {known}, then stands a results folder")
-    made = _tables(name, root / folder)
+    made = _tables(name, root / folder, match["columns"] or "")
     if made is None:
         return f"*No records in {folder} yet.*\n"
     return "\n".join(_chosen(t, match["columns"]) for t in made) or f"*Nothing measured for {name} in {folder} yet.*\n"
 
 
-def _tables(name: str, folder: Path) -> list[Table] | None:
+def _tables(name: str, folder: Path, columns: str) -> list[Table] | None:
     """The tables of that name, of each setting (or file) one; None where the folder holds no records."""
     if name == "shapes":
         return shapes.build(folder)
@@ -65,8 +66,8 @@ def _tables(name: str, folder: Path) -> list[Table] | None:
     results = _read(folder)
     if results is None:
         return None
-    made = [from_records.headline(results)]
-    if name != "headline":
+    made = [from_records.headline(results, columns) if name == "headline" else claims(results)]
+    if name in tables.NAMES:
         made = [tables.Tables(results, setting).get(name) for setting in results.settings()]
     return [table for table in made if table is not None]
 

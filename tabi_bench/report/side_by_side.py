@@ -1,4 +1,4 @@
-"""Rows that several tables share: systems beside each other, the paper's numbers, A/A, seeds."""
+"""Rows that several tables share: systems beside each other, the paper's numbers, seeds."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from tabi_bench import names
-from tabi_bench.report import derived, paper
+from tabi_bench.report import paper
 from tabi_bench.report.cells import NONE, Column, Row, absent, number, percent, word
-from tabi_bench.report.fields import row
-from tabi_bench.report.reading import Results, Run, Session, Setting, by_seed, first, reduction
+from tabi_bench.report.fields import frame, row
+from tabi_bench.report.reading import Results, Run, Session, by_seed, first, reduction
 
 T = TypeVar("T")
 TASK = word("task", "task")
 SYSTEM = word("system", "system")
-MARGIN = number("margin_se", "margin SE", 1, measured=False)
-SCORE = percent("score", "score %")
+MARGIN = number("margin_se", "margin SE", 1, measured=False).noted(
+    "Margin SE: standard errors by which the target had to be met on tune."
+)
+SCORE = percent("score", "score %").noted(
+    "Score: accuracy, for cola Matthews and for stsb Pearson correlation, with its 95 % interval."
+)
 TARGET = percent("target", "target %")
 OUTCOME = word("outcome", "outcome", measured=True)
 MEAN = number("mean_ms", "mean ms", 3)
@@ -33,7 +38,10 @@ def _against(line: Row) -> str:
     return number("reduction_pct", "", 1).render(line) + other
 
 
-AGAINST = Column("vs INFaaS %", _against)
+AGAINST = Column("vs INFaaS %", _against).noted(
+    "vs: reduction of mean latency within one session, its interval over blocks of queries."
+)
+PLAIN = "Plain rule: a margin of 0, replayed on the profile."
 PAPER = [number("paper_accuracy_pct", "paper: score %", 1, measured=False)]
 PAPER += [number("paper_latency_ms", "paper: ms", 1, measured=False)]
 PAPER += [number("paper_reduction_vs_infaas_pct", "paper: vs INFaaS %", 0, measured=False)]
@@ -41,17 +49,17 @@ PAPER += [number("paper_reduction_vs_cocktail_pct", "paper: vs Cocktail %", 0, m
 SIDE_BY_SIDE = [TASK, MARGIN, SYSTEM, SCORE, TARGET, OUTCOME]
 SIDE_BY_SIDE += [percent("difference", "score vs INFaaS", measured=False), MEAN, number("p99", "p99 ms", 3), AGAINST]
 SIDE_BY_SIDE += [number("cocktail_pct", "vs Cocktail %", 1), word("same_plan", "plan"), EARLY]
-SIDE_BY_SIDE += [percent("oracle_share", "of the oracle's %", measured=False)]
-SIDE_BY_SIDE += [percent("plain_score", "plain rule: score %", measured=False)]
-SIDE_BY_SIDE += [number("plain_reduction_pct", "plain rule: vs INFaaS %", 1, measured=False)]
-SIDE_BY_SIDE += [number("usd_per_1k", "$ / 1M", 2, factor=1e3), number("joules_per_query", "J / query", 3)]
-SIDE_BY_SIDE += [number("throughput_qps", "queries / s", 1), *PAPER]
-RULES = (
-    "Score: accuracy, for cola Matthews and for stsb Pearson correlation, with 95 % intervals. Reductions are of mean "
-    "latency, within one session, with intervals over its blocks. Margin SE: standard errors by which the target had "
-    "to be met on tune; plain rule: a margin of 0, replayed on the profile. $ / 1M: a million queries, one after the "
-    "other. Of the oracle's: share of the reduction that routing by labels reaches."
-)
+SIDE_BY_SIDE += [
+    percent("oracle_share", "of the oracle's %", measured=False).noted(
+        "Of the oracle's: share of the reduction that routing by labels reaches."
+    ),
+    percent("plain_score", "plain rule: score %", measured=False).noted(PLAIN),
+    number("plain_reduction_pct", "plain rule: vs INFaaS %", 1, measured=False).noted(PLAIN),
+    number("usd_per_1k", "$ / 1M", 2, factor=1e3).noted("$ / 1M: a million queries, one after the other."),
+    number("joules_per_query", "J / query", 3),
+    number("throughput_qps", "queries / s", 1),
+    *PAPER,
+]
 
 
 def runs_of(sessions: Iterable[Session]) -> list[Run]:
@@ -108,17 +116,6 @@ def _oracle_share(tabi: Run, oracle: Run | None) -> float | None:
     return of_oracle.get("share", (tabi.details.get("oracle") or {}).get("share"))
 
 
-def replayed_share(results: Results, session: Session) -> float | None:
-    """Tabi's share of the oracle's reduction, replayed on the session's profile."""
-    if not {names.TABI, names.INFAAS} <= set(session):
-        return None
-    tabi, infaas = session[names.TABI], session[names.INFAAS]
-    profile = results.profile(tabi)
-    if profile is None or tabi.plan is None or infaas.plan is None:
-        return None
-    return derivable(results, tabi, derived.oracle_share, profile, tabi.plan, infaas.plan)
-
-
 def derivable(results: Results, run: Run, derive: Callable[..., T], *arguments: Any) -> T | None:
     """What `derive` makes of a run's plan and its session's profile; None where the two do not fit, which is noted."""
     try:
@@ -163,62 +160,36 @@ def notes_on(lines: list[Row]) -> list[str]:
     return notes
 
 
-# --- A/A --------------------------------------------------------------------------------------------------------------
-
-
-def again(results: Results, setting: Setting, label: str | None = None) -> list[Row]:
-    """Reductions of the reference served a second time: one row per run of a setting (and preset), in its order."""
-    runs = [run for run in results.runs if run.setting == setting and run.record.method == names.AGAIN and run.ok]
-    lines = [row(run) for run in runs if label in (None, run.label)]
-    return [cells for cells in lines if cells["reduction_pct_low"] is not None]
-
-
-def summary_of_again(lines: list[Row]) -> Row:
-    """Over rows of `again`: sessions, zero (how many intervals contain it), mean_pct, median_width (points)."""
-    low, high, mean = (np.array([cells[f"reduction_pct{end}"] for cells in lines]) for end in ("_low", "_high", ""))
-    zero = int(((low <= 0) & (high >= 0)).sum())
-    return {"sessions": len(lines), "zero": zero, "mean_pct": mean.mean(), "median_width": float(np.median(high - low))}
-
-
-def note_of_again(results: Results, setting: Setting, label: str) -> list[str]:
-    """A/A in one sentence, for the page of a preset."""
-    lines = again(results, setting, label)
-    if not lines:
-        return []
-    s = summary_of_again(lines)
-    contain = f"{s['zero']} of {s['sessions']} intervals contain zero"
-    return [
-        f"A/A (the reference served twice): {contain}, mean {s['mean_pct']:+.2f} %, median width "
-        f"{s['median_width']:.1f} points."
-    ]
-
-
 # --- seeds ------------------------------------------------------------------------------------------------------------
 
-SPREAD = ("reduction_pct", "returned_early", "difference")
+
+def over_seeds(candidates: list[Session]) -> list[Row]:
+    """One row per task, margin and system that is measured against a reference, over the seeds of its sessions.
+
+    seeds: which; reduction_pct, difference, returned_early, tail (p99 over the reference's), score, over (score minus
+    target): the median, with the lowest and the highest as _low and _high; of one seed its own interval; outcome: of
+    each seed, in their order, once if all agree.
+    """
+    runs = [run for of_seed in by_seed(candidates).values() for run in runs_of(of_seed) if run.ok]
+    data = frame(runs).sort_values("time")
+    p99 = data.set_index(["session_id", "method"]).p99.to_dict()
+    data["tail"] = data.p99 / [p99.get(key, np.nan) for key in zip(data.session_id, data.reference, strict=True)]
+    for end in ("", "_low", "_high"):
+        data[f"over{end}"] = data[f"score{end}"] - data.target
+    data = data[data.reference.notna() & (data.reference != data.method)]
+    keys = ["task", "margin_se", "method"]
+    newest_of = data.drop_duplicates([*keys, "seed"], keep="last").sort_values("seed")
+    lines = [_over(rows) for _, rows in newest_of.groupby(keys, dropna=False)]
+    return sorted(lines, key=in_order)
 
 
-def seed_lines(sessions: list[Session]) -> list[Row]:
-    """One row per task, margin and system that several seeds measured: each seed's numbers, and their spread."""
-    seeds = by_seed(sessions)
-    lines: dict[tuple, Row] = {}
-    for seed, of_seed in seeds.items():
-        for run in sorted(runs_of(of_seed), key=lambda run: run.time):
-            cells = row(run)
-            if not run.ok or cells["reference"] in (None, cells["method"]):
-                continue
-            own = lines.setdefault((cells["task"], cells["margin_se"], cells["method"]), {})
-            own |= {key: cells[key] for key in ("task", "margin_se", "method", "engine")}
-            own["pair"] = f"{names.printed(cells['method'])} vs {names.printed(cells['reference'])}"
-            own |= {
-                f"{seed} {key}{end}": cells[key + end]
-                for key in ("reduction_pct", "difference")
-                for end in ("", "_low", "_high")
-            }
-            own |= {f"{seed} {key}": cells[key] for key in ("returned_early", "outcome")}
-    several = [own for own in lines.values() if sum(f"{seed} outcome" in own for seed in seeds) > 1]
-    for own in several:
-        for key in SPREAD:
-            values = [own[f"{seed} {key}"] for seed in seeds if not absent(own.get(f"{seed} {key}"))]
-            own[f"{key}_spread"] = max(values) - min(values) if len(values) > 1 else None
-    return sorted(several, key=in_order)
+def _over(rows: pd.DataFrame) -> Row:
+    cells = rows.iloc[0].to_dict() | {"seeds": ", ".join(map(str, rows.seed))}
+    cells["by_seed"] = dict(zip(rows.seed, rows.reduction_pct, strict=True))
+    cells["pair"] = f"{names.printed(cells['method'])} vs {names.printed(cells['reference'])}"
+    cells["outcome"] = " / ".join(rows.outcome if rows.outcome.nunique() > 1 else rows.outcome[:1])
+    if len(rows) > 1:
+        for key in ("reduction_pct", "difference", "returned_early", "tail", "score", "over"):
+            values = rows[key].astype(float)
+            cells |= {key: values.median(), f"{key}_low": values.min(), f"{key}_high": values.max()}
+    return cells

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -14,7 +14,8 @@ from tabi_bench.cache import write_atomically
 from tabi_bench.names import printed
 from tabi_bench.progress import progress
 from tabi_bench.report import fields, figures, from_records
-from tabi_bench.report.cells import Table, markdown, number, percent, provenance, word
+from tabi_bench.report.cells import Table, markdown, number, percent, provenance, warnings, word
+from tabi_bench.report.claims import claims
 from tabi_bench.report.drawing import Drawing
 from tabi_bench.report.ladder import ladder
 from tabi_bench.report.reading import Results, read
@@ -46,6 +47,11 @@ class Group:
     slug: str
     title: str
     entries: list[Entry]
+    warnings: list[str] = field(default_factory=list)  # of the data and models behind it
+
+    @property
+    def lines(self) -> int:
+        return sum(len(entry.table.data) for entry in self.entries if entry.table)
 
 
 def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[str] = ()) -> list[Path]:
@@ -70,7 +76,7 @@ def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[st
     for entry in (*main.entries, *last.entries):
         written += entry.table.save(out) if entry.table and not entry.behind else []
     written += fields.write(results.runs, out)
-    groups = [*([main] if main.entries else []), *sorted(groups, key=lambda group: -len(group.entries)), last]
+    groups = [*([main] if main.entries else []), *sorted(groups, key=lambda group: -group.lines), last]
     words = from_records.in_words(results)
     template = Environment(loader=PackageLoader("tabi_bench.report", "."), autoescape=True).get_template("page.html.j2")
     page = template.render(groups=groups, words=words, problems=results.problems)
@@ -99,7 +105,8 @@ def settings(results: Results, out: Path, written: list[Path], only: Collection[
                 written += drawing.save(out / slug / "figures")
                 entry = _with_picture(entry, out, f"{slug}/figures/{name}.svg")
             entries.append(entry)
-        groups += [Group(slug, str(setting), entries)] if entries else []
+        of_setting = warnings(run for run in results.runs if run.setting == setting)
+        groups += [Group(slug, str(setting), entries, of_setting)] if entries else []
     return groups
 
 
@@ -112,15 +119,12 @@ def _with_picture(entry: Entry, out: Path, path: str) -> Entry:
 
 def _over_settings(results: Results) -> tuple[Group, Group]:
     """What comes first, and what comes last: the ladder, the paper's table, every record."""
-    first, last = from_records.headline(results), ladder(results.root)
     every = every_record(results)
     behind = Entry("every", every.title, every, behind=f"{len(every.data)} records, the latest first")
-    groups = {"The main result": first, "Beside it": last}
-    main, more = (
-        Group(title.lower().replace(" ", "-"), title, [Entry(table.name, table.title, table)] if table else [])
-        for title, table in groups.items()
-    )
-    return main, replace(more, entries=[*more.entries, behind])
+    first = [table for table in (from_records.headline(results), claims(results)) if table]
+    last = [table for table in (ladder(results.root),) if table]
+    main, more = ([Entry(table.name, table.title, table) for table in tables] for tables in (first, last))
+    return Group("the-main-result", "The main result", main), Group("beside-it", "Beside it", [*more, behind])
 
 
 def every_record(results: Results) -> Table:
@@ -139,6 +143,7 @@ def _markdown(results: Results, groups: list[Group], words: list[str]) -> str:
     parts = ["# Report", *map(markdown, words), *map(markdown, results.problems)]
     for group in groups:
         parts.append(f"## {markdown(group.title)}")
+        parts += ["\n".join(f"- {markdown(warning)}" for warning in group.warnings)] if group.warnings else []
         for entry in group.entries:
             parts += [f"![{entry.alt}]({entry.path})"] if entry.drawing else []
             parts += [entry.table.markdown().strip()] if entry.table and not entry.behind else []

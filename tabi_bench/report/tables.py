@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tabi_bench.report import from_profiles, from_records, from_traces, load, pruning
+from tabi_bench.report import from_profiles, from_records, load, pruning
 from tabi_bench.report.cells import Table
 from tabi_bench.report.reading import Results, Setting
 
-BUILDERS = (*from_records.BUILDERS, *from_traces.BUILDERS, *from_profiles.BUILDERS, *load.TABLES, *pruning.TABLES)
+BUILDERS = (*from_records.BUILDERS, *from_profiles.BUILDERS, *load.TABLES, *pruning.TABLES)
 NAMES = tuple(builder.__name__ for builder in BUILDERS)
 
 

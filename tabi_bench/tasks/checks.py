@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tabi_bench.config.task import REGRESSION_METRICS
 from tabi_bench.tasks.base import Task
-from tabi_bench.tasks.doubts import doubts
+from tabi_bench.tasks.doubts import NUMBER, doubts, spelling
 from tabi_bench.tasks.table import Cell, DataError, Table
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
 
     from tabi_bench.config import SourceConfig, TaskConfig
 
-__all__ = ["DataError", "check_config", "make_task"]
+__all__ = ["DataError", "check_config", "make_task", "with_metrics"]
 log = logging.getLogger(__name__)
-REGRESSION_METRICS = ("pearson", "spearman")
-NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SEVERAL = re.compile(r"\[.*[,'\"].*\]", re.DOTALL)  # a list that was written as text
 LONGEST_NAME = 80  # of a task: it is part of the names of folders
 
@@ -68,17 +67,18 @@ def make_task(
     names, texts = {}, {}
     for split, table in raw.items():
         try:
-            stored = config.hub.label if config.hub.label in table.columns else config.label
+            on_hub = config.hub.label
+            stored = on_hub if on_hub is not None and on_hub in table.columns else config.label
             _check_columns(table, [*config.texts, stored])
             texts[split] = {column: _texts(table, column) for column in config.texts}
             names[split] = _label_names(table, stored)
         except DataError as error:
             raise DataError(f"{where[split]}: {error}") from None
     splits = {}
-    if config.labels or config.metric not in REGRESSION_METRICS:
-        config, labels = _positions(config, names, raw, where)
-    else:
+    if config.is_regression:
         labels = {split: _scores(names[split], raw[split], where[split], config) for split in raw}
+    else:
+        config, labels = _positions(config, names, raw, where)
     for split in raw:
         splits[split] = _dataset(config, texts[split], labels[split])
     notes = _notes(config, splits)
@@ -97,9 +97,12 @@ def make_task(
 def _check_columns(table: Table, wanted: list[str]) -> None:
     missing = [column for column in wanted if column not in table.columns]
     if missing:
+        alone = next(iter(table.columns)) if len(table.columns) == 1 else ""
+        parted = next((f" Are its cells parted by {mark!r}? They are to be by commas (csv) or tabs (tsv)."
+                       for mark in ";\t|," if mark in alone), "")  # fmt: skip
         raise DataError(
             f"no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, table.columns)) or 'none'}. "
-            f"task.texts and task.label name the columns to read"
+            f"task.texts and task.label name the columns to read.{parted}"
         )
     if not len(table):
         raise DataError("it holds no rows; a task needs labelled rows in train and in validation")
@@ -174,10 +177,41 @@ def _positions(
     every = set(names["train"]) | set(names["validation"])
     if not every <= set(position):
         numbers = {str(index): index for index in position.values()}
-        if not (given and config.family != "intent" and every <= set(numbers)):
+        if not (given and _may_be_positions(config) and every <= set(numbers)):
             raise DataError(_unknown(config, given, names, raw, where))
         position = numbers
     return config, {split: np.array([position[name] for name in names[split]], np.int64) for split in names}
+
+
+def _may_be_positions(config: TaskConfig) -> bool:
+    """Whether numbers can stand for the places of `task.labels`: not where names are numbers themselves."""
+    return config.family != "intent" and not any(map(_is_position, config.labels))
+
+
+def with_metrics(task: Task) -> Task:
+    """`task`, whose metrics fit its labels and name the position of the label that they are about. Raises DataError.
+
+    F1 is about the second of two labels, or about the one that is named, f1@LABEL.
+    """
+    config, labels = task.config, task.config.labels
+
+    def placed(metric: str) -> str:
+        kind, _, label = metric.partition("@")
+        if (kind in REGRESSION_METRICS) != task.is_regression:
+            kinds = "scores" if task.is_regression else "classes"
+            raise DataError(f"task {task.name} has {kinds}, of which there is no {kind}; set another task.metric")
+        if kind != "f1" or (not label and len(labels) == 2):
+            return metric
+        if label not in labels:
+            few = ", ".join(labels[:5]) + ", ..." * (len(labels) > 5)
+            raise DataError(f"task.metric={metric}: F1 is about one label; write f1@LABEL with one of {few}")
+        return f"f1@{labels.index(label)}"
+
+    changed = dataclasses.replace(config, metric=placed(config.metric), also=list(map(placed, config.also)))
+    if not config.metric.startswith("f1"):
+        return task if changed == config else dataclasses.replace(task, config=changed)
+    about = labels[int(changed.metric.partition("@")[2] or 1)]
+    return dataclasses.replace(task, config=changed, notes=task.notes | {"metric": f"f1 of {about!r}"})
 
 
 def _unknown(
@@ -186,7 +220,7 @@ def _unknown(
     """Why the labels cannot be mapped: which are unknown, how often, where first, and what is known."""
     every, known = set(names["train"]) | set(names["validation"]), set(config.labels)
     numbers = {name for name in every if _is_position(name.removeprefix("-"))}
-    as_positions = given and config.family != "intent" and numbers == every
+    as_positions = given and _may_be_positions(config) and numbers == every
     if as_positions:
         known = {str(index) for index in range(len(config.labels))}
     split = next(split for split in ("train", "validation") if not set(names[split]) <= known)
@@ -205,6 +239,8 @@ def _unknown(
         hint = "intents are mapped by name, never by number: give a column of names (task.hub.label)"
     elif numbers >= set(counts) and not any(map(_is_position, names[other])):
         hint = f"{other} has names, so numbers are not read as positions here: write names in both"
+    elif {spelling(name) for name in counts} <= {spelling(name) for name in known}:
+        hint = "they look like other spellings of these labels: write them alike in both files"
     elif given:
         hint = "mend task.labels, or the rows"
     rows = f"{sum(counts.values())} of {len(names[split])} rows"

@@ -9,18 +9,41 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tabi_bench.names import printable
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from tabi_bench.config import TaskConfig
 
-NO_LABEL = {"nan", "none", "null", "nil", "na", "n/a", "#n/a", "<na>", "nat", "missing", "undefined", "-", "?"}
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+NO_LABEL = {
+    "nan",
+    "inf",
+    "-inf",
+    "none",
+    "null",
+    "nil",
+    "na",
+    "n/a",
+    "#n/a",
+    "<na>",
+    "nat",
+    "missing",
+    "undefined",
+    "-",
+    "?",
+}
 MANY = 10  # labels that are whole numbers: so many may be classes, as one to ten stars are
 SHARE_EMPTY = 0.05  # of validation texts
 
 
 def doubts(config: TaskConfig, notes: dict, splits: dict[str, Dataset]) -> list[str]:
     """One sentence each for what a person should look at before believing a score."""
+    return list(map(printable, _doubts(config, notes, splits)))
+
+
+def _doubts(config: TaskConfig, notes: dict, splits: dict[str, Dataset]) -> list[str]:
     lines = [f"{split} holds {share} official rows" for split, share in notes["subset"].items()]
     validation = len(splits["validation"])
     if notes["validation_rows_in_train"]:
@@ -65,13 +88,20 @@ def _of_labels(config: TaskConfig, notes: dict, splits: dict[str, Dataset]) -> l
 
 
 def _spellings(names: list[str]) -> list[list[str]]:
-    """Groups of names that differ in case, width, spaces, hyphens or full stops alone."""
+    """Groups of names that are spelt alike."""
     groups = defaultdict(list)
     for name in names:
-        plain = unicodedata.normalize("NFKC", name).casefold()
-        groups[re.sub(r"[\s_.\-]+", "", plain) or plain].append(name)
-    signed = {tuple(group) for group in groups.values() if len(group) > 1 and not _numbers(group)}
-    return [list(group) for group in sorted(signed)]
+        groups[spelling(name)].append(name)
+    return sorted(group for group in groups.values() if len(group) > 1)
+
+
+def spelling(name: str) -> str | float:
+    """A label without case, width, spaces, invisible characters, hyphens and full stops; of a number its value."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    if NUMBER.fullmatch(plain):
+        return float(plain)
+    visible = "".join(character for character in plain if unicodedata.category(character) != "Cf")
+    return re.sub(r"[\s_.\-]+", "", visible) or plain
 
 
 def _numbers(names: list[str]) -> list[float]:

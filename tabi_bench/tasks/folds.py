@@ -12,7 +12,7 @@ def two_folds(labels: np.ndarray, seed: int, bins: int = 10) -> list[np.ndarray]
     alternately, the first card going to the smaller half, so that halves differ in size by at most one.
     """
     if len(labels) < 4:
-        raise ValueError(f"cross-fitting needs at least 4 validation rows, got {len(labels)}")
+        raise ValueError(f"cross-fitting needs at least 4 validation rows, got {len(labels)}; hundreds say something")
     strata = labels
     if labels.dtype.kind == "f":
         strata = np.searchsorted(np.quantile(labels, np.linspace(0, 1, bins + 1)[1:-1]), labels)

@@ -27,7 +27,7 @@ from tabi_bench.tasks.grammar import COUNTS, CUES, DISCOUNTS, FILLERS, OUT_OF_SC
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from tabi_bench.config import SourceConfig, TaskConfig
+    from tabi_bench.config import GeneratedConfig, TaskConfig
 
 LABEL_NOISE = 0.01
 THIRD_CLAIM = 0.4  # share of the rows, easy and hard alike, with a third claim
@@ -56,7 +56,7 @@ class GrammarError(ValueError):
     """The task has no generator; the message says what to do."""
 
 
-def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
+def load(task: TaskConfig, source: GeneratedConfig, seed: int) -> Task:
     """Generates both splits of `task`; the same seed gives the same rows on every machine. Raises GrammarError.
 
     No validation row occurs in train. Beside the task's own columns, rows have `hard` (bool) and `cue`
@@ -70,7 +70,9 @@ def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
     return _LATEST[key]
 
 
-def _load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
+def _load(task: TaskConfig, source: GeneratedConfig, seed: int) -> Task:
+    if (wanted := 2 if task.family == "pair" else 1) != len(task.texts):
+        raise GrammarError(f"task.texts={task.texts}: rows of {task.name} are made with {wanted} of them")
     sizes = {"train": source.train_rows, "validation": source.validation_rows}
     train = _rows(task, seed, "train", sizes["train"], taken=set())
     validation = _rows(task, seed, "validation", sizes["validation"], taken={row.texts for row in train})
@@ -128,7 +130,7 @@ def _rows(task: TaskConfig, seed: int, split: str, count: int, taken: set[tuple[
     """`count` different rows of one split, none of them in `taken`; hard rows are exactly round(count * hard_share)."""
     rng = random.Random(f"tabi-bench {task.name} {split} {seed}")
     cues = cue_words(task)
-    hard_rows = round(count * task.hard_share)
+    hard_rows = round(count * (task.hard_share or 0.0))
     rows, seen = [], set(taken)
     kinds = _shuffled(rng, [i < hard_rows for i in range(count)])
     for hard, level in zip(kinds, _levels(rng, len(cues), count), strict=True):

@@ -9,11 +9,11 @@ from tabi_bench.tasks.checks import DataError, make_task
 from tabi_bench.tasks.readers import FORMATS, read
 
 if TYPE_CHECKING:
-    from tabi_bench.config import SourceConfig, TaskConfig
+    from tabi_bench.config import LocalConfig, TaskConfig
     from tabi_bench.tasks.base import Task
 
 
-def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
+def load(task: TaskConfig, source: LocalConfig, seed: int) -> Task:
     """Read `<source.dir>/<task>/<split>.<format>`, or `task.files`, and check it.
 
     Formats: parquet, jsonl, csv, tsv; a split may also lie in shards, `<split>-*-of-*.<format>`. Raises DataError.
@@ -38,7 +38,7 @@ def _own_file(task: TaskConfig, split: str) -> Path:
     return path
 
 
-def _task_folder(task: TaskConfig, source: SourceConfig) -> Path:
+def _task_folder(task: TaskConfig, source: LocalConfig) -> Path:
     if source.dir is None:
         raise DataError(f"source=local needs source.dir=DIR, a folder with {task.name}/{task.train_split}.parquet and "
                         f"{task.name}/{task.split}.parquet (or {', '.join(FORMATS[1:])})")  # fmt: skip

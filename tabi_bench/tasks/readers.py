@@ -41,6 +41,8 @@ def read(paths: list[Path], advice: str = "write it again") -> Table:
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
         except Exception as error:  # whatever a damaged file makes a library raise
+            if isinstance(error, OSError) and error.errno:
+                raise DataError(f"{path} cannot be read: {error.strerror}") from None
             line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise DataError(f"{path}: not readable as {path.suffix[1:]} ({line}); {advice}") from error
     return Table.joined(parts)
@@ -51,7 +53,7 @@ def _parquet(path: Path) -> Table:
 
     with path.open("rb") as stream:
         _refuse_foreign(stream.read(32), "parquet")
-    table = pyarrow.parquet.ParquetFile(path).read()
+        table = pyarrow.parquet.ParquetFile(stream).read()
     _refuse_repeated(table.column_names)
     return Table.of_arrow(table, table.schema.metadata)
 
@@ -88,6 +90,8 @@ def _jsonl(path: Path) -> Table:
         if line.strip():
             rows.append(_object(line, number))
             lines.append(number)
+    if not rows:
+        raise DataError("the file is empty; one object per line is expected")
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [row.get(name) for row in rows] for name in names}
     return Table(columns, len(rows), lambda row: f"line {lines[row]}")
@@ -164,6 +168,8 @@ def _tsv(path: Path) -> Table:
     lines = [(number, line) for number, line in enumerate(LINE_END.split(_text(path)), start=1) if line]
     table = _table([(number, line.split("\t")) for number, line in lines], "cells of a tsv hold no tabs or line breaks")
     quoted = [number for number, line in lines if re.search(r'(^|\t)"[^\t]*""[^\t]*"(\t|$)', line)]
+    around = [number for number, line in lines[1:] if re.search(r'(^|\t)"[^\t]*"(\t|$)', line)]
+    quoted = quoted or around * (2 * len(around) > len(lines))
     if quoted:
         table.warnings.append(
             f"{len(quoted)} lines of {path.name} look quoted, first line {quoted[0]}; a tsv is read without "

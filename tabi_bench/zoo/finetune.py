@@ -78,8 +78,8 @@ def _composed(arguments: list[str]) -> tuple[str, Config]:
     chosen = [argument.removeprefix("model=") for argument in arguments if argument.startswith("model=")]
     if len(chosen) != 1:
         raise ConfigError("which model? model=bert-large; `python -m tabi_bench.zoo.paper` lists them")
-    rest = [argument for argument in arguments if not argument.startswith("model=")]
-    return chosen[0], compose_config(["zoo=paper", *rest])
+    overrides = [argument for argument in arguments if not argument.startswith("model=")]
+    return chosen[0], compose_config(["zoo=paper", *overrides])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -87,6 +87,8 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         model, config = _composed(sys.argv[1:] if argv is None else argv)
+        if not isinstance(config.zoo, PaperZooConfig):
+            raise ConfigError(f"zoo={config.zoo.name}: only zoo=paper has models to fine-tune here")
         task = load_task(config.task, config.source, config.seed)
         device = devices.resolve(config.engine.device)
         folder = fine_tuned(config.zoo, model, task, Path(config.cache_dir).expanduser(), config.seed, device)

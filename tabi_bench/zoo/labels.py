@@ -61,8 +61,8 @@ def slice_rows(labels: np.ndarray, seed: int, regression: bool) -> np.ndarray:
     if regression:
         return np.sort(random.choice(len(labels), min(ROWS, len(labels)), replace=False))
     kinds = np.unique(labels)
-    each = max(ROWS_PER_LABEL, ROWS // len(kinds))
-    rows = [random.permutation(np.flatnonzero(labels == kind))[:each] for kind in kinds]
+    per_label = max(ROWS_PER_LABEL, ROWS // len(kinds))
+    rows = [random.permutation(np.flatnonzero(labels == kind))[:per_label] for kind in kinds]
     return np.sort(np.concatenate(rows))
 
 
@@ -107,8 +107,8 @@ def _margin(counts: np.ndarray, first: tuple[int, ...], second: tuple[int, ...])
 def named_order(outputs: dict[str, str], labels: list[str]) -> tuple[int, ...] | None:
     """The order that the names in a model's `id2label` give, or None where they are not the task's names."""
     plain = {_plain(name): int(index) for index, name in outputs.items()}
-    order = [plain.get(_plain(label)) for label in labels]
-    return None if None in order or len(set(order)) < len(labels) else tuple(order)
+    order = [plain[_plain(label)] for label in labels if _plain(label) in plain]
+    return tuple(order) if len(set(order)) == len(labels) else None
 
 
 def _plain(name: str) -> str:
@@ -129,19 +129,20 @@ def find_order(counts: np.ndarray, named: tuple[int, ...] | None, what: str) -> 
         present = counts.sum(1) > 0
         return float((counts[np.arange(len(counts)), order] / seen)[present].mean())
 
-    found = Finding(score(best), rows, best, score(second), _margin(counts, best, second))
-    if found.score < chance + CLEAR * math.sqrt(chance * (1 - chance) / rows):
+    margin = _margin(counts, best, second)
+    finding = Finding(score(best), rows, best, score(second), margin)
+    if finding.score < chance + CLEAR * math.sqrt(chance * (1 - chance) / rows):
         raise ModelError(
-            f"{what}: no order of its {len(counts)} outputs fits the task; the best gets {found.score:.1%} of {rows} "
+            f"{what}: no order of its {len(counts)} outputs fits the task; the best gets {finding.score:.1%} of {rows} "
             f"rows of train right. {ADVICE}"
         )
-    if found.margin >= CLEAR:
-        return found
+    if margin >= CLEAR:
+        return finding
     if named is not None and _margin(counts, best, named) < CLEAR:
-        return replace(found, label_order=named, score=score(named), by_name=True)
+        return replace(finding, label_order=named, score=score(named), by_name=True)
     raise ModelError(
-        f"{what}: two orders of its outputs fit train about as well ({found.score:.1%} and {found.runner_up:.1%} of "
-        f"{rows} rows, {found.margin:.1f} standard errors apart, {CLEAR:g} are wanted), and its names "
+        f"{what}: two orders of its outputs fit train about as well ({finding.score:.1%} and {finding.runner_up:.1%} "
+        f"of {rows} rows, {margin:.1f} standard errors apart, {CLEAR:g} are wanted), and its names "
         f"do not settle it; leave it out, or write the task's label names into id2label of its config.json"
     )
 
@@ -194,14 +195,14 @@ def checked(spec: ModelSpec, task: Task, cache_dir: Path, seed: int, device: str
     """`spec` with its label order or scale as measured on `task`; measured once, then read from the cache."""
     key = content_key(RULE, spec.content_hash, spec.max_length, task.content_hash, task.config.labels, seed)
     file = Path(cache_dir).expanduser() / "labels" / f"{key}.json"
-    found = _stored(file)
-    if found is None:
-        found = measure(spec, task, seed, device)
-        write_sealed(file, json.dumps(asdict(found), indent=1).encode())
+    finding = _stored(file)
+    if finding is None:
+        finding = measure(spec, task, seed, device)
+        write_sealed(file, json.dumps(asdict(finding), indent=1).encode())
         log.info("%s on %s: %s, score %.3f on %d rows of train", spec.name, task.name,
-                 f"scale {found.scale}" if task.is_regression else f"label order {found.label_order}",
-                 found.score, found.rows)  # fmt: skip
-    return replace(spec, label_order=found.label_order, scale=found.scale), found
+                 f"scale {finding.scale}" if task.is_regression else f"label order {finding.label_order}",
+                 finding.score, finding.rows)  # fmt: skip
+    return replace(spec, label_order=finding.label_order, scale=finding.scale), finding
 
 
 def _stored(file: Path) -> Finding | None:

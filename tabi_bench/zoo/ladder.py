@@ -23,7 +23,7 @@ from tabi_bench.config import ConfigError, EncodersZooConfig, LadderTrainConfig,
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.encoder import carries_layerless, carry_over, cut, encoder_folder, without_layers
+from tabi_bench.zoo.encoder import carries_layerless, carry_over, encoder_folder, first_layers, without_layers
 from tabi_bench.zoo.loading import ModelError, content_hash, load_model, load_tokenizer, spec_of
 from tabi_bench.zoo.training import Examples, encode, metric_score, predict, train
 
@@ -37,14 +37,14 @@ def load(config: EncodersZooConfig, task: Task, cache_dir: Path, seed: int, devi
     """The ladder for `task`, fine-tuned at first use. Raises ModelError without an encoder."""
     ladder = Ladder(config, task, Path(cache_dir).expanduser(), seed, device)
     ladder.check()
-    models = {ladder.spec(rung): ladder.notes(rung) for rung in ladder.rungs}
+    models = {ladder.spec(cut): ladder.notes(cut) for cut in ladder.models}
     order = sorted(models, key=lambda spec: (spec.layers > 0, spec.params))
     names = {spec.name: models[spec] for spec in order}
     return Zoo(config.name, tuple(order), ladder.seconds(), {"distilled": config.distill, "training": names})
 
 
 @dataclass(frozen=True)
-class Rung:
+class CutEncoder:
     """One model: an encoder, by its name in the configuration, cut to its first `layers` layers.
 
     taught: it learns from the best model's logits too; the same cut may also be trained alone, to find the best.
@@ -83,50 +83,50 @@ class Ladder:
         return {name: content_hash(folder) for name, folder in self.folders.items()}
 
     @property
-    def candidates(self) -> list[Rung]:
+    def candidates(self) -> list[CutEncoder]:
         """The deepest cut of each encoder, trained on the labels alone: the best one teaches."""
-        return [Rung(name, max(encoder.layers)) for name, encoder in self.config.used.items()]
+        return [CutEncoder(name, max(encoder.layers)) for name, encoder in self.config.used.items()]
 
     @property
-    def students(self) -> list[Rung]:
+    def students(self) -> list[CutEncoder]:
         """Every other cut, and the model without layers if it is asked for."""
         taught = self.config.distill
-        cuts = [Rung(n, k, taught) for n, e in self.config.used.items() for k in set(e.layers) - {max(e.layers)}]
+        cuts = [CutEncoder(n, k, taught) for n, e in self.config.used.items() for k in set(e.layers) - {max(e.layers)}]
         if self.config.layerless:
             base = next((name for name, folder in self.folders.items() if carries_layerless(folder)), None)
             if base is None:
                 raise ModelError("zoo.layerless=true needs an encoder with BERT's embeddings among zoo.encoders")
-            cuts.append(Rung(base, 0, taught))
+            cuts.append(CutEncoder(base, 0, taught))
         return cuts
 
     @cached_property
-    def teacher(self) -> Rung:
+    def teacher(self) -> CutEncoder:
         """The best candidate by its slice of train (all have the same one); trained if it is not there yet."""
-        known = {rung: self.notes(rung)["slice_score"] for rung in self.candidates} if len(self.candidates) > 1 else {}
-        return max(self.candidates, key=lambda rung: known.get(rung, 0.0))
+        known = {cut: self.notes(cut)["slice_score"] for cut in self.candidates} if len(self.candidates) > 1 else {}
+        return max(self.candidates, key=lambda cut: known.get(cut, 0.0))
 
     @property
-    def rungs(self) -> list[Rung]:
+    def models(self) -> list[CutEncoder]:
         """All models of the ladder. Finding out who teaches may train the candidates."""
         if not self.config.distill:
             return [*self.candidates, *self.students]
-        others = [replace(rung, taught=True) for rung in self.candidates if rung != self.teacher]
+        others = [replace(cut, taught=True) for cut in self.candidates if cut != self.teacher]
         return [self.teacher, *others, *self.students]
 
     # how a model is made
 
-    def recipe(self, rung: Rung) -> LadderTrainConfig:
+    def recipe(self, cut: CutEncoder) -> LadderTrainConfig:
         """How a model is trained here: zoo.train, changed by its encoder, then by the task. Raises ConfigError."""
         config, task = self.config, self.task.name
-        changes = {**config.used[rung.encoder].train, **config.tasks.get(task, {})}
+        changes = {**config.used[cut.encoder].train, **config.tasks.get(task, {})}
         try:
             base = replace(config.train, **changes)
         except TypeError as error:
-            where = f"zoo.encoders.{rung.encoder}.train, zoo.tasks.{task}"
+            where = f"zoo.encoders.{cut.encoder}.train, zoo.tasks.{task}"
             raise ConfigError(f"{where}: {error}; their keys are those of zoo.train") from None
-        rate = base.learning_rate * config.rates.get(task, 1.0) * (config.student_rate if rung.taught else 1.0)
-        rate = rate if rung.layers else config.layerless_rate
-        return replace(base, learning_rate=rate, distill=base.distill if rung.taught else 0.0)
+        rate = base.learning_rate * config.rates.get(task, 1.0) * (config.student_rate if cut.taught else 1.0)
+        rate = rate if cut.layers else config.layerless_rate
+        return replace(base, learning_rate=rate, distill=base.distill if cut.taught else 0.0)
 
     @cached_property
     def start(self) -> Ladder | None:
@@ -145,48 +145,46 @@ class Ladder:
 
     def check(self) -> None:
         """Raises ConfigError, DataError or ModelError for what no model could be trained from, before any is."""
-        for rung in (*self.candidates, *self.students):
-            stored = spec_of(self.folders[rung.encoder], rung.encoder)
-            if rung.layers > stored.layers:
-                raise ModelError(
-                    f"zoo.encoders: {rung.layers} layers asked of {stored.path}, which has {stored.layers}"
-                )
-            self.recipe(rung)
+        for cut in (*self.candidates, *self.students):
+            stored = spec_of(self.folders[cut.encoder], cut.encoder)
+            if cut.layers > stored.layers:
+                raise ModelError(f"zoo.encoders: {cut.layers} layers asked of {stored.path}, which has {stored.layers}")
+            self.recipe(cut)
         if self.start:
             self.start.check()
 
-    def key(self, rung: Rung) -> str:
+    def key(self, cut: CutEncoder) -> str:
         """Hash of everything that the model is made from; a taught one's includes its teacher's."""
         data = (self.task.train_hash, self.task.config.metric, self.task.config.labels)
-        parts = [RECIPE, data, self.hashes[rung.encoder], self.config.max_length, rung.layers]
-        parts += [asdict(self.recipe(rung)), self.seed, self.key(self.teacher) if rung.taught else None]
-        return content_key(*parts, self.start.key(self.start.own(rung)) if self.start else None)
+        parts = [RECIPE, data, self.hashes[cut.encoder], self.config.max_length, cut.layers]
+        parts += [asdict(self.recipe(cut)), self.seed, self.key(self.teacher) if cut.taught else None]
+        return content_key(*parts, self.start.key(self.start.own(cut)) if self.start else None)
 
-    def own(self, rung: Rung) -> Rung:
+    def own(self, cut: CutEncoder) -> CutEncoder:
         """The model of the same cut in this ladder, where another one may teach."""
-        alone = replace(rung, taught=False)
-        return alone if alone == self.teacher else rung
+        alone = replace(cut, taught=False)
+        return alone if alone == self.teacher else cut
 
-    def folder(self, rung: Rung) -> Path:
+    def folder(self, cut: CutEncoder) -> Path:
         """The model's folder in the cache, trained if it is not there yet."""
-        path = self.cache_dir / "encoders" / f"{self.task.name}-{rung.name}-{self.key(rung)}"
-        return cached(path, lambda temporary: self._build(rung, temporary, path.with_suffix(".checkpoint")))
+        path = self.cache_dir / "encoders" / f"{self.task.name}-{cut.name}-{self.key(cut)}"
+        return cached(path, lambda temporary: self._build(cut, temporary, path.with_suffix(".checkpoint")))
 
-    def spec(self, rung: Rung) -> ModelSpec:
-        return spec_of(self.folder(rung), rung.name, self.config.max_length)
+    def spec(self, cut: CutEncoder) -> ModelSpec:
+        return spec_of(self.folder(cut), cut.name, self.config.max_length)
 
-    def notes(self, rung: Rung) -> dict:
+    def notes(self, cut: CutEncoder) -> dict:
         """What was stored beside the model: scores and the rows they are of, steps, seconds, recipe."""
-        return json.loads((self.folder(rung) / NOTES).read_text(encoding="utf-8"))
+        return json.loads((self.folder(cut) / NOTES).read_text(encoding="utf-8"))
 
     def seconds(self) -> float:
         """Seconds of training behind the ladder, candidates and mnli's models included."""
         ladders = [self, self.start] if self.start else [self]
-        return sum(one.notes(rung)["seconds"] for one in ladders for rung in {*one.candidates, *one.rungs})
+        return sum(one.notes(cut)["seconds"] for one in ladders for cut in {*one.candidates, *one.models})
 
-    def rows_to_see(self, rung: Rung) -> float:
+    def rows_to_see(self, cut: CutEncoder) -> float:
         """Rows that training the model goes through, if nothing stops it early."""
-        return len(self.task.train) * self.recipe(rung).epochs
+        return len(self.task.train) * self.recipe(cut).epochs
 
     def _validation_facts(self) -> dict:
         """Rows of the validation split, and the share of its most frequent label (None for scores)."""
@@ -194,57 +192,57 @@ class Ladder:
         most = None if self.task.is_regression else float(np.bincount(labels).max() / len(labels))
         return {"validation_rows": len(labels), "majority_share": most}
 
-    def _encode(self, rung: Rung, split: str) -> Examples:
-        tokenizer = load_tokenizer(self.folders[rung.encoder], self._longest(rung))
+    def _encode(self, cut: CutEncoder, split: str) -> Examples:
+        tokenizer = load_tokenizer(self.folders[cut.encoder], self._longest(cut))
         return encode(tokenizer, self.task.texts(split), self.task.labels(split))
 
-    def _longest(self, rung: Rung) -> int:
-        return spec_of(self.folders[rung.encoder], rung.encoder, self.config.max_length).max_length
+    def _longest(self, cut: CutEncoder) -> int:
+        return spec_of(self.folders[cut.encoder], cut.encoder, self.config.max_length).max_length
 
-    def _build(self, rung: Rung, folder: Path, checkpoint: Path) -> None:
-        recipe, metric = self.recipe(rung), self.task.config.metric
-        model, rows = self._start(rung), self._encode(rung, "train")
+    def _build(self, cut: CutEncoder, folder: Path, checkpoint: Path) -> None:
+        recipe, metric = self.recipe(cut), self.task.config.metric
+        model, rows = self._start(cut), self._encode(cut, "train")
         result = train(
             model, rows, recipe, seed=self.seed, device=self.device,
             teacher_logits=np.load(self.folder(self.teacher) / LOGITS) if recipe.distill else None,
-            metric=metric, checkpoint=checkpoint, progress="" if self.quiet else f"{self.task.name} {rung.name}",
+            metric=metric, checkpoint=checkpoint, progress="" if self.quiet else f"{self.task.name} {cut.name}",
         )  # fmt: skip
-        self._store(rung, model, folder)
+        self._store(cut, model, folder)
         stored = load_model(spec_of(folder, "stored"), torch.float32, self.device)
-        if rung in self.candidates:
+        if cut in self.candidates:
             np.save(folder / LOGITS, predict(stored, rows, self.device))
-        validation = self._encode(rung, "validation")
+        predictions = predict(stored, self._encode(cut, "validation"), self.device)
         notes = self._validation_facts() | {
             "metric": metric,
-            "validation_score": metric_score(metric, validation.labels, predict(stored, validation, self.device)),
+            "validation_score": metric_score(metric, self.task.labels("validation"), predictions),
             "slice_score": result.score,
             "steps": result.steps,
             "seconds": round(result.seconds, 2),
             "recipe": asdict(recipe),
-            "teacher": self.teacher.name if rung.taught else None,
+            "teacher": self.teacher.name if cut.taught else None,
             "via_mnli": self.start is not None,
             "device": devices.describe(devices.resolve(self.device))["name"],
             "torch": torch.__version__,
         }
         (folder / NOTES).write_text(json.dumps(notes, indent=1), encoding="utf-8")
 
-    def _start(self, rung: Rung) -> PreTrainedModel:
+    def _start(self, cut: CutEncoder) -> PreTrainedModel:
         """The cut encoder, or mnli's model. A regression's head starts at the mean label: else an epoch is lost."""
-        labels, folder = self.task.config.labels, self.folders[rung.encoder]
-        if rung.layers:
-            model = cut(folder, rung.layers, labels, self.seed)
+        labels, folder = self.task.config.labels, self.folders[cut.encoder]
+        if cut.layers:
+            model = first_layers(folder, cut.layers, labels, self.seed)
         else:
             model = without_layers(folder, labels, self.seed, len(self.task.config.texts))
         if self.start:
-            carry_over(model, load_model(self.start.spec(self.start.own(rung)), torch.float32, "cpu"))
+            carry_over(model, load_model(self.start.spec(self.start.own(cut)), torch.float32, "cpu"))
         if self.task.is_regression:
             torch.nn.init.constant_(model.classifier.bias, float(self.task.labels("train").mean()))
         return model
 
-    def _store(self, rung: Rung, model: PreTrainedModel, folder: Path) -> None:
+    def _store(self, cut: CutEncoder, model: PreTrainedModel, folder: Path) -> None:
         """Weights in half precision: half the disk, and logits that differ in the third decimal."""
         model.to("cpu", torch.float16).save_pretrained(folder)
-        (folder / "tokenizer.json").write_bytes((self.folders[rung.encoder] / "tokenizer.json").read_bytes())
+        (folder / "tokenizer.json").write_bytes((self.folders[cut.encoder] / "tokenizer.json").read_bytes())
 
 
 def tasks_needed(config: EncodersZooConfig, task: str) -> list[str]:

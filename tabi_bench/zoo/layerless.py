@@ -59,8 +59,8 @@ class TextCnn(Layerless):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         words = self.embed(input_ids) * mask.unsqueeze(-1)
         left, right = F.pad(self.before(words), (0, 0, 1, 0))[:, :-1], F.pad(self.after(words), (0, 0, 0, 1))[:, 1:]
-        found = F.relu(left + self.at(words) + right) * mask.unsqueeze(-1)
-        return self.final(torch.cat([mean_pool(found, mask), found.amax(1)], -1))
+        windows = F.relu(left + self.at(words) + right) * mask.unsqueeze(-1)
+        return self.final(torch.cat([mean_pool(windows, mask), windows.amax(1)], -1))
 
 
 class DecomposableAttention(Layerless):

@@ -64,7 +64,7 @@ def model_class(path: Path) -> type[PreTrainedModel]:
         return LAYERLESS[names[0]]
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     if names[0].startswith(PREFIX):
-        return mean_pooled(type(config))
+        return mean_pooled(config.__class__)
     return AutoModelForSequenceClassification._model_mapping[type(config)]
 
 

@@ -26,7 +26,7 @@ def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torc
     return (hidden * weight).sum(1) / weight.sum(1)
 
 
-class MeanPooled:
+class MeanPooled(PreTrainedModel):
     """The *ForSequenceClassification of a family with a mean over the attended tokens in place of its pooler.
 
     Made by `mean_pooled`, which joins it to the family's own base class.

@@ -18,10 +18,11 @@ from tabi_bench.config import ConfigError, PaperZooConfig, TrainConfig, read_fil
 from tabi_bench.hub import HubError, fetch
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
+from tabi_bench.zoo.checks import check_model
 from tabi_bench.zoo.custom import compare_tokens, download, usable
 from tabi_bench.zoo.families.shapes import PAPER, write_shape
 from tabi_bench.zoo.labels import Finding, checked
-from tabi_bench.zoo.loading import ModelError, spec_of
+from tabi_bench.zoo.loading import ModelError, model_class, spec_of
 
 TASKS = ("sst2", "mnli", "rte", "qqp", "mrpc", "cola", "qnli", "stsb", "massive", "clinc")
 FROM_MNLI = ("rte", "mrpc", "stsb")
@@ -99,16 +100,17 @@ def _cell(
     cell = config.cells.get(name, {}).get(task.name, {})
     source = download(cell["id"], cell.get("revision"))
     described = spec_of(usable(source, cache_dir), name, config.max_length)
+    check_model(described, task, model_class)
     compare_tokens(source, described, task)
     return described, {"from": cell["id"], "commit": source.name}
 
 
-def check_bound(name: str, task: str, found: Finding, bound: float | None) -> None:
+def check_bound(name: str, task: str, finding: Finding, bound: float | None) -> None:
     """Refuses a model whose score on the slice of train is below the cell's sanity bound."""
-    if bound is not None and found.score < bound:
+    if bound is not None and finding.score < bound:
         raise ModelError(
-            f"{name} on {task}: {found.score:.3f} on {found.rows} rows of train, but at least {bound:g} was expected "
-            f"(zoo.cells.{name}.{task}.at_least); it is not the model that it is taken for, or the data are not"
+            f"{name} on {task}: {finding.score:.3f} on {finding.rows} rows of train, but at least {bound:g} was "
+            f"expected (zoo.cells.{name}.{task}.at_least); it is not the model it is taken for, or the data are not"
         )
 
 

@@ -19,13 +19,14 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from tqdm import tqdm
-from transformers import BertConfig
+from transformers import BertConfig, PreTrainedModel
 
 from tabi_bench.cache import cached, content_key, damage, seal
 from tabi_bench.config import TinyZooConfig, read_file
@@ -98,7 +99,7 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
 
 
 def learn(
-    model: MeanPoolBert,
+    model: PreTrainedModel,
     taught: tuple[Examples, np.ndarray | None],
     task: Task,
     config: TinyZooConfig,
@@ -116,11 +117,13 @@ def learn(
     parts = {"labels": (rows, replace(steps, distill=0.0 if teacher is None else steps.distill), teacher)}
     if config.cue_steps and "cue" in task.train.column_names:
         cues, numbers = np.unique(np.asarray(task.train["cue"][:]), return_inverse=True)
-        seen, _ = split_slice(rows.labels, seed)  # what the labels' slice holds out must not be learnt here either
+        # what the labels' slice holds out must not be learnt here either
+        seen, _ = split_slice(task.labels("train"), seed)
         hard = replace(rows, labels=numbers).take(seen[np.asarray(task.train["hard"][:])[seen]])
         recipe = replace(steps, epochs=config.cue_steps, max_steps=config.cue_steps, distill=0.0)
         parts = {"cues": (hard, recipe, None)} | parts
-    head, notes = model.classifier, {"train_s": 0.0, "steps": 0, "slice": {}}
+    head = model.classifier
+    notes: dict[str, Any] = {"train_s": 0.0, "steps": 0, "slice": {}}
     for part, (examples, recipe, soft) in parts.items():
         model.classifier = head if part == "labels" else nn.Linear(model.config.hidden_size, len(cues))
         result = train(
@@ -186,7 +189,7 @@ def _words(tokenizer: Tokenizer, text: str) -> list[tuple[str, tuple[int, int]]]
     return tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
 
 
-def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, seed: int) -> MeanPoolBert:
+def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, seed: int) -> PreTrainedModel:
     """An untrained model of `shape`, layers x hidden."""
     layers, hidden = map(int, shape.split("x"))
     torch.manual_seed(seed)

@@ -27,11 +27,11 @@ from tabi_bench.cache import write_atomically
 from tabi_bench.config import ConfigError, EncodersZooConfig, default_cache_dir, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.checks import DataError
-from tabi_bench.zoo.ladder import Ladder, Rung, tasks_needed
+from tabi_bench.zoo.ladder import CutEncoder, Ladder, tasks_needed
 from tabi_bench.zoo.loading import ModelError
 
 log = logging.getLogger(__name__)
-Job = tuple[str, Rung]  # task, model
+Job = tuple[str, CutEncoder]  # task, model
 
 
 @dataclass(frozen=True)
@@ -68,37 +68,39 @@ def _rows(work: Work) -> dict[str, int]:
     return {name: cap for name, cap in caps.items() if cap}
 
 
-def first_jobs(work: Work, task: str) -> tuple[list[Rung], list[Rung], float]:
+def first_jobs(work: Work, task: str) -> tuple[list[CutEncoder], list[CutEncoder], float]:
     """Candidates, students and rows of an epoch; raises what `Ladder.check` does."""
     ladder = ladder_of(work, task)
     ladder.check()
     return ladder.candidates, ladder.students, ladder.rows_to_see(ladder.candidates[0])
 
 
-def train_one(work: Work, task: str, rung: Rung) -> dict:
+def train_one(work: Work, task: str, cut: CutEncoder) -> dict:
     """Trains one model if it is not there yet; its notes. A worker holds no more tensors than its last model's."""
-    return ladder_of(work, task).notes(rung)
+    return ladder_of(work, task).notes(cut)
 
 
-def taught_candidates(work: Work, task: str) -> list[Rung]:
+def taught_candidates(work: Work, task: str) -> list[CutEncoder]:
     """Once all candidates are there: those that are not the best one, as they are trained again, taught."""
     ladder = ladder_of(work, task)
-    return [rung for rung in ladder.rungs if rung.taught and rung not in ladder.students]
+    return [cut for cut in ladder.models if cut.taught and cut not in ladder.students]
 
 
 class Schedule:
     """Which jobs can start: those whose teacher and whose start from mnli are there."""
 
-    def __init__(self, work: Work, tasks: list[str], known: dict[str, tuple[list[Rung], list[Rung], float]]):
+    def __init__(
+        self, work: Work, tasks: list[str], known: dict[str, tuple[list[CutEncoder], list[CutEncoder], float]]
+    ):
         self.work, self.config, self.known = work, work.config(), known
-        self.waiting: list[Job] = [(task, rung) for task in tasks for rung in known[task][0]]
+        self.waiting: list[Job] = [(task, cut) for task in tasks for cut in known[task][0]]
         self.done: set[Job] = set()
         self.jobs: set[Job] = set(self.waiting)  # all that are known of
 
     def cost(self, job: Job) -> float:
         """Rows times layers, and two layers' worth of time whatever the depth; deep models first among equals."""
-        task, rung = job
-        return self.known[task][2] * (rung.layers + 2)
+        task, cut = job
+        return self.known[task][2] * (cut.layers + 2)
 
     def ready(self) -> list[Job]:
         """Jobs that wait for nothing, the dearest last: what others wait for is dearer than all else."""
@@ -106,18 +108,18 @@ class Schedule:
         return sorted(free, key=lambda job: (not job[1].taught, job[0] == "mnli", self.cost(job)))
 
     def _before(self, job: Job) -> set[Job]:
-        task, rung = job
-        needed = {(task, candidate) for candidate in self.known[task][0]} if rung.taught else set()
+        task, cut = job
+        needed = {(task, candidate) for candidate in self.known[task][0]} if cut.taught else set()
         if task in self.config.via_mnli and "mnli" in self.known:
-            needed |= {("mnli", one) for one in (rung, *self.known["mnli"][0])} & self.jobs
+            needed |= {("mnli", one) for one in (cut, *self.known["mnli"][0])} & self.jobs
         return needed
 
     def finished(self, job: Job, error: bool) -> None:
         """Notes a job; the last candidate of a task lets the task's other models follow."""
-        task, rung = job
+        task, cut = job
         self.done.add(job)
         candidates = self.known[task][0]
-        if rung in candidates and all((task, one) in self.done for one in candidates) and not error:
+        if cut in candidates and all((task, one) in self.done for one in candidates) and not error:
             again = taught_candidates(self.work, task) if self.config.distill else []
             later = [(task, follower) for follower in (*self.known[task][1], *again)]
             self.waiting += later
@@ -139,8 +141,8 @@ def train_ladders(work: Work, tasks: list[str], jobs: int) -> Iterator[dict]:
                 job = running.pop(future)
                 result = _outcome(future)
                 schedule.finished(job, "error" in result)
-                task, rung = job
-                yield {"task": task, "model": rung.name, "layers": rung.layers, "taught": rung.taught, **result}
+                task, cut = job
+                yield {"task": task, "model": cut.name, "layers": cut.layers, "taught": cut.taught, **result}
 
 
 def _outcome(future: Future) -> dict:

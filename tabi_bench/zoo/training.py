@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, matthews_corrcoef
 from sklearn.model_selection import train_test_split
 from tokenizers import Encoding as Tokens
 from tokenizers import Tokenizer
@@ -29,6 +28,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tabi_bench.config import FineTuneConfig, LadderTrainConfig, TrainConfig
+from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.progress import progress
 from tabi_bench.zoo.captured import CapturedSteps
 from tabi_bench.zoo.families import family
@@ -64,7 +64,8 @@ class Examples:
 
     def take(self, rows: np.ndarray) -> Examples:
         labels = None if self.labels is None else self.labels[rows]
-        return Examples(*([column[row] for row in rows] for column in (self.ids, self.type_ids, self.words)), labels)
+        ids, type_ids, words = ([column[row] for row in rows] for column in (self.ids, self.type_ids, self.words))
+        return Examples(ids, type_ids, words, labels)
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _predict(model: nn.Module, table: Table, batch_size: int = EVALUATION_BATCH)
 
 def loss_of(
     logits: torch.Tensor,
-    labels: torch.Tensor | None,
+    labels: torch.Tensor,
     teacher: torch.Tensor | None = None,
     weight: float = 0.0,
     temperature: float = 1.0,
@@ -241,11 +242,7 @@ def score_of(logits: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -
 
 def metric_score(metric: str, labels: np.ndarray, logits: np.ndarray) -> float:
     """Score of logits (N, K) in a task's own metric, a fraction; 0 where a correlation is not defined."""
-    if metric in ("pearson", "spearman"):
-        rule = pearsonr if metric == "pearson" else spearmanr
-        return float(np.nan_to_num(rule(labels, logits[:, 0]).statistic))
-    rule = {"accuracy": accuracy_score, "matthews": matthews_corrcoef, "f1": f1_score}[metric]
-    return float(rule(labels, logits.argmax(1)))
+    return score(metric, labels, predictions_from(logits))
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -427,8 +424,8 @@ def _inputs(table: Table, rows: np.ndarray, config: FineTuneConfig, seed: int) -
     if config.word_dropout > 0:
         batch = drop_words(batch, config.word_dropout, torch.Generator(table.device).manual_seed(seed))
     index = torch.from_numpy(rows).to(table.device)
-    teacher = {} if table.teacher is None else {"teacher": table.teacher[index]}
-    return {**batch, "labels": table.labels[index], **teacher}
+    known = {"labels": table.labels, "teacher": table.teacher}
+    return batch | {name: values[index] for name, values in known.items() if values is not None}
 
 
 def _loss(model: nn.Module, inputs: dict[str, torch.Tensor], config: FineTuneConfig, types: bool) -> torch.Tensor:

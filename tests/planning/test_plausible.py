@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tabi_bench.planning.plausible import constant_answer, implausible
+from tabi_bench.planning.plausible import MEANINGLESS, constant_answer, implausible
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
 
 ONE = np.array([1.0])
@@ -56,7 +56,19 @@ def test_two_standard_errors_of_the_paired_difference_decide(gained, lost, warne
 
 
 def test_one_good_model_is_enough():
-    assert implausible(profile_of(LABELS, small=np.ones(100, int), large=LABELS)) == []
+    assert implausible(profile_of(LABELS, small=np.ones(100, int), large=LABELS), 0.61) == []
+
+
+@pytest.mark.parametrize("target", [0.6, 0.0, -0.4])
+def test_a_target_that_a_constant_answer_meets_means_nothing(target):
+    (sentence,) = implausible(profile_of(LABELS, large=LABELS), target)
+    assert "is met without looking at the text (0.6000)" in sentence and MEANINGLESS in sentence
+
+
+def test_outputs_that_are_not_finite_are_counted():
+    profile = profile_of(LABELS, small=LABELS, large=LABELS)
+    profile.models["large"].logits[:7] = np.nan
+    assert implausible(profile) == ["large gives no finite output on 7 of 100 rows, which count as wrong."]
 
 
 @pytest.mark.parametrize(("flip", "warned"), [(5, False), (50, True)])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from tabi_bench.records.ledger import Ledger
 from tabi_bench.records.provenance import config_hash, provenance, revision
 
 
@@ -53,3 +55,9 @@ def test_a_number_says_where_it_comes_from():
     assert {"tabi_bench", "python", "torch", "numpy"} <= set(found["versions"])
     assert found["command"].startswith("python ") and found["time"].endswith("+00:00")
     assert set(revision()) == {"commit", "dirty"} and {"commit", "dirty"} <= set(found)
+
+
+def test_sessions_that_begin_in_one_second_have_names_of_their_own(composed):
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    two = [Ledger(composed("task=sst2"), "k", {}, "float32", began=began.replace(microsecond=us)) for us in (0, 1)]
+    assert len({ledger.session_id for ledger in two}) == 2

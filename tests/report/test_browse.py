@@ -23,6 +23,15 @@ def test_a_figure_and_its_table(results):
     assert isinstance(table, Table) and "<td>0.5</td>" in table._repr_html_()
 
 
+def test_a_bar_of_stages_per_system_at_the_same_height_in_every_panel(results):
+    _, drawing = Report(results).entries("latency")
+    assert list(drawing.data.columns)[5:] == ["tokenise", "level1", "harness"], "in their order in time"
+    first, second = drawing.draw().axes[:2]
+    assert [text.get_text() for text in first.get_yticklabels()] == ["INFaaS", "Cocktail", "Tabi"]
+    assert [text.get_text() for text in second.texts] == ["none"], "rte has no Cocktail"
+    assert first.patches[0].get_width() == 0.75 and first.patches[3].get_width() == 9.0
+
+
 def test_only_what_is_asked_for_is_built(results, monkeypatch):
     def main(*_):
         raise AssertionError("the main table was not asked for")
@@ -35,10 +44,10 @@ def test_what_was_not_measured_is_said(results):
     assert Report(results).entries("pruning") == [Note("*Not measured: these results hold nothing for `pruning`.*")]
 
 
-def test_a_setting_that_lacks_it_is_named(results):
-    write(results, *(record(m, "g", engine="graph", label="deebert") for m in ("infaas", "tabi", "deebert")))
-    *_, last = Report(results).entries("main")
-    assert last.startswith("*Nothing of it under") and "engine graph" in last
+def test_every_setting_is_named(results):
+    write(results, *(record(m, "g", engine="graph", label="main_table", run_id=f"g-{m}") for m in ("infaas", "tabi")))
+    notes = [entry for entry in Report(results).entries("main") if isinstance(entry, Note)]
+    assert len(notes) == 2 and "engine eager" in notes[0] and "engine graph" in notes[1]
 
 
 def test_an_unknown_name_is_refused(results):

@@ -40,7 +40,7 @@ def test_curves_start_and_end_where_the_models_stand(run):
     run, profile = run
     queries = derived.routed(profile, run.plan)
     small, both = (queries.small == queries.label).mean(), (queries.both == queries.label).mean()
-    curves = derived.deferral(queries)["curves"]
+    curves = derived.deferral(queries)
     assert all(curve[0] == pytest.approx(small) and curve[-1] == pytest.approx(both) for curve in curves.values())
     assert (curves["oracle"] >= curves["confidence"] - 1e-12).all()
     threshold = derived.threshold_curve("accuracy", queries)
@@ -65,20 +65,21 @@ def test_calibration_of_the_sample(run):
     assert 0.5 < actual["auroc"] <= 1
 
 
-def test_the_oracles_share_by_hand(run, results):
-    """Small 2 ms, large 10 ms: Tabi's saving over the saving with just as many re-routed as its score needs."""
-    run, profile = run
-    infaas = next(r for r in read(results).runs if (r.record.task, r.record.method) == ("sst2", "infaas")).plan
-    assert derived.oracle_share(profile, run.plan, infaas) is None, "a stored profile has nothing on pruned text"
-    for fold in run.plan.folds:
-        fold.point["alphas"] = [0.0]
-    share = derived.oracle_share(profile, run.plan, infaas)
-    queries = derived.routed(profile, run.plan)
-    taus = np.array([run.plan.folds[fold].point["taus"][0] for fold in queries.fold])
-    routed = queries.confidence < taus
-    answers = np.where(routed, queries.both, queries.small)
-    better = ((queries.small != queries.label) & (profile.models["large"].logits.argmax(1) == queries.label)).sum()
-    needed = (answers == queries.label).sum() - (queries.small == queries.label).sum()
-    assert 0 < needed <= better
-    saved = {"tabi": 10 - 2 - 10 * routed.mean(), "oracle": 10 - 2 - 10 * needed / len(queries)}
-    assert share == pytest.approx(saved["tabi"] / saved["oracle"])
+def test_the_oracles_gain_by_hand():
+    queries = pd.DataFrame({"label": [1, 1], "small": [1, 0], "both": [1, 1], "confidence": [0.6, 0.5]})
+    assert derived.of_oracle(queries) == pytest.approx(1.0), "the one that gains is the least sure"
+    assert derived.of_oracle(queries.assign(confidence=[0.5, 0.6])) == pytest.approx(-1.0)
+    assert derived.of_oracle(queries.assign(small=[1, 1])) is None, "nothing to gain"
+
+
+def test_every_pair_by_hand(run):
+    """Small 2 ms, middle 4, large 10: a pair costs its first model and the share of the second that is re-routed."""
+    _, profile = run
+    curve = derived.pairs(profile)
+    assert list(curve[["small", "large"]].drop_duplicates().itertuples(index=False, name=None)) == [
+        ("small", "middle"),
+        ("small", "large"),
+        ("middle", "large"),
+    ]
+    both = curve[(curve.small == "small") & (curve.large == "large")].set_index("share")
+    assert both.mean_ms[[0.0, 0.5, 1.0]].tolist() == pytest.approx([2.0, 7.0, 12.0])

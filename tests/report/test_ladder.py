@@ -37,27 +37,36 @@ def lines(table) -> dict[tuple[str, str], list[str]]:
     return {(line[0], line[1]): line[2:] for line in text.to_numpy().tolist()}
 
 
-def test_layers_by_tasks(folder):
+def test_models_by_tasks(folder):
     table = ladder(folder)
-    assert [column.header for column in table.columns] == ["layers", "score on validation, %", "sst2", "cola"]
+    assert [column.header for column in table.columns] == ["model", "taught by the best", "sst2", "cola"]
     assert lines(table) == {
-        ("6", "labels alone"): ["90.0", "50.0"],
-        ("6", "labels alone: spread over seeds"): ["2.0", "0.0"],
-        ("1", "distilled"): ["80.0", "30.0"],
-        ("1", "labels alone"): ["77.0", "32.0"],
-        ("1", "gained by distilling"): ["3.0", "-2.0"],
-        ("1", "distilled: spread over seeds"): ["1.5", "–"],
-        ("–", "majority class, % of rows"): ["50.9", "50.9"],
-        ("–", "validation rows"): ["872", "872"],
+        ("6 layers", "no"): ["91.0 [90.0, 92.0]", "50.0 [50.0, 50.0]"],
+        ("1 layers", "yes"): ["79.2 [78.5, 80.0]", "30.0"],
+        ("1 layers", "no"): ["77.0", "32.0"],
+        ("majority class, % of rows", "–"): ["50.9", "50.9"],
+        ("validation rows", "–"): ["872", "872"],
     }
-    assert table.notes[0].endswith("Seed 0. Spread: highest minus lowest of the seeds 0, 1.")
+    assert table.notes[0].endswith("Median over the seeds 0, 1 [lowest, highest].")
     assert table.provenance == "source local; zoo minilm; trained on NVIDIA H200; torch 2.11.0."
+
+
+def test_models_of_as_many_layers_stand_apart(tmp_path):
+    training(tmp_path / "training.json", {("sst2", 6): 0.9}, zoo="encoders")
+    path = tmp_path / "training.json"
+    content = json.loads(path.read_text())
+    first = content["models"][0]
+    content["models"] = [first | {"model": "wide-6", "taught": False}, first | {"model": "thin-6", "taught": True}]
+    path.write_text(json.dumps(content))
+    table = ladder(tmp_path)
+    assert list(lines(table))[:2] == [("thin-6", "yes"), ("wide-6", "no")]
+    assert table.provenance.startswith("source local; zoo encoders")
 
 
 def test_a_file_from_before_they_were_written_has_no_majority_class(tmp_path):
     training(tmp_path / "training.json", {("sst2", 1): 0.8, ("sst2", 6): 0.9}, facts=False)
     table = ladder(tmp_path)
-    assert lines(table) == {("6", "labels alone"): ["90.0"], ("1", "distilled"): ["80.0"]}
+    assert lines(table) == {("6 layers", "no"): ["90.0"], ("1 layers", "yes"): ["80.0"]}
     assert table.provenance == "source local; zoo minilm; trained on cuda."
 
 
@@ -67,7 +76,7 @@ def test_nothing_trained(tmp_path):
 
 def test_between_markers(folder):
     page = rewritten("<!-- table: ladder . -->\n<!-- /table -->\n", folder)
-    assert "| 1 | gained by distilling | 3.0 | -2.0 |" in page
+    assert "| 1 layers | no | 77.0 | 32.0 |" in page
     page = rewritten("<!-- table: ladder none -->\n<!-- /table -->\n", folder)
     assert "*Nothing measured for ladder in none yet.*" in page
 
@@ -79,4 +88,4 @@ def test_what_started_from_mnli_is_told(tmp_path):
     for row in content["models"]:
         row |= {"via_mnli": {"validation_score": 0.5, "seconds": 1.0}} if row["task"] == "rte" else {}
     path.write_text(json.dumps(content))
-    assert ladder(tmp_path).notes[0].endswith("Seed 0. Started from mnli's models: rte.")
+    assert ladder(tmp_path).notes[0].endswith("Started from mnli's models: rte.")

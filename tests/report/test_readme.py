@@ -28,6 +28,12 @@ def test_the_text_around_stays_and_a_second_time_changes_nothing(results):
     assert rewritten(once, results) == once
 
 
+def test_what_is_not_shown_has_no_footnote(results):
+    page = rewritten(f"<!-- table: main . | task, system, score % -->\n{END}", results)
+    assert "Score: accuracy" in page and "Margin SE" not in page and "Plain rule" not in page
+    assert "Margin SE" in rewritten(f"<!-- table: main . -->\n{END}", results)
+
+
 def test_a_folder_without_records_says_so(tmp_path):
     text = f"<!-- table: main results/none -->\n{END}"
     assert "*No records in results/none yet.*\n<!-- /table -->" in rewritten(text, tmp_path)
@@ -45,7 +51,7 @@ def test_the_headline_holds_one_row_per_task_and_each_engines_reduction(results)
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        (f"<!-- table: mian . -->\n{END}", "headline, ladder, shapes, main, all_systems"),
+        (f"<!-- table: mian . -->\n{END}", "headline, claims, ladder, shapes, main, all_systems"),
         (f"<!-- table: main -->\n{END}", "results folder"),
         (f"<!-- table: main . | colour -->\n{END}", "no column colour"),
         ("<!-- table: main . -->\n", "not closed"),

@@ -72,39 +72,50 @@ def test_no_table_mixes_seeds(folder):
     assert "seeds 0, 1" in actual["seeds"].provenance
 
 
-def test_the_spread_by_hand(folder):
+def test_the_median_and_the_range_by_hand(folder):
+    write(folder, *session("h", 10.0, 0.8, 0.010, seed=2, outcome="missed", accuracy={"value": 0.89}))
     table = built(folder)["seeds"]
     (line,) = table.text().to_dict("records")
     assert line == {
         "task": "sst2",
-        "engine": "eager",
         "margin SE": "0.5",
         "systems": "Tabi vs INFaaS",
-        "seed 0: less %": "40.0 [39.0, 41.0]",
-        "seed 0: early %": "60",
-        "seed 0: score, points": "-1.0",
-        "seed 0: target": "met",
-        "seed 1: less %": "34.0 [33.0, 35.0]",
-        "seed 1: early %": "70",
-        "seed 1: score, points": "-2.0",
-        "seed 1: target": "within noise",
-        "less %: spread": "6.0",
-        "early %: spread": "10",
-        "score: spread": "1.0",
+        "seeds": "0, 1, 2",
+        "less %": "34.0 [10.0, 40.0]",
+        "early %": "70 [60, 80]",
+        "score, points": "-1.0 [-2.0, 1.0]",
+        "outcome": "met / within noise / missed",
+        "p99 ratio": "1.00 [1.00, 1.00]",
     }
+    assert "seeds 0, 1, 2" in table.provenance
 
 
-def test_the_headline_is_of_the_lowest_seed_with_the_spread_beside_it(folder):
+def test_the_headline_holds_the_median_and_the_range_or_one_seeds_interval(folder):
     table = headline(read(folder))
     text = table.text().set_index("task")
-    assert text.loc["sst2", "eager: less than INFaaS %"].startswith("40.0")
-    assert text["eager: spread over seeds"].loc[["sst2", "rte"]].tolist() == ["6.0", "–"]
-    assert "seeds" not in table.provenance and "of the lowest seed" in table.notes[-1]
+    assert text.loc["sst2", "eager: less than INFaaS %"] == "37.0 [34.0, 40.0]"
+    assert text.loc["rte", "eager: less than INFaaS %"] == "30.0 [29.0, 31.0]"
+    assert text.loc["sst2", "eager: score % (over the target)"] == "92.5 (+2.5, met / within noise)"
+    assert text.loc["sst2", "paper: less % (at score %)"] == "40 (at 95.6)"
+    for note in ("Median over seeds 0, 1 [lowest, highest].", "In brackets: 95 % intervals."):
+        assert note in table.notes[0]
+
+
+def test_the_mean_over_tasks_by_hand(tmp_path):
+    """Of one seed: half-widths 1 and 1 of independent tasks; of two: the means 35 and 25, and their median."""
+    write(tmp_path, *session("a", 40.0, 0.6, 0.0), profile=False)
+    write(tmp_path, *session("b", 30.0, 0.6, 0.0, task="rte"), profile=False)
+    mean = headline(read(tmp_path)).text().set_index("task").loc["mean of 2"]
+    assert mean["eager: less than INFaaS %"] == "35.0 [34.3, 35.7]"
+    write(tmp_path, *session("c", 20.0, 0.6, 0.0, seed=1), profile=False)
+    write(tmp_path, *session("d", 30.0, 0.6, 0.0, task="rte", seed=1), profile=False)
+    mean = headline(read(tmp_path)).text().set_index("task").loc["mean of 2"]
+    assert mean["eager: less than INFaaS %"] == "30.0 [25.0, 35.0]"
 
 
 def test_one_seed_has_no_spread(results):
     assert "seeds" not in built(results)
-    assert not [c.header for c in headline(read(results)).columns if "seeds" in c.header]
+    assert headline(read(results)).notes == ["In brackets: 95 % intervals."]
 
 
 def test_the_slim_copy_keeps_every_seed(folder, tmp_path_factory):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from report_samples import record, write
 
+from tabi_bench.report.drawing import compact
 from tabi_bench.report.fields import FIELDS
 from tabi_bench.report.reading import read
 from tabi_bench.report.site import rebuild, settings
@@ -85,6 +86,14 @@ def test_names_with_markup_are_shown_as_they_are(tmp_path):
     assert r"\textless{}b\textgreater{}\$x\textasciicircum{}2\$ \& a\_b\textbar{}*c*" in latex
     svg = next(report.rglob("main.svg")).read_text()
     assert "&lt;b&gt;$x^2$ &amp; a_b|*c*&lt;/b&gt;" in svg, "no mathematics in a figure's labels"
+
+
+def test_a_compact_picture_keeps_its_text():
+    svg = b"""<?xml version="1.0"?>\n<svg width="5.25pt">\n <style>*{a}</style>\n <g id="text_1">
+  <text style="font-size: 6px" x="1.23456" transform="rotate(-0 1 2)">driver 580.159.04</text>\n </g>\n</svg>"""
+    expected = '<svg width="5.2pt">\n<style>*{a}.s0{font-size: 6px}</style>\n<g>\n'
+    expected += '<text class="s0" x="1.2">driver 580.159.04</text>\n</g>\n</svg>'
+    assert compact(svg).decode() == expected
 
 
 def test_drawing_says_nothing(results, caplog):

@@ -148,13 +148,11 @@ def test_engines_stand_in_one_table_without_ratios_between_them(tmp_path):
 
 def test_tables_from_profiles(results):
     actual = built(results)
-    assert set(actual) == {"main", "models", "tail", "break_even", "break_even_pairs", "calibration", "deferral"}
-    pair = {"task": "sst2", "small": "small", "large": "large"}  # of 2 and 10 ms
-    assert cell(actual["break_even_pairs"], "loses above, % re-routed", **pair) == "80.0"
+    assert set(actual) == {"main", "models", "tail", "break_even", "calibration"}
     assert cell(actual["models"], "mean ms", task="sst2", model="large") == "10.000"
     assert actual["calibration"].text()["T by fold"].tolist() == ["2.00 / 2.00"] * 2
-    assert cell(actual["tail"], "p50 ms", task="sst2", system="Tabi").startswith("6.000 [")
-    assert "p99 ms" not in actual["tail"].text(), "120 queries are too few for a p99"
+    assert 0 < float(cell(actual["calibration"], "of the oracle's gain %", task="sst2")) < 100
+    assert cell(actual["tail"], "p99 ms", task="sst2", system="Tabi") == "8.000 [7.000, 9.000]"
 
 
 def test_forms_of_output(results):

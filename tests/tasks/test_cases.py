@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from decimal import Decimal
@@ -105,6 +106,12 @@ def test_files_that_are_something_else_are_named(task_of):
         task_of, "it is a git-lfs pointer", b"version https://git-lfs.github.com/spec/v1\noid ...", suffix="parquet"
     )
     refused(task_of, "it is parquet, but UTF-8 text", b"PAR1...PAR1", suffix="jsonl")
+    refused(task_of, "train.jsonl: the file is empty; one object per line", b" \n\n", suffix="jsonl")
+    for mark in ";|\t":
+        refused(task_of, "it has .*Are its cells parted by", csv_of(ROWS).replace(b",", mark.encode()))
+    refused(
+        task_of, r"label than train has: 'a\\nb\\x1b\[1m' \(1 rows\)", csv_of(ROWS) + b'x,"a\nb\x1b[1m"\n', csv_of(ROWS)
+    )
     refused(task_of, "train.csv: the file is empty; its first line names the columns", b"")
     refused(task_of, "'text' stands there twice; rename one", csv_of([(1, 2, 3)], "text,text,label"))
 
@@ -194,10 +201,21 @@ def test_whatever_parquet_holds_is_decoded_or_refused_by_row(task_of, tmp_path):
 
 
 def test_narrow_floats_are_the_numbers_that_were_written(task_of, tmp_path):
-    scores = [3.8, 0.1, 4.667, 2.0, 5.0, 1.25]
-    content = parquet_of(tmp_path, text=[text for text, _ in ROWS[:6]], score=pa.array(scores, pa.float32()))
-    task = task_of(content, suffix="parquet", label="score", metric="pearson")
-    assert task.labels("train").tolist() == scores
+    scores = [3.8, 0.1, 4.668, 2.0, 5.0, 1.25]
+    for column in (pa.array(scores, pa.float32()), pa.array(scores, pa.float32()).dictionary_encode(),
+                   pa.array(scores, pa.float16())):  # fmt: skip
+        content = parquet_of(tmp_path, text=[text for text, _ in ROWS[:6]], score=column)
+        task = task_of(content, suffix="parquet", label="score", metric="pearson")
+        assert task.labels("train").tolist() == scores, column.type
+
+
+@pytest.mark.parametrize("names", ["5", "[1, 2]", '{"a": 1}', "[]", "null"])
+def test_names_of_classes_that_are_none_are_not_believed(names, task_of):
+    written = '{"info": {"features": {"label": {"_type": "ClassLabel", "names": ' + names + "}}}}"
+    table = pa.table({"text": [text for text, _ in ROWS[:6]], "label": [0, 1] * 3})
+    stream = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({b"huggingface": written.encode()}), stream)
+    assert task_of(stream.getvalue(), suffix="parquet").config.labels == ["0", "1"]
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -222,6 +240,27 @@ def test_numbers_are_positions_in_both_splits_or_in_none(task_of):
         refused(task_of, match.replace("numbers", "(so )?numbers"), numbered(0, 1), names, labels=given)
     refused(task_of, r"'2' \(10 rows\).*there are good, bad, as positions 0 to 1", numbered(0, 2), numbered(0, 1),
             labels=["good", "bad"])  # fmt: skip
+    refused(task_of, r"'0' \(10 rows\), the first at line 2; there are 1, 2. Mend", numbered(0, 1), labels=["1", "2"])
+
+
+@pytest.mark.parametrize(
+    "train, held", [("1.0", 1), ("01", 1), ("+1", 1), ("True", "true"), ("pos", "POS"), ("pos\u200b", "pos")]
+)
+def test_other_spellings_of_a_label_in_the_other_file_are_named_as_such(train, held, task_of):
+    refused(task_of, "have another label .* look like other spellings of these labels: write them alike in both files",
+            numbered(0, held), numbered(0, train))  # fmt: skip
+    assert any("look like spellings of one label" in line for line in task_of(numbered(0, train, held)).warnings)
+
+
+def test_which_label_f1_is_about_is_named_and_can_be_set(task_of):
+    three = csv_of([(f"text {k}", ("neg", "neutral", "pos")[k % 3]) for k in range(30)])
+    assert task_of(csv_of(ROWS), metric="f1").notes["metric"] == "f1 of 'pos'"
+    task = task_of(three, metric="f1@neg", also=["f1@pos"])
+    assert (task.config.metric, task.config.also, task.notes["metric"]) == ("f1@0", ["f1@2"], "f1 of 'neg'")
+    for metric in ("f1", "f1@1", "f1@bad"):
+        refused(task_of, f"task.metric={metric}: F1 is about one label; write f1@LABEL with one of neg, neutral, pos",
+                three, metric=metric)  # fmt: skip
+    refused(task_of, "task custom has classes, of which there is no pearson", three, also=["pearson"])
 
 
 def test_names_of_labels_are_part_of_what_a_task_is(task_of):
@@ -310,3 +349,6 @@ def test_a_quoted_tsv_is_read_as_it_stands_and_warned_about(task_of):
     task = task_of(content, suffix="tsv")
     assert task.texts("train") == [('"say ""yes"""',), ('"as it is"',)]
     assert any(line.startswith("1 lines of train.tsv look quoted, first line 2") for line in task.warnings)
+    every = "text\tlabel\n" + "".join(f'"{text}"\t{label}\n' for text, label in ROWS)
+    assert any(line.startswith("40 lines of train.tsv look quoted") for line in
+               task_of(every.encode(), suffix="tsv").warnings)  # fmt: skip

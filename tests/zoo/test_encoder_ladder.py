@@ -14,8 +14,8 @@ from tabi_bench.config import ConfigError, EncoderConfig, read_file
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo import ladder as ladders
 from tabi_bench.zoo import train as side_by_side
-from tabi_bench.zoo.encoder import cut, without_layers
-from tabi_bench.zoo.ladder import Ladder, Rung, load, tasks_needed
+from tabi_bench.zoo.encoder import first_layers, without_layers
+from tabi_bench.zoo.ladder import CutEncoder, Ladder, load, tasks_needed
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
 from tabi_bench.zoo.train import Schedule
@@ -76,18 +76,18 @@ def test_a_cut_is_the_encoders_first_layers(folders, name):
     whole = kind.from_pretrained(folders[name], dtype=torch.float32).eval()
     states = whole(IDS, output_hidden_states=True).hidden_states
     for layers in (1, 2, 3):
-        part = cut(folders[name], layers, ["a", "b"], seed=0).eval()
+        part = first_layers(folders[name], layers, ["a", "b"], seed=0).eval()
         body = part.get_submodule(part.base_model_prefix)
         assert len(body.encoder.layer) == layers and part.dtype == torch.float32
         torch.testing.assert_close(body(IDS).last_hidden_state, states[layers])
-    assert cut(folders[name], 1, [], seed=0).classifier.out_features == 1
+    assert first_layers(folders[name], 1, [], seed=0).classifier.out_features == 1
     with pytest.raises(ModelError, match=r"4 layers asked of .*, which has 3"):
-        cut(folders[name], 4, [], seed=0)
+        first_layers(folders[name], 4, [], seed=0)
 
 
 def test_the_head_follows_from_the_seed_alone(folders):
     state = torch.random.get_rng_state()
-    first, again, other = (cut(folders["large"], 1, ["a", "b"], seed).classifier.weight for seed in (0, 0, 1))
+    first, again, other = (first_layers(folders["large"], 1, ["a", "b"], seed).classifier.weight for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -108,7 +108,7 @@ def test_two_families_in_one_ladder_are_trained_once_and_the_best_one_teaches(co
     assert zoo.train_s > 0 and all(notes["validation_rows"] == 120 for notes in zoo.notes["training"].values())
     ladder = Ladder(config, task, tmp_path, 0, "cpu")
     best = ladder.teacher
-    assert ladder.notes(best)["slice_score"] == max(ladder.notes(rung)["slice_score"] for rung in ladder.candidates)
+    assert ladder.notes(best)["slice_score"] == max(ladder.notes(cut)["slice_score"] for cut in ladder.candidates)
     assert {name: notes["teacher"] for name, notes in zoo.notes["training"].items()} == {
         name: None if name == best.name else best.name for name in zoo.names
     }
@@ -129,7 +129,7 @@ def test_fewer_validation_rows_leave_the_models_as_they_are(config, tmp_path):
     task = make_task()
     fewer = replace(task, validation=task.validation.select(range(40)))
     less = replace(task, train=task.train.select(range(100)))
-    keys = [Ladder(config, data, tmp_path, 0, "cpu").key(Rung("large", 3)) for data in (task, fewer, less)]
+    keys = [Ladder(config, data, tmp_path, 0, "cpu").key(CutEncoder("large", 3)) for data in (task, fewer, less)]
     assert keys[0] == keys[1] != keys[2] and task.content_hash != fewer.content_hash
 
 
@@ -151,12 +151,12 @@ def test_what_is_stored_scores_what_its_notes_say(config, tmp_path):
 def test_recipes_are_the_encoders_then_the_tasks_times_the_rates(config):
     config = replace(config, tasks={"toy": {"epochs": 7}}, rates={"toy": 2.0}, student_rate=3.0)
     ladder = Ladder(config, make_task(), None, 0, "cpu")
-    alone, taught = ladder.recipe(Rung("large", 3)), ladder.recipe(Rung("large", 1, taught=True))
+    alone, taught = ladder.recipe(CutEncoder("large", 3)), ladder.recipe(CutEncoder("large", 1, taught=True))
     assert (alone.epochs, alone.learning_rate, alone.distill) == (7, pytest.approx(0.02), 0.0)
     assert (taught.learning_rate, taught.distill) == (pytest.approx(0.06), 0.5)
-    assert ladder.recipe(Rung("small", 2)).learning_rate == pytest.approx(0.01)
+    assert ladder.recipe(CutEncoder("small", 2)).learning_rate == pytest.approx(0.01)
     with pytest.raises(ConfigError, match=r"zoo.encoders.small.train, zoo.tasks.toy: .*epoch"):
-        Ladder(replace(config, tasks={"toy": {"epoch": 7}}), make_task(), None, 0, "cpu").recipe(Rung("small", 2))
+        Ladder(replace(config, tasks={"toy": {"epoch": 7}}), make_task(), None, 0, "cpu").recipe(CutEncoder("small", 2))
 
 
 @pytest.mark.parametrize(("texts", "kind"), [(1, TextCnn), (2, DecomposableAttention)])
@@ -180,8 +180,8 @@ def test_models_start_from_mnlis_of_the_same_name(config, tmp_path, monkeypatch)
     monkeypatch.setattr(ladders, "load_task", lambda *_: mnli)
     config = replace(config, via_mnli=["rte"], encoders={"large": config.encoders["large"]})
     ladder = Ladder(config, rte, tmp_path, 0, "cpu")
-    rung = Rung("large", 3)
-    start, model = load_model(ladder.start.spec(rung), torch.float32, "cpu"), ladder._start(rung)
+    cut = CutEncoder("large", 3)
+    start, model = load_model(ladder.start.spec(cut), torch.float32, "cpu"), ladder._start(cut)
     for name, value in start.state_dict().items():
         if not name.startswith("classifier"):
             torch.testing.assert_close(model.state_dict()[name], value)
@@ -200,7 +200,7 @@ def test_layers_that_are_not_there_are_refused_before_any_training(config, tmp_p
 
 
 def test_deeper_layers_learn_faster(folders, config):
-    model = cut(folders["large"], 3, ["a", "b"], 0)
+    model = first_layers(folders["large"], 3, ["a", "b"], 0)
     groups = parameter_groups(model, replace(config.train, layer_decay=0.5))
     scales = {id(p): group["scale"] for group in groups for p in group["params"]}
     layers = model.mpnet.encoder.layer
@@ -212,8 +212,11 @@ def test_deeper_layers_learn_faster(folders, config):
 def test_a_model_waits_for_its_teacher_and_for_mnlis(config, monkeypatch):
     """The order of jobs alone: nothing is trained."""
     config = replace(config, via_mnli=["rte"])
-    alone, students = [Rung("small", 2), Rung("large", 3)], [Rung("small", 1, True), Rung("large", 1, True)]
-    again = Rung("small", 2, True)
+    alone, students = (
+        [CutEncoder("small", 2), CutEncoder("large", 3)],
+        [CutEncoder("small", 1, True), CutEncoder("large", 1, True)],
+    )
+    again = CutEncoder("small", 2, True)
     monkeypatch.setattr(side_by_side, "taught_candidates", lambda *_: [again])
     work = type("Work", (), {"config": lambda self: config})()
     schedule = Schedule(work, ["mnli", "rte"], {task: (alone, students, 100.0) for task in ("mnli", "rte")})
@@ -224,8 +227,8 @@ def test_a_model_waits_for_its_teacher_and_for_mnlis(config, monkeypatch):
         schedule.finished(ready[-1], error=False)
     assert len(started) == len(set(started)) == 10
     place = {job: number for number, job in enumerate(started)}
-    for rung in (*alone, *students, again):
-        assert place["mnli", rung] < place["rte", rung]
+    for cut in (*alone, *students, again):
+        assert place["mnli", cut] < place["rte", cut]
     for task in ("mnli", "rte"):
         assert all(place[task, one] < place[task, other] for one in alone for other in (*students, again))
 

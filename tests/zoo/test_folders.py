@@ -101,6 +101,9 @@ DAMAGE = {
     "list config": (write("config.json", "[1]"), "config.json holds no JSON object"),
     "other type": (change_config(model_type="gpt2"), "model_type 'gpt2' is not supported; there are: bert"),
     "no type": (change_config(model_type=["bert"]), "is not supported"),
+    "layers": (change_config(num_hidden_layers=1), r"has weights of layers that its config.json does not have \(bert."),
+    "a folder": (lambda folder: [(folder / "tokenizer.json").unlink(), (folder / "tokenizer.json").mkdir()],
+                 "damaged one has no tokenizer "),
     "heads": (change_config(num_attention_heads=5), "its config.json makes no model .*5"),
     "no layers": (change_config(num_hidden_layers=None), "its config.json lacks what a model of its type has"),
     "text for a number": (change_config(hidden_size="wide"), "its config.json makes no model"),
@@ -181,6 +184,14 @@ def test_sharded_weights_are_read_and_answers_stay(model, task, tmp_path):
     assert zoo["sharded"].params == zoo[model.path.name].params
     scores = {name: note["score"] for name, note in zoo.notes["checkpoints"].items()}
     assert scores["sharded"] == scores[model.path.name] > 0.9
+
+
+@pytest.mark.parametrize("paths", [[""], ["/"], ["."], ["~nobody-at-all/model"], ["no/such/folder"]])
+def test_places_that_are_none_are_refused_in_one_sentence(paths, task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"folder|has no config.json") as error:
+        load(read_file("zoo", "custom", paths=paths), task, tmp_path / "cache", 0, "cpu")
+    assert "\n" not in str(error.value)
 
 
 def test_one_folder_is_understood_without_brackets(composed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from tabi_bench.zoo.loading import ModelError
 from tabi_bench.zoo.paper import TASKS, coverage, describe, load, recipe, start
 from tabi_bench.zoo.paper import main as main_of_paper
 from tests.engines.micro_models import write_model
+from tests.zoo.test_folders import DAMAGE
 from tests.zoo.toys import permuted
 
 
@@ -68,6 +70,15 @@ def test_cells_are_fetched_measured_and_remembered_with_their_commit(config, hub
     assert zoo["bert-small"].label_order == (2, 1, 0) and zoo["albert"].label_order == (0, 1, 2)
     notes = zoo.notes["checkpoints"]["bert-small"]
     assert notes["from"] == "a/small" and notes["commit"] == hub.commit_of("models", "a/small", "main")
+
+
+@pytest.mark.parametrize("kind", ["added tokens", "wide", "layers"])
+def test_a_public_checkpoint_at_odds_with_itself_is_named_before_it_runs(kind, config, task, model, hub, tmp_path):
+    change, match = DAMAGE[kind]
+    change(shutil.copytree(model.path, tmp_path / "damaged"))
+    hub.add_folder("b/albert", tmp_path / "damaged")
+    with pytest.raises(ModelError, match=match):
+        load(config, task, tmp_path / "cache", 0, "cpu")
 
 
 def test_a_model_below_its_bound_is_refused(config, task, tmp_path):

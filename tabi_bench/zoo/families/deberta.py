@@ -17,7 +17,7 @@ from tabi_bench.zoo.families.sentencepieces import normalize_as, raw_model
 class Deberta(Family):
     """Version 1: queries, keys and values come fused."""
 
-    projections = None
+    projections: tuple[str, str, str] | None = None
     cuttable = False
     needs_mask = True
     has_pooler = False

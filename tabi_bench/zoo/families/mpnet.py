@@ -77,8 +77,8 @@ def _kept_bias(encoder: nn.Module, hidden: torch.Tensor, *_args, **_kwargs) -> t
 def _attend(
     module: nn.Module,
     hidden_states: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-    position_bias: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None,
+    position_bias: torch.Tensor,
     output_attentions: bool = False,
     **_,
 ) -> tuple[torch.Tensor]:
