@@ -106,11 +106,9 @@ class Entry:
 def texts_of_length(spec: ModelSpec, length: int, count: int) -> list[str]:
     """`count` texts of exactly `length` pieces (or the nearest below, for tokenizers that split the words)."""
     tokenizer = load_tokenizer(spec.path, 4 * length)
-    words = (
-        [f"w{i}" for i in range(20000)]
-        if tokenizer.token_to_id("w19999")
-        else ["the", "film", "is", "good", "and", "not", "very", "bad"]
-    )
+    words = ["the", "film", "is", "good", "and", "not", "very", "bad"]
+    if tokenizer.token_to_id("w19999"):  # of a shape: whole words
+        words = [f"w{i}" for i in range(20000)]
     random, texts = np.random.default_rng(0), []
     for _ in range(count):
         text = random.choice(words, length).tolist()
@@ -385,9 +383,8 @@ def save(folder: Path, facts: dict[str, Any], rows: list[Row]) -> None:
     measured = {row.group for row in rows}
     known = [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] if file.exists() else []
     rows = [row for row in known if row.group not in measured] + rows
-    file.write_text(
-        json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n", encoding="utf-8"
-    )
+    content = {"device": facts, "rows": [asdict(row) for row in rows]}
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     file.with_suffix(".md").write_text(markdown(facts, rows), encoding="utf-8")
 
 

@@ -6,9 +6,10 @@ import json
 import time
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from functools import cache
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 
@@ -177,9 +178,26 @@ class Record:
         if version > SCHEMA_VERSION or unknown:
             raise ValueError(f"{path} was written by a newer version (schema {version}): {sorted(unknown)}")
         try:
-            return cls(**raw)
+            record = cls(**raw)
         except TypeError as error:
             raise ValueError(f"{path} is no whole record: {error}") from None
+        for name, kind in _kinds().items():
+            if not isinstance(getattr(record, name), kind):
+                raise ValueError(f"{path} is no record: {name} is {getattr(record, name)!r:.40}")
+        if not isinstance(record.provenance.get("versions", {}), dict):
+            raise ValueError(f"{path} is no record: provenance.versions is {record.provenance['versions']!r:.40}")
+        return record
+
+
+@cache
+def _kinds() -> dict[str, type]:
+    """What the fields that hold texts, lists or objects are of, whatever these hold."""
+    kinds = {}
+    for name, hint in get_type_hints(Record).items():
+        origin = str if get_origin(hint) is Literal else get_origin(hint) or (dict if is_typeddict(hint) else hint)
+        if origin in (str, list, dict):
+            kinds[name] = origin
+    return kinds
 
 
 def _plain(value: Any) -> Any:

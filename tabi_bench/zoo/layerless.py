@@ -46,9 +46,8 @@ class TextCnn(Layerless):
 
     def __init__(self, config: BertConfig):
         super().__init__(config)
-        self.before, self.at, self.after = (
-            nn.Linear(config.hidden_size, FILTERS, bias=place == 0) for place in (-1, 0, 1)
-        )
+        width = config.hidden_size
+        self.before, self.at, self.after = (nn.Linear(width, FILTERS, bias=place == 0) for place in (-1, 0, 1))
         self.classifier = nn.Linear(2 * FILTERS, config.num_labels)
         self.post_init()
 

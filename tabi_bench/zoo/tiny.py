@@ -7,15 +7,12 @@ other rows or another recipe a ladder is trained at first use and cached. `pytho
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import time
+import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +22,6 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
-from tqdm import tqdm
 from transformers import BertConfig, PreTrainedModel
 
 from tabi_bench.cache import cached, content_key, damage, seal
@@ -94,7 +90,8 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
         shutil.copy(folder / "tokenizer.json", folder / name)
     (folder / "tokenizer.json").unlink()
     notes = {"key": ladder_key(config, task, seed), "task": task.name, "source": task.source, "seed": seed}
-    notes |= {"device": device_name(device), "torch": torch.__version__, "models": {n: done[n] for n in config.shapes}}
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+    notes |= {"device": name, "torch": torch.__version__, "models": {shape: done[shape] for shape in config.shapes}}
     (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
@@ -140,10 +137,6 @@ def learn(
         notes["train_s"] = round(notes["train_s"] + result.seconds, 1)
         notes["steps"] += result.steps
     return notes
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
 
 
 @contextmanager
@@ -212,40 +205,28 @@ def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, se
 # --- shipping ---------------------------------------------------------------------------------------------------------
 
 
-def ship(task: str, out: Path, device: str) -> dict:
-    """Trains the ladder of one generated task with the defaults of conf/zoo/tiny.yaml into `out`/task; its notes."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = read_file("zoo", "tiny")
+def ship(task: str) -> dict:
+    """Trains the ladder of one generated task, as conf/zoo/tiny.yaml says, into the package; its notes."""
     rows = load_task(read_file("task", task), read_file("source", "generated"), 0)
-    building = out / f".{task}"
+    building = SHIPPED / f".{task}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     with one_thread():
-        build(building, config, rows, 0, device)
+        build(building, read_file("zoo", "tiny"), rows, 0, "cpu")
     seal(building, task)
-    shutil.rmtree(out / task, ignore_errors=True)
-    os.replace(building, out / task)
-    return notes_of(out / task)
+    shutil.rmtree(SHIPPED / task, ignore_errors=True)
+    os.replace(building, SHIPPED / task)
+    return notes_of(SHIPPED / task)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Trains the ladders that the package ships, several tasks side by side, and prints their validation scores."""
-    parser = argparse.ArgumentParser(prog="python -m tabi_bench.zoo.tiny", description=main.__doc__)
-    parser.add_argument("tasks", nargs="*", default=None, help="default: all ten")
-    parser.add_argument("--out", type=Path, default=SHIPPED)
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(argv)
+def main() -> None:
+    """Trains the ladders that the package ships, of all tasks or of those named, and prints their validation scores."""
     from tabi_bench.tasks.grammar import CUES
 
-    tasks, started = options.tasks or list(CUES), time.monotonic()
-    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = {task: pool.submit(ship, task, options.out, options.device) for task in tasks}
-        for task, future in tqdm(pending.items(), unit="task"):
-            scores = {name: model["score"] for name, model in future.result()["models"].items()}
-            tqdm.write(f"{task:8s} " + "  ".join(f"{name} {score:.4f}" for name, score in scores.items()))
-    size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
-    print(f"{size / 1e6:.2f} MB in {options.out}; {time.monotonic() - started:.0f} s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for task in sys.argv[1:] or CUES:
+        scores = {name: model["score"] for name, model in ship(task)["models"].items()}
+        print(f"{task:8s} " + "  ".join(f"{name} {score:.4f}" for name, score in scores.items()))
 
 
 if __name__ == "__main__":

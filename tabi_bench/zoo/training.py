@@ -40,6 +40,7 @@ CHECKPOINT_SECONDS = 30.0  # least time between two checkpoints: writing one of 
 POOL = 64  # batches whose rows are sorted by length together
 MIN_WORDS = 3  # texts of at most so many words are never shortened, as in pruning
 EVALUATION_BATCH = 256
+KEPT = ("fingerprint", "step", "stale", "best", "best_weights", "history")  # plain values of a checkpoint
 WIDTHS = 8  # widths of batches on a GPU are multiples of it
 
 
@@ -110,20 +111,15 @@ class Table:
         self.type_ids = self._pad(examples.type_ids, 0)
         self.words = self._pad(examples.words, -1)
         self.length = torch.tensor(self.lengths, device=device)
-        self.labels = self._vector(examples.labels)
-        self.teacher = self._vector(teacher)
+        self.labels, self.teacher = (
+            None if values is None else torch.as_tensor(values, device=device) for values in (examples.labels, teacher)
+        )
 
     def _pad(self, rows: list[np.ndarray], value: int) -> torch.Tensor:
         table = np.full((len(rows), -(-int(self.lengths.max()) // WIDTHS) * WIDTHS), value, np.int32)
         for row, values in enumerate(rows):
             table[row, : len(values)] = values
         return torch.from_numpy(table).to(self.device)
-
-    def _vector(self, values: np.ndarray | None) -> torch.Tensor | None:
-        if values is None:
-            return None
-        dtype = torch.int64 if np.issubdtype(values.dtype, np.integer) else torch.float32
-        return torch.tensor(values, dtype=dtype, device=self.device)
 
     def batch(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Ids, segment ids, mask and words of some rows, (B, longest of them, rounded up on a GPU: fewer shapes)."""
@@ -155,9 +151,8 @@ def drop_words(batch: dict[str, torch.Tensor], rate: float, generator: torch.Gen
     words, mask = batch["words"], batch["attention_mask"].bool()
     share = torch.rand(len(words), 1, generator=generator, device=words.device) * 2 * rate
     # a text has no more words than characters: numbers beyond the row's width come from truncated texts and wrap around
-    draw = torch.rand(words.shape, generator=generator, device=words.device).gather(
-        1, words.clamp(min=0) % words.shape[1]
-    )
+    number = words.clamp(min=0) % words.shape[1]
+    draw = torch.rand(words.shape, generator=generator, device=words.device).gather(1, number)
     keep = mask & ((draw >= share) | (words < 0))
     order = torch.sort(keep.int(), dim=1, descending=True, stable=True).indices
     moved = {key: batch[key].gather(1, order) for key in ("input_ids", "token_type_ids", "words")}
@@ -371,16 +366,16 @@ class _Run:
             return True
         return self.config.patience > 0 and self.stale >= self.config.patience
 
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        return parts if self.averaged is None else parts | {"averaged": self.averaged}
+
     def save(self, seconds: float) -> None:
         """Writes the checkpoint to a temporary name and moves it into place."""
         if self.checkpoint is None or time.monotonic() - self.saved_at < CHECKPOINT_SECONDS:
             return
-        state = {
-            name: getattr(self, name) for name in ("fingerprint", "step", "stale", "best", "best_weights", "history")
-        }
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "seconds": seconds}
-        state |= {"scaler": self.scaler.state_dict()}
-        state |= {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
+        state = {name: getattr(self, name) for name in KEPT} | {"seconds": seconds}
+        state |= {name: part.state_dict() for name, part in self._parts().items()}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoint.with_name(f"{self.checkpoint.name}.{os.getpid()}")
         torch.save(state, temporary)
@@ -399,14 +394,10 @@ class _Run:
         if state["fingerprint"] != self.fingerprint:
             log.warning("%s belongs to another training; training starts afresh", self.checkpoint)
             return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        for name in ("step", "stale", "best_weights", "seconds"):
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        for name in (*KEPT, "seconds"):
             setattr(self, name, state[name])
-        self.best, self.history = tuple(state["best"]), [tuple(entry) for entry in state["history"]]
         log.info("resumed %s at step %d of %d", self.checkpoint, self.step, self.steps)
 
 
@@ -506,10 +497,8 @@ def train(
         family(model.config.model_type).prepare(model)
     model.to(device).train()
     with _seen_pieces(model, examples) as known:
-        table = Table(
-            known.take(rows), _pad_id(model), device, None if teacher_logits is None else teacher_logits[rows]
-        )
-        held = None
+        taught, held = None if teacher_logits is None else teacher_logits[rows], None
+        table = Table(known.take(rows), _pad_id(model), device, taught)
         if slice_rows is not None:
             held = Table(known.take(slice_rows), _pad_id(model), device), labels[slice_rows]
         steps = math.ceil(config.epochs * len(batches(table.lengths, config.batch_size, seed, 0)))

@@ -91,9 +91,9 @@ def test_every_piece_belongs_to_the_word_that_holds_it(texts):
     encoding = encode(tokenizer, tuple(texts), 512)
     words = [word for run in encoding.words for word in run]
     special = np.array(encoding.pieces.special_tokens_mask, bool)
-    found = encoding.word_of_piece
-    assert (found[special] == -1).all() and (found[~special] >= 0).all()
-    assert (np.diff(found[~special]) >= 0).all() and (found < len(words)).all()
+    actual = encoding.word_of_piece
+    assert (actual[special] == -1).all() and (actual[~special] >= 0).all()
+    assert (np.diff(actual[~special]) >= 0).all() and (actual < len(words)).all()
 
 
 # --- words remembered -------------------------------------------------------------------------------------------------

@@ -59,5 +59,5 @@ def test_a_cascade_whose_overhead_eats_its_saving_is_not_planned():
     ladder = build(160, seed=2)
     options = read_file("method", "tabi", alphas=[0.0])
     cheap, dear = ladder.profile, replace(ladder.profile, overhead_ms=1e3)
-    plans = [search(each, Target.of(each, "relative", None, 0.05, 0.5, 0), options) for each in (cheap, dear)]
+    plans = [search(profile, Target.of(profile, "relative", None, 0.05, 0.5, 0), options) for profile in (cheap, dear)]
     assert [len(plan.point["models"]) for plan in plans] == [2, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 
 import pandas as pd
@@ -137,6 +138,18 @@ def test_what_is_no_record_is_named(results, content):
     (folder / "record.json").write_text(content)
     actual = read(results)
     assert len(actual.runs) == 9 and "unreadable: main_table/odd/record.json" in actual.problems[0]
+
+
+@pytest.mark.parametrize("field, value", [("status", 0), ("task", None), ("shares", {}), ("latency_ms", [1]),
+                                          ("provenance", {"versions": True})])  # fmt: skip
+def test_a_record_whose_fields_are_of_another_kind_is_named(results, field, value):
+    path = results / "main_table" / "sst2-tabi-a" / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    actual = read(results)
+    assert (
+        len(actual.runs) == 8
+        and f"record.json: ValueError: /main_table/sst2-tabi-a/record.json is no record: {field}" in actual.problems[0]
+    )
 
 
 def test_a_record_with_words_for_numbers_is_named(results):

@@ -108,11 +108,11 @@ def test_one_seed_gives_the_same_tokenizer_and_weights_from_empty_caches(short, 
         "zoo = tiny.load(config, rows, Path(sys.argv[1]), 3, 'cpu')\n"
         "print([spec.content_hash for spec in zoo.models])"
     )
-    said = []
+    printed = []
     for number in range(2):
         command = [sys.executable, "-c", code, str(tmp_path / f"cache{number}")]
-        said.append(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
-    assert said[0] == said[1] and "[" in said[0]
+        printed.append(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
+    assert printed[0] == printed[1] and "[" in printed[0]
 
 
 def test_the_vocabulary_depends_on_the_texts_alone(tmp_path):
