@@ -57,14 +57,14 @@ BLOCK = 10  # calls of one entry before the next one's turn
 
 @dataclass
 class Row:
-    """One entry at one length. Times in milliseconds; `text`: from raw text, `forward`: from pieces to host arrays."""
+    """One entry at one length. Times in milliseconds; `text`: from raw text, `forward`: from tokens to host arrays."""
 
     model: str
     length: int
     entry: str
     text_p50: float | None = None
     text_p99: float | None = None
-    tokenise_p50: float | None = None  # raw text to pieces, part of `text`
+    tokenise_p50: float | None = None  # raw text to tokens, part of `text`
     forward_p50: float | None = None
     replay_p50: float | None = None  # the graph and the synchronisation alone
     outside_us: float | None = None  # text_p50 - replay_p50
@@ -89,7 +89,7 @@ COLUMNS = tuple(f.name for f in fields(Row))[3:-2]
 
 @dataclass
 class Entry:
-    """Something that answers: `text` from raw text to a label, `forward` from pieces, `replay` the bare graph.
+    """Something that answers: `text` from raw text to a label, `forward` from tokens, `replay` the bare graph.
 
     The last two run on the text that they were made for, whichever they are given.
     """
@@ -104,7 +104,7 @@ class Entry:
 
 
 def texts_of_length(spec: ModelSpec, length: int, count: int) -> list[str]:
-    """`count` texts of exactly `length` pieces (or the nearest below, for tokenizers that split the words)."""
+    """`count` texts of exactly `length` tokens (or the nearest below, for tokenizers that split the words)."""
     tokenizer = load_tokenizer(spec.path, 4 * length)
     words = ["the", "film", "is", "good", "and", "not", "very", "bad"]
     if tokenizer.token_to_id("w19999"):  # of a shape: whole words
@@ -392,7 +392,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.bench.engines", description=__doc__)
     shapes = f"folders, or shapes: paper (the paper's twelve), {', '.join(SHAPES)}"
     parser.add_argument("--models", nargs="+", default=["minilm-l6"], help=shapes)
-    parser.add_argument("--lengths", nargs="+", type=int, default=[32], help="pieces per text")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[32], help="tokens per text")
     parser.add_argument("--entries", nargs="+", default=None, choices=[*ENTRIES, *USERS])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")

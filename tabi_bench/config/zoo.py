@@ -52,7 +52,7 @@ class TinyZooConfig(ZooConfig):
 
     shapes: list[str] = field(metadata=text(r"[1-9]\d*x[1-9]\d*", "layers x hidden, as 4x48"))  # the smallest first
     intermediate: int = field(metadata=number(least=1))  # width of the feed-forward layers, times the hidden size
-    vocabulary: int = field(metadata=number(least=100))  # word pieces at most
+    vocabulary: int = field(metadata=number(least=100))  # tokens at most
     cue_steps: int = field(metadata=number(least=0))  # generated rows: steps that name the deciding phrase come first
     train: TrainConfig
 

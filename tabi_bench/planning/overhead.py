@@ -1,6 +1,6 @@
 """What a cascade costs beside its models: dispatching, pruning and combining, less what two levels share.
 
-The profile times models alone, from raw text to output. Two levels with one tokenizer read the same pieces, so a second
+The profile times models alone, from raw text to output. Two levels with one tokenizer read the same tokens, so a second
 level may cost less than it does alone; a pruned text is worked out and tokenised anew. Measured, not assumed: the same
 `answer` as in serving, on a sample of queries, with a threshold that re-routes all of them.
 """

@@ -197,9 +197,9 @@ class Ladder:
     def _build(self, cut: CutEncoder, folder: Path, checkpoint: Path) -> None:
         recipe, metric = self.recipe(cut), self.task.config.metric
         model, rows = self._start(cut), self._encode(cut, "train")
+        teacher = np.load(self.folder(self.teacher) / LOGITS) if recipe.distill else None
         result = train(
-            model, rows, recipe, seed=self.seed, device=self.device,
-            teacher_logits=np.load(self.folder(self.teacher) / LOGITS) if recipe.distill else None,
+            model, replace(rows, teacher=teacher), recipe, seed=self.seed, device=self.device,
             metric=metric, checkpoint=checkpoint, progress="" if self.quiet else f"{self.task.name} {cut.name}",
         )  # fmt: skip
         model.to("cpu", torch.float16).save_pretrained(folder)  # half the disk; the third decimal of logits differs

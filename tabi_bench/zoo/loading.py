@@ -41,7 +41,7 @@ def spec_of(
     label_order: tuple[int, ...] | None = None,
     scale: tuple[float, float] | None = None,
 ) -> ModelSpec:
-    """Describes the model in `path` without loading it; it reads `max_length` pieces, or as many as it has places for.
+    """Describes the model in `path` without loading it; it reads `max_length` tokens, or as many as it has places for.
 
     Raises ModelError for an incomplete or foreign folder.
     """

@@ -39,7 +39,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOTES = "ladder.json"
 RECIPE = 3  # raised when the code below changes what is learnt: older ladders are then left alone
-PIECES_PER_WORD = 3.5  # word pieces at most, times the distinct words of train: rare words fall in pieces
+TOKENS_PER_WORD = 3.5  # tokens at most, times the distinct words of train: rare words are split into several
 
 
 def load(config: TinyZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
@@ -77,15 +77,16 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     tokenizer = load_tokenizer(folder, config.max_length)
     rows = encode(tokenizer, task.texts("train"), task.labels("train"))
     held = encode(tokenizer, task.texts("validation"))
-    teacher, done = None, {}
+    done: dict[str, dict] = {}
     for name in reversed(config.shapes):
         model = new_model(name, config, tokenizer.get_vocab_size(), task, seed)
-        done[name] = learn(model, (rows, teacher), task, config, seed, device)
+        done[name] = learn(model, rows, task, config, seed, device)
         score = metric_score(task.config.metric, task.labels("validation"), predict(model, held, device))
         done[name]["score"] = round(score, 4)
         took = done[name]["steps"], done[name]["train_s"]
         log.info("%s %s: %.4f on validation after %d steps, %.0f s", task.name, name, score, *took)
-        teacher = predict(model, rows, device) if teacher is None else teacher
+        if rows.teacher is None:
+            rows = replace(rows, teacher=predict(model, rows, device))
         model.half().save_pretrained(folder / name)
         shutil.copy(folder / "tokenizer.json", folder / name)
     (folder / "tokenizer.json").unlink()
@@ -95,33 +96,24 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
-def learn(
-    model: PreTrainedModel,
-    taught: tuple[Examples, np.ndarray | None],
-    task: Task,
-    config: TinyZooConfig,
-    seed: int,
-    device: str,
-) -> dict:
+def learn(model: PreTrainedModel, rows: Examples, task: Task, config: TinyZooConfig, seed: int, device: str) -> dict:
     """Trains `model` on the cues of hard rows, where rows name them, and on the labels; what it took.
-
-    taught: the rows, and a teacher's logits (N, K) for them or None.
 
     A few dozen cues tell much more than two labels: without them the deeper models stay at chance on hard rows. In easy
     rows every cue is as good as the other, so they only slow it down.
     """
-    (rows, teacher), steps = taught, config.train
-    parts = {"labels": (rows, replace(steps, distill=0.0 if teacher is None else steps.distill), teacher)}
+    steps = config.train
+    parts = {"labels": (rows, replace(steps, distill=0.0 if rows.teacher is None else steps.distill))}
     if config.cue_steps and "cue" in task.train.column_names:
         cues, numbers = np.unique(np.asarray(task.train["cue"][:]), return_inverse=True)
         # what the labels' slice holds out must not be learnt here either
         seen, _ = split_slice(task.labels("train"), seed)
-        hard = replace(rows, labels=numbers).take(seen[np.asarray(task.train["hard"][:])[seen]])
+        hard = replace(rows, labels=numbers, teacher=None).take(seen[np.asarray(task.train["hard"][:])[seen]])
         recipe = replace(steps, epochs=config.cue_steps, max_steps=config.cue_steps, distill=0.0)
-        parts = {"cues": (hard, recipe, None)} | parts
+        parts = {"cues": (hard, recipe)} | parts
     head = model.classifier
     notes: dict[str, Any] = {"train_s": 0.0, "steps": 0, "slice": {}}
-    for part, (examples, recipe, soft) in parts.items():
+    for part, (examples, recipe) in parts.items():
         model.classifier = head if part == "labels" else nn.Linear(model.config.hidden_size, len(cues))
         result = train(
             model,
@@ -129,7 +121,6 @@ def learn(
             recipe,
             seed=seed,
             device=device,
-            teacher_logits=soft,
             metric=task.config.metric if part == "labels" else "accuracy",
             progress=f"{task.name} {model.config.num_hidden_layers}x{model.config.hidden_size} {part}",
         )
@@ -151,13 +142,13 @@ def one_thread() -> Iterator[None]:
 
 
 def write_tokenizer(texts: list[str], path: Path, vocabulary: int) -> None:
-    """A BERT-style WordPiece tokenizer learnt from `texts`, of so many pieces at most; rare words fall in pieces.
+    """A BERT-style WordPiece tokenizer learnt from `texts`, of so many tokens at most; rare words are split.
 
-    The trainer breaks ties by the ids of pieces, and numbers characters within words in the order of a hash table,
+    The trainer breaks ties by the ids of tokens, and numbers characters within words in the order of a hash table,
     another one each time: so they are handed to it in order, as if they were special, and the same texts always give
     the same vocabulary.
     """
-    vocabulary = min(vocabulary, round(PIECES_PER_WORD * len({word for text in texts for word in text.split()})))
+    vocabulary = min(vocabulary, round(TOKENS_PER_WORD * len({word for text in texts for word in text.split()})))
     learnt = _wordpiece({})
     words = (w for text in texts for w, _ in _words(learnt, text))
     within = sorted({character for word in words for character in word[1:]})
@@ -178,7 +169,7 @@ def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
 
 
 def _words(tokenizer: Tokenizer, text: str) -> list[tuple[str, tuple[int, int]]]:
-    """The words that pieces are sought in, with their places."""
+    """The words that tokens are sought in, with their places."""
     return tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
 
 

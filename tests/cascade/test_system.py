@@ -263,7 +263,7 @@ def test_importance_is_read_only_where_a_later_level_prunes_by_it(ladder):
 
 
 @pytest.mark.parametrize("name, calls", [("always", 2), ("full text", 1), ("three levels", 1)])
-def test_levels_with_one_tokenizer_read_the_same_pieces_unless_words_were_pruned(ladder, name, calls):
+def test_levels_with_one_tokenizer_read_the_same_tokens_unless_words_were_pruned(ladder, name, calls):
     point = replace(POINTS[name], taus=[2.0] * len(POINTS[name].taus))
     if name != "always":
         point = replace(point, alphas=[0.0] * len(point.alphas))

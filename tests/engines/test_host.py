@@ -180,7 +180,7 @@ def test_why_nothing_was_compiled_is_said(specs, monkeypatch, caplog):
     assert model.runs.startswith("numpy: ") and "false failed" in model.runs and model.runs[7:] in caplog.text
 
 
-def test_a_tokenizer_with_more_pieces_than_embeddings_is_refused(tmp_path):
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path):
     with pytest.raises(ModelError, match="its embeddings end at 20"):
         HostModel(write_model(tmp_path, "cnn", num_hidden_layers=0, vocab_size=20), Encoders())
 

@@ -14,7 +14,7 @@ FUSED = ("bert", "roberta", "albert", "distilbert", "electra", "mpnet", "meanpoo
 
 
 def query(length: int, bucket: int, pad: int = 0) -> dict[str, torch.Tensor]:
-    """A fixed query of `length` pieces, padded to `bucket`: ids, types, keep, content, (1, bucket) each."""
+    """A fixed query of `length` tokens, padded to `bucket`: ids, types, keep, content, (1, bucket) each."""
     ids = torch.full((1, bucket), pad)
     ids[0, :length] = torch.tensor([2, 4, 6, 7, 8, 9, 3])[:length]
     keep = (torch.arange(bucket) < length).long()[None]

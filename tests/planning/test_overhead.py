@@ -38,7 +38,7 @@ def measured(shared: bool, importance: list[str]):
     return with_overheads(ladder.profile, ladder, importance)
 
 
-def test_levels_that_share_pieces_save_tokenising_and_pruned_text_does_not():
+def test_levels_that_share_tokens_save_tokenising_and_pruned_text_does_not():
     """The saving is the fixed time of the encoder: what is left of the cascade is far below it."""
     profile = measured(shared=True, importance=["last"])
     assert profile.overhead_ms == pytest.approx(-1e3 * TOKENISE_S, abs=0.5e3 * TOKENISE_S)

@@ -98,7 +98,7 @@ def test_two_families_in_one_ladder_are_trained_once_and_the_best_one_teaches(co
 
     def spy(model, examples, recipe, **options):
         seen.setdefault((model.config.model_type, model.config.num_hidden_layers), []).append(
-            (recipe.distill, options["teacher_logits"])
+            (recipe.distill, examples.teacher)
         )
         return real(model, examples, recipe, **options)
 

@@ -51,7 +51,7 @@ def test_each_family_loads_with_its_own_logits(tmp_path, family):
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_more_pieces_are_read_than_a_model_has_places_for(tmp_path, family):
+def test_no_more_tokens_are_read_than_a_model_has_places_for(tmp_path, family):
     shape = config(family)
     shape.max_position_embeddings = 24
     AutoModelForSequenceClassification.from_config(shape, dtype=torch.float32).save_pretrained(tmp_path)

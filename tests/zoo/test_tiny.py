@@ -58,11 +58,11 @@ def test_a_subset_by_name_and_a_name_that_is_none(config, tmp_path):
         load_zoo(replace(config, models=["1x64", "huge"]), task(), tmp_path, 0, "cpu")
 
 
-def test_words_and_pieces_both_occur(config):
+def test_words_and_tokens_both_occur(config):
     tokenizer = load_tokenizer(tiny.SHIPPED / "sst2" / config.shapes[0], config.max_length)
     texts = task(validation_rows=50, train_rows=50).texts("validation")
-    pieces = [piece for (text,) in texts for piece in tokenizer.encode(text).tokens]
-    split = sum(piece.startswith("##") for piece in pieces) / len(pieces)
+    tokens = [token for (text,) in texts for token in tokenizer.encode(text).tokens]
+    split = sum(token.startswith("##") for token in tokens) / len(tokens)
     assert 0.01 < split < 0.5
 
 
