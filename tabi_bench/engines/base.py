@@ -22,7 +22,7 @@ class Output:
     not finite.
     """
 
-    __slots__ = ("_importance", "logits", "pooled", "probabilities", "verdict")
+    __slots__ = ("logits", "pending", "pooled", "probabilities", "verdict")
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Output:
         verdict: tuple[int, float] | None = None,
     ):
         self.logits, self.pooled, self.probabilities, self.verdict = logits, pooled, probabilities, verdict
-        self._importance = importance
+        self.pending = importance
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process: with its importance, as the encoding is left behind."""
@@ -52,9 +52,9 @@ class Output:
 
         A query that returns early never reads it, so aligning tokens with words waits until someone does.
         """
-        if callable(self._importance):
-            self._importance = self._importance()
-        return self._importance
+        if callable(self.pending):
+            self.pending = self.pending()
+        return self.pending
 
 
 class Model(Protocol):

@@ -97,7 +97,7 @@ class HostOutput(Output):
 
     def __init__(self, both: np.ndarray, label: int, sure: float):
         self._both, self.verdict = both, (label, sure)
-        self.pooled = self._importance = None
+        self.pooled = self.pending = None
 
     @property
     def logits(self) -> np.ndarray:  # type: ignore[override]  # of an Output nobody sets it
