@@ -6,27 +6,24 @@ After Gunasekaran et al., NSDI 2022. Members run on machines of their own there:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabi_bench.cascade.rules import BAND, label_of
 from tabi_bench.config import CocktailConfig
+from tabi_bench.engines.base import Encoding, Model, Output, Together
 from tabi_bench.evaluation.metrics import score
+from tabi_bench.planning.targets import Target
+from tabi_bench.profiling.lab import Lab
+from tabi_bench.profiling.profile import Profile
+from tabi_bench.records.record import Record
 from tabi_bench.system import Answer, Clock, FoldPlan, Infeasible, Item, NoAnswer, Outcomes, Plan, PlanError, System
 
 from .common import best, between_labels, fold_plan, predictions
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tabi_bench.engines.base import Encoding, Model, Output, Together
-    from tabi_bench.planning.targets import Target
-    from tabi_bench.profiling.lab import Lab
-    from tabi_bench.profiling.profile import Profile
-    from tabi_bench.records.record import Record
 
 
 def class_weights(labels: np.ndarray, answers: np.ndarray, classes: int, smoothed: bool = True) -> np.ndarray:
@@ -128,40 +125,22 @@ class Cocktail(System):
 
     def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
         """All members on each item. In series stages level1, level2, ... are each member's time."""
-        if len(items) > 1:
-            return self._run_batch(items)
-        return [self._vote(item, Clock(item.so_far.stages_ns)) for item in items]
-
-    def _run_batch(self, items: list[Item]) -> list[Answer | Item]:
-        """The members one after the other, each on the whole batch."""
         clock = Clock()
         encodings = [[item.encoding(encode) for encode in self.encoders] for item in items]
         clock.mark("tokenise")
-        outputs = []
-        for number, name in enumerate(self.members):
-            outputs.append(self.models[name].forward_batch([of_item[number] for of_item in encodings]))
-            clock.mark(f"level{number + 1}")
-        answers: list[Answer | Item] = [
-            self._decide(*parts) for parts in zip(items, encodings, zip(*outputs, strict=True), strict=True)
-        ]
+        outputs: Iterable[Sequence[Output]]
+        if self.together is not None and len(items) == 1:
+            outputs = [self.together.forward(encodings[0])]
+            clock.mark("members")
+        else:
+            outputs = zip(*self._in_series(encodings, clock), strict=True)
+        answers: list[Answer | Item] = [self._decide(*parts) for parts in zip(items, encodings, outputs, strict=True)]
         clock.mark("decide")
         clock.share(items)
         return answers
 
-    def _vote(self, item: Item, clock: Clock) -> Answer:
-        """A member without a finite output has no vote."""
-        encodings = [item.encoding(encode) for encode in self.encoders]
-        clock.mark("tokenise")
-        if self.together is None:
-            outputs = self._in_series(encodings, clock)
-        else:
-            outputs = self.together.forward(encodings)
-            clock.mark("members")
-        answer = self._decide(item, encodings, outputs)
-        clock.mark("decide")
-        return answer
-
     def _decide(self, item: Item, encodings: list[Encoding], outputs: Sequence[Output]) -> Answer:
+        """A member without a finite output has no vote."""
         item.so_far.truncated = any(encoding.truncated for encoding in encodings)
         votes = [k for k, output in enumerate(outputs) if output.finite]
         if not votes:
@@ -171,13 +150,11 @@ class Cocktail(System):
         item.so_far.failures = len(outputs) - len(votes)
         return item.answer(label, 0)
 
-    def _in_series(self, encodings: list[Encoding], clock: Clock) -> list[Output]:
-        """Outputs of the members, one after the other."""
-        outputs = []
-        for number, (name, encoding) in enumerate(zip(self.members, encodings, strict=True), start=1):
-            outputs.append(self.models[name].forward(encoding))
-            clock.mark(f"level{number}")
-        return outputs
+    def _in_series(self, encodings: list[list[Encoding]], clock: Clock) -> Iterator[list[Output]]:
+        """Outputs of the members, one after the other, each on all items."""
+        for number, name in enumerate(self.members):
+            yield self.models[name].forward_batch([of_item[number] for of_item in encodings])
+            clock.mark(f"level{number + 1}")
 
     @classmethod
     def replay(cls, point: dict[str, Any], profile: Profile, rows: np.ndarray) -> Outcomes:
@@ -185,13 +162,10 @@ class Cocktail(System):
         at, models = profile.at(rows), [profile.models[name] for name in point["members"]]
         answers = np.stack([label_of(model.logits[at]) for model in models])
         labels = combine(answers, np.array([point["weights"][name] for name in point["members"]]))
-        latency_ms = (np.sum if profile.in_batches else np.max)(
-            [model.latency(model.tokens[at]) for model in models], axis=0
-        )
-        band = profile.band(BAND, at)
-        unsure = [
-            between_labels(model.logits[at], band) | ~np.isfinite(model.logits[at]).all(axis=1) for model in models
-        ]
+        together = np.sum if profile.in_batches else np.max
+        latency_ms = together([model.latency(model.tokens[at]) for model in models], axis=0)
+        band, logits = profile.band(BAND, at), [model.logits[at] for model in models]
+        unsure = [between_labels(of_one, band) | ~np.isfinite(of_one).all(axis=1) for of_one in logits]
         return Outcomes.of_full_text(rows, labels, latency_ms, borderline=np.any(unsure, axis=0))
 
     @classmethod

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tabi_bench.cascade.rules import BAND, softmax, tied
 from tabi_bench.evaluation.metrics import predictions_from, score
+from tabi_bench.planning.targets import Target
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import FoldPlan, NoAnswer, Predicted
-
-if TYPE_CHECKING:
-    from tabi_bench.planning.targets import Target
-    from tabi_bench.profiling.profile import Profile
 
 
 def between_labels(logits: np.ndarray, band: float = BAND) -> np.ndarray:

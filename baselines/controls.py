@@ -9,27 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.system import Cascade
+from tabi_bench.config import ControlConfig
 from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning.folds import replay
 from tabi_bench.planning.tabi import Tabi
 from tabi_bench.planning.targets import Target
-from tabi_bench.system import FoldPlan, Plan, PlanError, Predicted, System
+from tabi_bench.profiling.profile import Profile
+from tabi_bench.records.record import Record
+from tabi_bench.system import FoldPlan, Plan, Predicted, System
 
 from .common import shares_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tabi_bench.config import ControlConfig
-    from tabi_bench.profiling.profile import Profile
-    from tabi_bench.records.record import Record
 
 
 def tabi_plan(profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
@@ -49,13 +46,7 @@ class RandomRouting(Cascade):
         tabi = tabi_plan(profile, target, options)
         taus = onward_shares(tabi.predicted["shares"])
         point = replace(Point(**tabi.point), dispatcher="random", taus=taus)
-        outcomes = replay_point(point, profile, np.arange(len(profile.rows)))
-        predicted = Predicted(
-            score=target.score(outcomes.labels),
-            latency_ms=float(outcomes.latency_ms.mean()),
-            shares=shares_of(outcomes.levels, len(point.models)),
-        )
-        return replace(tabi, point=point.plain(), predicted=predicted)
+        return replace(tabi, point=point.plain(), predicted=_replayed(point, profile, profile.rows))
 
 
 def onward_shares(shares: list[float]) -> list[float]:
@@ -75,11 +66,7 @@ class Oracle(Cascade):
 
     @classmethod
     def plan(cls, profile: Profile, target: Target, options: ControlConfig) -> FoldPlan:
-        """Tabi's own plan, until `tell`. Raises Unreachable, and PlanError for more than two levels."""
-        if options.cascade.levels > 2:
-            raise PlanError(
-                f"systems.{options.stands_on}.levels={options.cascade.levels}: the oracle routes between two; set 2"
-            )
+        """Tabi's own plan, until `tell`. Raises Unreachable."""
         return tabi_plan(profile, target, options)
 
     @classmethod
@@ -102,7 +89,7 @@ class Oracle(Cascade):
             replace(pair, reroute=profile.rows[chosen[fold[chosen] == k]].tolist()) for k, pair in enumerate(pairs)
         ]
         folds = [
-            replace(served, point=point.plain(), predicted=_replayed(point, served, profile))
+            replace(served, point=point.plain(), predicted=_replayed(point, profile, np.asarray(served.serves)))
             for served, point in zip(plan.folds, routed, strict=True)
         ]
         return replace(plan, folds=folds, options={**plan.options, "score_to_reach": goal})
@@ -130,11 +117,12 @@ class Oracle(Cascade):
         system["remarks"] = [f"{share}{note}"]
 
 
-def _replayed(point: Point, fold: FoldPlan, profile: Profile) -> Predicted:
-    outcomes = replay_point(point, profile, profile.at(np.asarray(fold.serves)))
-    labels = profile.labels[profile.at(outcomes.rows)]
+def _replayed(point: Point, profile: Profile, rows: np.ndarray) -> Predicted:
+    """What the point yields on some rows."""
+    positions = profile.at(rows)
+    outcomes = replay_point(point, profile, positions)
     return {
-        "score": score(profile.metric, labels, outcomes.labels),
+        "score": score(profile.metric, profile.labels[positions], outcomes.labels),
         "latency_ms": float(outcomes.latency_ms.mean()),
         "shares": shares_of(outcomes.levels, len(point.models)),
     }

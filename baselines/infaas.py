@@ -7,20 +7,16 @@ choose an operating point of the one-level cascade: the code that answers is Tab
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.config import InfaasConfig, SingleConfig
+from tabi_bench.planning.targets import Target
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import FoldPlan, Infeasible, PlanError, Unreachable
 
 from .common import best, fold_plan, predictions
-
-if TYPE_CHECKING:
-    from tabi_bench.planning.targets import Target
-    from tabi_bench.profiling.profile import Profile
 
 
 def one_model(profile: Profile, target: Target, name: str) -> FoldPlan:
@@ -47,11 +43,8 @@ class Infaas(Cascade):
         A model that failed on some row does not count: there is no other to ask.
         """
         labels = predictions(profile)
-        meeting = [
-            (model.mean_ms, name)
-            for name, model in profile.models.items()
-            if np.isfinite(model.logits).all() and target.meets(labels[name])
-        ]
+        sound = [name for name, model in profile.models.items() if np.isfinite(model.logits).all()]
+        meeting = [(profile.models[name].mean_ms, name) for name in sound if target.meets(labels[name])]
         if not meeting:
             raise Unreachable(
                 f"{profile.task}: no single model meets the target {target.value:.4f} with its margin; best on tune: "

@@ -9,25 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.system import Cascade, Reading
+from tabi_bench.config.method import PruningConfig
 from tabi_bench.evaluation import statistics
 from tabi_bench.planning.folds import replay
 from tabi_bench.planning.search import search
+from tabi_bench.planning.targets import Target
+from tabi_bench.profiling.lab import Lab
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import Answer, FoldPlan, Item, Plan
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tabi_bench.config import PruningConfig
-    from tabi_bench.planning.targets import Target
-    from tabi_bench.profiling.lab import Lab
-    from tabi_bench.profiling.profile import Profile
-    from tabi_bench.tasks.base import Query
+from tabi_bench.tasks.base import Query
 
 
 class PruningScales(Cascade):

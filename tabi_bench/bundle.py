@@ -59,7 +59,7 @@ def pack(tasks: list[str], overrides: list[str], out: Path, wheels: str | None, 
 
     wheels: the Python version to pack wheels for, e.g. "3.12"; None: none.
     """
-    configs, commands = _configs(tasks, overrides), []
+    configs, commands = [compose_config([f"task={task}", *overrides]) for task in tasks], []
     _copy_code(out)
     for one in configs:
         _copy_data(one, out)
@@ -219,10 +219,6 @@ def _download_wheels(out: Path, python: str, with_torch: bool) -> None:
     subprocess.run([*pip, "download", "-q", *options, "-d", str(out / "wheels"), *binary], check=True)
     source = [line for line in chosen if line.startswith(SOURCE_ONLY)]
     subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", str(out / "wheels"), *source], check=True)
-
-
-def _configs(tasks: list[str], overrides: list[str]) -> list[Config]:
-    return [compose_config([f"task={task}", *overrides]) for task in tasks]
 
 
 def _parser() -> argparse.ArgumentParser:

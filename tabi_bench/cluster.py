@@ -92,9 +92,8 @@ def start(init: DictConfig) -> None:
 
     options = _plain(init)
     joins = options.get("address") not in (None, "local")
-    start_ray(
-        OmegaConf.create({k: v for k, v in options.items() if v is not None and not (joins and k in OWN_CLUSTER)})
-    )
+    options = {k: v for k, v in options.items() if v is not None and not (joins and k in OWN_CLUSTER)}
+    start_ray(OmegaConf.create(options))
 
 
 def resources(remote: DictConfig, device: str, cluster: dict[str, float]) -> dict[str, Any]:

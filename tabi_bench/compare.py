@@ -37,9 +37,8 @@ def compare(before: Path | str, after: Path | str) -> Table:
     columns = [word("label", "preset"), word("task", "task"), word("system", "system"), word("engine", "engine")]
     columns += [number("seed", "seed", 0), word("quantity", "quantity")]
     columns += [number("A", "A", 3), number("B", "B", 3), number("change", "B - A", 3, sign=True)]
-    columns.append(
-        Column("beyond its interval", lambda line: {True: "yes", False: "no"}.get(line["beyond"], "unknown"))
-    )
+    answers = {True: "yes", False: "no"}
+    columns.append(Column("beyond its interval", lambda line: answers.get(line["beyond"], "unknown")))
     changed = sum(line["beyond"] is True for line in lines)
     notes = [f"{changed} of {len(lines)} numbers changed beyond their interval.", *(s.attrs["note"] for s in sides)]
     return Table("compare", "Two results folders", pd.DataFrame(lines), columns, f"A: {before}; B: {after}.", notes)
@@ -61,9 +60,8 @@ def _change(cells: dict, key: str) -> dict | None:
         return None
     line = {key: cells[key] for key in KEYS} | {"system": printed(cells["method"]), "quantity": name}
     for side, interval in values.items():
-        line |= {
-            f"{side}{end}": factor * v for end, v in zip(("", "_low", "_high"), interval, strict=True) if pd.notna(v)
-        }
+        ends = zip(("", "_low", "_high"), interval, strict=True)
+        line |= {f"{side}{end}": factor * v for end, v in ends if pd.notna(v)}
     halves = [(value[2] - value[1]) / 2 for value in values.values() if pd.notna(value[1])]
     change, half = line["B"] - line["A"], factor * float(np.hypot(*halves)) if len(halves) == 2 else np.nan
     line |= {"change": change, "change_low": change - half, "change_high": change + half}

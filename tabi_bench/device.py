@@ -89,11 +89,10 @@ def rapl_joules(root: Path = Path("/sys/class/powercap")) -> float | None:
     """Joules of all processor packages by Intel's RAPL counters; None where there are none that may be read."""
     try:
         packages = [path for path in root.glob("intel-rapl:*") if path.name.count(":") == 1]
-        return (
-            sum(int((path / "energy_uj").read_text(encoding="utf-8")) for path in packages) / 1e6 if packages else None
-        )
+        counters = [int((path / "energy_uj").read_text(encoding="utf-8")) for path in packages]
     except (OSError, ValueError):
         return None
+    return sum(counters) / 1e6 if counters else None
 
 
 def difference(before: float | None, after: float | None) -> float:

@@ -65,9 +65,8 @@ def _measure(session: Session) -> list[Record]:
     lab.pruned.save()
     targets = [fold.target for plan in plans.made.values() for fold in plan.folds]
     warnings = [*lab.task.warnings, *implausible(profile, max(targets, default=None))]
-    measured = Measured(
-        config, lab.task, profile, plans, served, offline_s, lab.zoo.notes, lab.engine.describe(), warnings
-    )
+    zoo_notes, engine = lab.zoo.notes, lab.engine.describe()
+    measured = Measured(config, lab.task, profile, plans, served, offline_s, zoo_notes, engine, warnings)
     return _record(session, measured)
 
 

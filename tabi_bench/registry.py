@@ -84,9 +84,7 @@ def load(target: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{target!r} names no code ({error}); write module:attribute, as importable from here"
-        ) from error
+        raise ValueError(f"{target!r} names no code ({error}); write module:attribute, both importable") from error
 
 
 def system_classes(systems: Mapping[str, MethodConfig]) -> dict[str, type[System]]:

@@ -31,9 +31,8 @@ def heading(records: list[Record]) -> str:
     if first.source == "generated":
         lines.append(f"Generated rows: a stand-in with the columns of {first.task}, no evidence about the real task.")
     if first.target:
-        kind = {"relative": "best single model minus slack", "paper": "the paper's"}.get(
-            first.target["kind"], "absolute"
-        )
+        kinds = {"relative": "best single model minus slack", "paper": "the paper's"}
+        kind = kinds.get(first.target["kind"], "absolute")
         metric, value = first.details["data"].get("metric", first.accuracy["metric"]), 100 * first.target["value"]
         lines.append(f"Target: {metric} {value:.1f} % ({kind}), same for all systems.")
     lines += dict.fromkeys(f"Warning: {warning}" for record in records for warning in record.warnings)
@@ -125,9 +124,8 @@ def _load_remarks(record: Record) -> list[str]:
         remarks.append(f"busy {shares}, {load['mean_batch']:.1f} queries a batch")
     if "goodput" in load:
         seconds, bound = load["goodput"]["seconds"], load["slo_ms"]
-        remarks.append(
-            f"goodput {load['goodput']['qps']:.0f} a second: p99 within {bound:.2f} ms in runs of {seconds:g} s"
-        )
+        qps = load["goodput"]["qps"]
+        remarks.append(f"goodput {qps:.0f} a second: p99 within {bound:.2f} ms in runs of {seconds:g} s")
     if load.get("idle_w") is not None:
         remarks.append(f"the idle device draws {load['idle_w']:.0f} W, which is in J / query")
     return remarks

@@ -93,9 +93,8 @@ def summary(jobs: dict[int, Job], total: int) -> str:
     for number in range(total):
         job = jobs.get(number, {"status": "not started"})
         status = "died" if job["status"] == "running" else job["status"]
-        note = job.get("error") or ", ".join(
-            filter(None, (job.get("result"), "measured before" * bool(job.get("reused"))))
-        )
+        parts = job.get("result"), "measured before" if job.get("reused") else ""
+        note = job.get("error") or ", ".join(filter(None, parts))
         wall = duration(job["wall_s"]) if job.get("wall_s") is not None else ""
         lines.append(f"{number:>3}  {swept.get(number, ''):<{width}}  {status:<8} {wall:>7}  {note}".rstrip())
     good = sum(job["status"] == "ok" for job in jobs.values())
@@ -146,11 +145,9 @@ class Progress(Callback):
 def lost(folder: Path, overrides: str, reason: str) -> None:
     """Writes, in its place, the file of a job whose worker died or never began."""
     file = folder / "job.json"
-    job = (
-        json.loads(file.read_text(encoding="utf-8"))
-        if file.exists()
-        else {"overrides": overrides, "started": time.time()}
-    )
+    job: Job = {"overrides": overrides, "started": time.time()}
+    if file.exists():
+        job = json.loads(file.read_text(encoding="utf-8"))
     _save(folder, job | {"status": "failed", "error": reason, "wall_s": time.time() - job["started"], "reused": False})
 
 

@@ -144,7 +144,7 @@ class Item:
     def __init__(self, query: Query) -> None:
         self.query, self.stage = query, 0
         self.read: list[Any] = []
-        self.encodings: dict[Callable, Any] = {}  # of its texts, by who made them
+        self.encodings: dict[Any, Any] = {}  # of its texts, by who made them, or what a stage reads, by its number
         self.so_far = Answer(float("nan"), -1)
 
     def encoding(self, encode: Callable[[Sequence[str]], Any]) -> Any:
@@ -248,7 +248,7 @@ class System(ABC):
     # --- online ---
 
     stages: int = 1
-    encoders: Sequence[Callable] = ()  # whose encodings the first stage reads: the host may make them ahead
+    encoders: Sequence[Callable] = ()  # whose encodings the stages read
 
     @classmethod
     @abstractmethod
@@ -258,6 +258,12 @@ class System(ABC):
     @abstractmethod
     def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
         """Runs one stage on a batch: per item its Answer, or the item itself with its next `stage` set."""
+
+    def read_ahead(self, stage: int, items: list[Item]) -> None:
+        """Tokenises what items that wait for this stage will be asked for: the host does it while the device works."""
+        for item in items:
+            for encode in self.encoders:
+                item.encoding(encode)
 
     def answer(self, query: Query) -> Answer:
         """All stages that one query needs, at batch one. Raises NoAnswer."""

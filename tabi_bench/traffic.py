@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta, ks_2samp
 
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.rules import ALWAYS
@@ -66,10 +66,7 @@ def serve(system: Cascade, queries: Sequence[Query]) -> Seen:
 
 def distance(tuned: Sequence[float], now: np.ndarray) -> float:
     """Kolmogorov's distance: by how much the share of queries below any one threshold has changed at most, 0 to 1."""
-    samples = [np.sort(tuned), np.sort(now[np.isfinite(now)])]
-    places = np.concatenate(samples)
-    shares = [np.searchsorted(values, places, side="right") / len(values) for values in samples]
-    return float(np.abs(shares[0] - shares[1]).max())
+    return float(ks_2samp(tuned, now[np.isfinite(now)], method="asymp").statistic)
 
 
 def at_most(different: int, n: int, delta: float = DELTA) -> float:

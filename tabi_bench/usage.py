@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 EXAMPLES = (
     ("python run.py task=mnli method=tabi", "Tabi and its reference INFaaS, interleaved"),
@@ -31,7 +32,7 @@ SETTINGS = (
     ("seed=0", "of training, folds and the order of queries"),
     ("results_dir=outputs label=adhoc", "where the records go"),
 )
-WIDTH, INDENT = 118, 15
+WIDTH, MARGIN = 116, " " * 13
 
 
 def short(folders: Sequence[Path]) -> str:
@@ -41,16 +42,8 @@ def short(folders: Sequence[Path]) -> str:
     lines += ["", "Groups (group=choice; the head of conf/<group>/<choice>.yaml says what a choice means)", ""]
     for group, meaning in GROUPS.items():
         names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
-        lines += [f"  {group:<{INDENT - 4}}{meaning}", *_wrapped(names)]
+        choices = wrap(" ".join(names), WIDTH, initial_indent=MARGIN, subsequent_indent=MARGIN, break_on_hyphens=False)
+        lines += [f"  {group:<{len(MARGIN) - 2}}{meaning}", *choices]
     lines += ["", "Settings (key=value)", "", *(f"  {key:<40}{meaning}" for key, meaning in SETTINGS)]
     lines += ["", "Every setting: --help-all    What would run: --cfg job    Choices of your own: --config-dir DIR"]
     return "\n".join([*lines, "All of Hydra's flags: --hydra-help"])
-
-
-def _wrapped(names: list[str]) -> list[str]:
-    lines = [""]
-    for name in names:
-        if len(lines[-1]) + len(name) > WIDTH - INDENT:
-            lines.append("")
-        lines[-1] += f"{name} "
-    return [" " * (INDENT - 2) + line.rstrip() for line in lines]

@@ -34,10 +34,8 @@ def verdict(session: Sequence[Record]) -> str | None:
     saved = reduction(ref["reduction_pct"], ref["reduction_low"], ref["reduction_high"])
     low, high = ref["reduction_low"], ref["reduction_high"]
     if low is None or high is None or low <= 0 <= high:
-        return (
-            f"Not decided: {tried} takes {saved} than {alone}; measure more queries (scenario.min_queries) on a quiet "
-            "machine."
-        )
+        advice = "measure more queries (scenario.min_queries) on a quiet machine"
+        return f"Not decided: {tried} takes {saved} than {alone}; {advice}."
     if high < 0:
         return f"Do not cascade: {tried} takes {saved} than {alone}."
     return f"A cascade pays here: {tried}, {saved} than {alone}, at a score that {score} the target."

@@ -104,10 +104,10 @@ class FakeHub:
             def api(
                 self, kind: str, owner: str = "", name: str = "", verb: str = "revision", revision: str = "main", *_
             ) -> None:
-                found = self.find(kind, f"{owner}/{name}", revision)
-                if found is None:
+                stored = self.find(kind, f"{owner}/{name}", revision)
+                if stored is None:
                     return
-                commit, files = found
+                commit, files = stored
                 if verb == "tree":
                     entries = [self.entry(path, data) for path, data in sorted(files.items())]
                 else:
@@ -129,13 +129,13 @@ class FakeHub:
                 return commit, hub.repositories[kind, repo][commit]
 
             def resolve(self, path: str) -> None:
-                kind, _, rest = path.partition("/") if path.startswith("datasets/") else ("models", "", path)
-                repo, _, tail = rest.partition("/resolve/")
+                kind, _, remainder = path.partition("/") if path.startswith("datasets/") else ("models", "", path)
+                repo, _, tail = remainder.partition("/resolve/")
                 revision, _, name = tail.partition("/")
-                found = self.find(kind, repo, revision)
-                if found is None:
+                stored = self.find(kind, repo, revision)
+                if stored is None:
                     return
-                commit, files = found
+                commit, files = stored
                 if name not in files:
                     return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
                 data = files[name]

@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from tabi_bench.bundle import _configs, _copy_data, _instructions, main, pack
+from tabi_bench.bundle import _copy_data, _instructions, main, pack
+from tabi_bench.config import compose_config
 from tests.hub_layout import publish
 from tests.zoo.toys import permuted, toy_task, trained
 
@@ -77,7 +78,7 @@ def test_data_of_the_tasks_that_a_ladder_is_made_from_goes_along(tmp_path):
         (tmp_path / "data" / task).mkdir(parents=True)
     given = ["source=local", f"source.dir={tmp_path}/data", "zoo=minilm", "zoo.via_mnli=[rte]"]
     for task, also in {"rte": ["mnli", "rte"], "qqp": ["qqp"]}.items():
-        (config,) = _configs([task], given)
+        config = compose_config([f"task={task}", *given])
         _copy_data(config, tmp_path / task)
         assert sorted(folder.name for folder in (tmp_path / task / "data").iterdir()) == also
 
@@ -131,8 +132,8 @@ def test_a_bundle_of_a_task_from_the_hub_is_read_without_a_network(hub, tmp_path
     run_there(tmp_path / "moved", "-m", "tabi_bench.bundle", ".", "--check")
     text = (tmp_path / "moved" / "README.txt").read_text()
     typed = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
-    said = run_there(tmp_path / "moved", *typed[1:], "scenario.min_queries=40", "scenario.profile_rounds=1")
-    assert "infaas" in said
+    printed = run_there(tmp_path / "moved", *typed[1:], "scenario.min_queries=40", "scenario.profile_rounds=1")
+    assert "infaas" in printed
     run_there(tmp_path / "moved", "-m", "tabi_bench.bundle", ".", "--check")
 
 
@@ -140,27 +141,27 @@ def test_a_bundle_of_a_task_from_the_hub_is_read_without_a_network(hub, tmp_path
 def test_code_data_models_and_findings_are_used_from_the_bundle(bundle):
     code = """
 import sys, tabi_bench, tabi_bench.zoo.labels as labels
-from tabi_bench.bundle import _configs
+from tabi_bench.config import compose_config
 from tabi_bench.tasks import load_task
 from tabi_bench.zoo import load_zoo
 labels.measure = None
-config, = _configs(["mnli"], sys.argv[1:])
+config = compose_config(["task=mnli", *sys.argv[1:]])
 task = load_task(config.task, config.source, config.seed)
 zoo = load_zoo(config.zoo, task, config.cache_dir, config.seed, "cpu")
 print(tabi_bench.__file__, [spec.label_order for spec in zoo.models])
 """
     text = (bundle / "README.txt").read_text()
     command = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
-    said = run_there(bundle, "-c", code, *command[3:])
-    assert said.startswith(str(bundle)) and "(1, 2, 0)" in said and "(0, 1, 2)" in said
+    printed = run_there(bundle, "-c", code, *command[3:])
+    assert printed.startswith(str(bundle)) and "(1, 2, 0)" in printed and "(0, 1, 2)" in printed
 
 
 @pytest.mark.slow
 def test_a_session_runs_from_the_bundle(bundle):
     text = (bundle / "README.txt").read_text()
     command = shlex.split(next(line for line in text.splitlines() if "run.py" in line))
-    said = run_there(bundle, *command[1:], "scenario.min_queries=60")
-    assert "infaas" in said and (bundle / "outputs").is_dir()
+    printed = run_there(bundle, *command[1:], "scenario.min_queries=60")
+    assert "infaas" in printed and (bundle / "outputs").is_dir()
 
 
 def test_what_cannot_be_packed_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -67,14 +67,14 @@ def test_a_job_gets_a_gpu_where_there_is_one(gpus, device, chosen, gets):
 @pytest.fixture
 def started(monkeypatch) -> list[dict]:
     """What the plugin is told to start Ray with."""
-    told: list[dict] = []
+    options_seen: list[dict] = []
     plugin = ModuleType("_launcher_util")
-    plugin.start_ray = lambda options: told.append(OmegaConf.to_container(options))
+    plugin.start_ray = lambda options: options_seen.append(OmegaConf.to_container(options))
     monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_ray_launcher", ModuleType("hydra_ray_launcher"))
     monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_ray_launcher._launcher_util", plugin)
     for name in ("RAY_DEDUP_LOGS", "RAY_COLOR_PREFIX", "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "0")
-    return told
+    return options_seen
 
 
 def test_a_running_cluster_is_not_told_its_size(started, monkeypatch):
@@ -172,27 +172,27 @@ def job_files(folder: Path) -> dict[int, dict]:
 def records(folder: Path) -> dict[str, tuple[str, str]]:
     """Session and command of each record, by run."""
     files = (folder / "out" / "adhoc").glob("*/record.json")
-    found = {file.parent.name: json.loads(file.read_text()) for file in files}
-    return {run: (record["session_id"], record["provenance"]["command"]) for run, record in found.items()}
+    records = {file.parent.name: json.loads(file.read_text()) for file in files}
+    return {run: (record["session_id"], record["provenance"]["command"]) for run, record in records.items()}
 
 
 @pytest.mark.slow
 def test_a_sweep_on_a_running_cluster_fails_goes_on_and_is_resumed(address, tmp_path):
     driver = tmp_path / "driver"
     failing = sweep(driver, "task=sst2,rte,custom", RAY_ADDRESS=address)
-    said = failing.communicate(timeout=600)[0]
-    assert failing.returncode == 1 and "2 of 3 jobs ok" in said, said
+    printed = failing.communicate(timeout=600)[0]
+    assert failing.returncode == 1 and "2 of 3 jobs ok" in printed, printed
     jobs = job_files(driver)
     assert [job["status"] for job in jobs.values()] == ["ok", "ok", "failed"]
     assert "task 'custom' has no generator" in jobs[2]["error"]
     for number, task in enumerate(("sst2", "rte", "custom")):
-        assert f"I job {number}: task={task}" in said and f"I job {number} ended (" in said
-    assert "sst2 from source generated, zoo tiny" in said and "rte from source generated, zoo tiny" in said
+        assert f"I job {number}: task={task}" in printed and f"I job {number} ended (" in printed
+    assert "sst2 from source generated, zoo tiny" in printed and "rte from source generated, zoo tiny" in printed
     measured = records(driver)
     assert len(measured) == 4 and all("run.py -m hydra/launcher=ray" in command for _, command in measured.values())
     again = sweep(driver, "task=sst2,rte", f"hydra.launcher.ray.init.address={address}")
-    said = again.communicate(timeout=600)[0]
-    assert again.returncode == 0 and "2 of 2 jobs ok" in said and said.count("measured before") == 2, said
+    printed = again.communicate(timeout=600)[0]
+    assert again.returncode == 0 and "2 of 2 jobs ok" in printed and printed.count("measured before") == 2, printed
     assert records(driver) == measured
 
 
@@ -209,8 +209,8 @@ def test_a_killed_worker_is_a_failed_job(tmp_path):
         victims = [worker for worker in workers if worker.is_running() and "ray::job 1" in _title(worker)]
     for worker in victims:
         worker.kill()
-    said = driver.communicate(timeout=600)[0]
-    assert victims and driver.returncode == 1 and "1 of 2 jobs ok" in said, said
+    printed = driver.communicate(timeout=600)[0]
+    assert victims and driver.returncode == 1 and "1 of 2 jobs ok" in printed, printed
     jobs = job_files(tmp_path)
     assert [job["status"] for job in jobs.values()] == ["ok", "failed"] and "WorkerCrashedError" in jobs[1]["error"]
     assert len(records(tmp_path)) == 2

@@ -71,7 +71,7 @@ FILES = {
 
 
 @pytest.fixture
-def mine(tmp_path):
+def own(tmp_path):
     folder = tmp_path / "mine"
     for name, text in FILES.items():
         path = folder / name
@@ -93,13 +93,13 @@ def data(tmp_path):
     return folder.parent
 
 
-def test_a_session_of_nothing_but_ones_own_pieces(mine, data, tmp_path):
+def test_a_session_of_nothing_but_ones_own_pieces(own, data, tmp_path):
     """A task, zoo, engine, scenario and method; the method with a setting, set on the command line."""
     few = [one for one in SMALL if not one.startswith(("source.", "engine."))]
     chosen = ["task=mytask", "source=local", f"source.dir={data}", "zoo=mine", "engine=plain", "scenario=steady"]
     systems = ["compare=[infaas,pick]", "systems.pick.position=1"]
     places = [f"results_dir={tmp_path}/results", f"cache_dir={tmp_path}/cache"]
-    arguments = ["--config-dir", str(mine), *chosen, *systems, *places, *few]
+    arguments = ["--config-dir", str(own), *chosen, *systems, *places, *few]
     code = ended(start(command_line, *arguments, says=tmp_path / "printed"), seconds=240)
     assert code == 0, (tmp_path / "printed").read_text()[-2000:]
     record = json.loads(next((tmp_path / "results").rglob("mytask-pick-local-mine-plain-*/record.json")).read_text())
@@ -127,9 +127,9 @@ def test_a_session_of_nothing_but_ones_own_pieces(mine, data, tmp_path):
         (["compare=[infaas,pikc]"], "compare names an unknown method 'pikc'; there are: cocktail"),
     ],
 )
-def test_typos_in_settings_of_ones_own_are_refused_by_name(mine, arguments, says):
+def test_typos_in_settings_of_ones_own_are_refused_by_name(own, arguments, says):
     with pytest.raises(ConfigError) as refused:
-        compose_config(arguments, mine)
+        compose_config(arguments, own)
     assert says in str(refused.value)
 
 
@@ -152,15 +152,15 @@ def test_typos_in_settings_of_ones_own_are_refused_by_name(mine, arguments, says
         ("method/tabi.yaml", "name: tabi\ncode: pieces:Pick\n", "method 'tabi' is taken; rename yours"),
     ],
 )
-def test_files_that_cannot_be_used_are_named(mine, file, text, says):
-    (mine / file).write_text(text)
+def test_files_that_cannot_be_used_are_named(own, file, text, says):
+    (own / file).write_text(text)
     with pytest.raises(ConfigError) as refused:
-        compose_config(["compare=[infaas,pick]" if "tabi" in file else "method=pick"], mine)
+        compose_config(["compare=[infaas,pick]" if "tabi" in file else "method=pick"], own)
     assert says in str(refused.value)
 
 
-def test_unknown_choices_name_ones_own_too(mine, tmp_path):
-    code = ended(start(command_line, "--config-dir", str(mine), "zoo=huge", says=tmp_path / "printed"), seconds=60)
+def test_unknown_choices_name_ones_own_too(own, tmp_path):
+    code = ended(start(command_line, "--config-dir", str(own), "zoo=huge", says=tmp_path / "printed"), seconds=60)
     assert code == 1
     assert (
         tmp_path / "printed"

@@ -56,10 +56,10 @@ def run(folder: Path, presets: dict[str, list[str]]) -> dict[str, str]:
         for name, extra in presets.items()
     ]
     ended(start(drive, lines, says=folder / "said"), seconds=1200)
-    said = (folder / "said").read_text()
-    ends = [line.split(" ", 2)[1:] for line in said.splitlines() if line.startswith("exit ")]
-    assert len(ends) == len(lines), said[-2000:]
-    return {name: code if code == "0" else f"{code}\n{said[-2000:]}" for name, code in ends}
+    printed = (folder / "said").read_text()
+    ends = [line.split(" ", 2)[1:] for line in printed.splitlines() if line.startswith("exit ")]
+    assert len(ends) == len(lines), printed[-2000:]
+    return {name: code if code == "0" else f"{code}\n{printed[-2000:]}" for name, code in ends}
 
 
 def jobs(name: str) -> list[list[str]]:

@@ -28,8 +28,8 @@ def write(folder, *jobs) -> None:
 
 def test_progress_counts_and_estimates_from_what_was_measured(tmp_path):
     write(tmp_path, DONE, BEFORE, FAILED, RUNNING)
-    said = progress(read_jobs(tmp_path), 10)
-    assert said == "3 of 10 done, 1 failed, 1 running, 6 left, about 7 min to go", (
+    line = progress(read_jobs(tmp_path), 10)
+    assert line == "3 of 10 done, 1 failed, 1 running, 6 left, about 7 min to go", (
         "7 jobs of 60 s; 1 s was no measuring"
     )
 

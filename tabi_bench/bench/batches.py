@@ -100,10 +100,8 @@ def main(argv: list[str] | None = None) -> None:
             ms, logits = measure(network, way, shape, on)
             share = operations(network, arguments.length) / (ms / 1e3) / rate
             off = np.abs(logits - exact).max() / np.abs(exact).max()
-            print(
-                f"{name} {way} batch {batch}: {ms:.4f} ms a text, {share:.0%} of that rate, logits off by {off:.2%}",
-                flush=True,
-            )
+            line = f"{ms:.4f} ms a text, {share:.0%} of that rate, logits off by {off:.2%}"
+            print(f"{name} {way} batch {batch}: {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -57,14 +57,14 @@ BLOCK = 10  # calls of one entry before the next one's turn
 
 @dataclass
 class Row:
-    """One entry at one length. Times in milliseconds; `text`: from raw text, `forward`: from pieces to host arrays."""
+    """One entry at one length. Times in milliseconds; `text`: from raw text, `forward`: from tokens to host arrays."""
 
     model: str
     length: int
     entry: str
     text_p50: float | None = None
     text_p99: float | None = None
-    tokenise_p50: float | None = None  # raw text to pieces, part of `text`
+    tokenise_p50: float | None = None  # raw text to tokens, part of `text`
     forward_p50: float | None = None
     replay_p50: float | None = None  # the graph and the synchronisation alone
     outside_us: float | None = None  # text_p50 - replay_p50
@@ -89,7 +89,7 @@ COLUMNS = tuple(f.name for f in fields(Row))[3:-2]
 
 @dataclass
 class Entry:
-    """Something that answers: `text` from raw text to a label, `forward` from pieces, `replay` the bare graph.
+    """Something that answers: `text` from raw text to a label, `forward` from tokens, `replay` the bare graph.
 
     The last two run on the text that they were made for, whichever they are given.
     """
@@ -104,13 +104,11 @@ class Entry:
 
 
 def texts_of_length(spec: ModelSpec, length: int, count: int) -> list[str]:
-    """`count` texts of exactly `length` pieces (or the nearest below, for tokenizers that split the words)."""
+    """`count` texts of exactly `length` tokens (or the nearest below, for tokenizers that split the words)."""
     tokenizer = load_tokenizer(spec.path, 4 * length)
-    words = (
-        [f"w{i}" for i in range(20000)]
-        if tokenizer.token_to_id("w19999")
-        else ["the", "film", "is", "good", "and", "not", "very", "bad"]
-    )
+    words = ["the", "film", "is", "good", "and", "not", "very", "bad"]
+    if tokenizer.token_to_id("w19999"):  # of a shape: whole words
+        words = [f"w{i}" for i in range(20000)]
     random, texts = np.random.default_rng(0), []
     for _ in range(count):
         text = random.choice(words, length).tolist()
@@ -385,9 +383,8 @@ def save(folder: Path, facts: dict[str, Any], rows: list[Row]) -> None:
     measured = {row.group for row in rows}
     known = [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] if file.exists() else []
     rows = [row for row in known if row.group not in measured] + rows
-    file.write_text(
-        json.dumps({"device": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n", encoding="utf-8"
-    )
+    content = {"device": facts, "rows": [asdict(row) for row in rows]}
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     file.with_suffix(".md").write_text(markdown(facts, rows), encoding="utf-8")
 
 
@@ -395,7 +392,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.bench.engines", description=__doc__)
     shapes = f"folders, or shapes: paper (the paper's twelve), {', '.join(SHAPES)}"
     parser.add_argument("--models", nargs="+", default=["minilm-l6"], help=shapes)
-    parser.add_argument("--lengths", nargs="+", type=int, default=[32], help="pieces per text")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[32], help="tokens per text")
     parser.add_argument("--entries", nargs="+", default=None, choices=[*ENTRIES, *USERS])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")

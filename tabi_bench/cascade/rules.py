@@ -83,21 +83,23 @@ def segments(text_words: Sequence[int]) -> list[slice]:
 def prune(importance: np.ndarray, text_words: Sequence[int], alpha: float) -> np.ndarray:
     """(W,) bool, True for words that are kept.
 
-    importance: (W,) of the words of all texts, NaN where unknown; text_words: words of each text. A word is dropped if
+    importance: (W,) of the words of all texts, of one query or of several, NaN where unknown; text_words: words of each
+    text. A word is dropped if
     its importance is below alpha times the mean over its text. Kept are unknown words, texts of at most three words,
     and the three most important words of each text.
     """
-    keep = np.ones(len(importance), bool)
     if alpha <= 0:
-        return keep
-    for part in segments(text_words):
-        scores = importance[part]
-        if len(scores) <= MIN_WORDS or (mean := _mean_known(scores)) is None:
-            continue
-        kept = ~(scores < alpha * mean)
-        if np.count_nonzero(kept) < MIN_WORDS:
-            kept[np.argsort(-np.where(np.isnan(scores), np.inf, scores), kind="stable")[:MIN_WORDS]] = True
-        keep[part] = kept
+        return np.ones(len(importance), bool)
+    counts, known = np.asarray(text_words, np.int64), ~np.isnan(importance)
+    text = np.repeat(np.arange(len(counts)), counts)
+    number = np.bincount(text, known, len(counts))
+    mean = np.bincount(text, np.where(known, importance, 0.0), len(counts)) / np.maximum(number, 1)
+    keep = ~(importance < np.where((counts > MIN_WORDS) & (number > 0), alpha * mean, -np.inf)[text])
+    for few in np.flatnonzero(np.bincount(text, keep, len(counts)) < np.minimum(counts, MIN_WORDS)):
+        end = int(counts[: few + 1].sum())
+        scores = importance[end - counts[few] : end]
+        first = np.argsort(-np.where(np.isnan(scores), np.inf, scores), kind="stable")[:MIN_WORDS]
+        keep[end - counts[few] : end][first] = True
     return keep
 
 

@@ -18,6 +18,7 @@ from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
+from tabi_bench.engines.loaded import work_out
 from tabi_bench.system import Answer, Clock, Item, NoAnswer, Outcomes, Plan, System
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class Cascade(System):
         if len(items) == 1:
             return [self._run_one(level, items[0])]
         clock = Clock()
-        encodings = [self._try(level, self._encode, level, item, clock.ns) for item in items]
+        self._encode_batch(level, items, clock.ns)
+        encodings = [item.encodings[stage] for item in items]
         clock.mark("tokenise")
         outputs = self._forward_batch(level, encodings)
         clock.mark(level.stage)
@@ -116,13 +118,27 @@ class Cascade(System):
         clock.share(items)
         return results
 
+    def read_ahead(self, stage: int, items: list[Item]) -> None:
+        """See System: what the stage reads, pruned where it is to be."""
+        self._encode_batch(self.levels[stage], items, {})
+
+    def _encode_batch(self, level: Level, items: list[Item], ns: dict[str, int]) -> None:
+        """Puts what the level reads into the `encodings` of each item that has none yet; None where that failed."""
+        items = [item for item in items if level.index not in item.encodings]
+        keeps = self._try(level, self._kept, level, items, ns) or [None] * len(items)  # else each on its own
+        for item, keep in zip(items, keeps, strict=True):
+            item.encodings[level.index] = self._try(level, self._encode, level, item, ns, keep)
+
     def _run_one(self, level: Level, item: Item) -> Answer | Item:
         """`run` at batch one. Its own clock, as an early return may take no longer than its model needs."""
         encoding = output = None
         ns = item.so_far.stages_ns
         start = encoded = perf_counter_ns()
         try:
-            encoding = self._encode(level, item, ns) if level.index else item.encoding(level.model.encode)
+            if level.index == 0:
+                encoding = item.encoding(level.model.encode)
+            else:
+                encoding = item.encodings.get(level.index) or self._encode(level, item, ns)
             encoded = perf_counter_ns()
             output = level.model.forward(encoding, level.wants_importance)
         except Exception as error:  # whatever an engine raises: fail expensive, never wrong
@@ -154,32 +170,51 @@ class Cascade(System):
             self._report(level, error)
             return None
 
-    def _encode(self, level: Level, item: Item, ns: dict[str, int]) -> Encoding:
+    def _encode(self, level: Level, item: Item, ns: dict[str, int], keep: np.ndarray | None = None) -> Encoding:
         """What the level reads: the original text, pruned by the latest level that saw it whole.
 
-        A text that an earlier level read as it is, with the same tokenizer, is not tokenised again. ns: of the caller's
-        clock, which books all of this as tokenising; pruning is moved to a stage of its own.
+        A text that an earlier level read with the same tokenizer is not tokenised again (see `Encoding.without`). ns:
+        of the caller's clock, which books all of this as tokenising; pruning is moved to a stage of its own. keep: what
+        `_kept` gave for the item, where it was asked already.
         """
-        model = level.model
         if level.alpha > 0:
-            source = next((reading for reading in item.read if reading.level == level.source), None)
+            source = self._source(level, item)
             if source is not None:
-                return source.encoding.without(self._kept(level, item, source, ns), model.encode)
+                keep = self._kept(level, [item], ns)[0] if keep is None else keep
+                assert keep is not None
+                return source.encoding.without(keep, level.model.encode)
         item.so_far.words_kept = item.so_far.words  # counted when an earlier level's text was pruned
-        return item.encoding(model.encode)
+        return item.encoding(level.model.encode)
 
-    def _kept(self, level: Level, item: Item, source: Reading, ns: dict[str, int]) -> np.ndarray:
-        """(W,) bool, False for the words that `source` found unimportant."""
-        start = perf_counter_ns()
-        point, query, words = self.point, item.query, source.encoding.words
-        importance = source.output.importance
-        assert importance is not None, "a level that others prune by is loaded with importance"
-        keep = rules.kept_words(importance, words, level.alpha, point.pruning, point.seed, query.id)
-        item.so_far.words, item.so_far.words_kept = len(keep), int(np.count_nonzero(keep))
+    @staticmethod
+    def _source(level: Level, item: Item) -> Reading | None:
+        """What the level that prunes for this one read, unless it failed."""
+        return next((reading for reading in item.read if reading.level == level.source), None)
+
+    def _kept(self, level: Level, items: list[Item], ns: dict[str, int]) -> list[np.ndarray | None]:
+        """Of each item, (W,) bool, False for the words that its source found unimportant; None without a source."""
+        start, point = perf_counter_ns(), self.point
+        sources = [self._source(level, item) for item in items] if level.alpha > 0 else []
+        pruned = [(item, source) for item, source in zip(items, sources, strict=False) if source is not None]
+        if not pruned:
+            return [None] * len(items)
+        importance = work_out([source.output for _, source in pruned])
+        if point.pruning == "importance":  # one call of the rule for all texts of all items
+            counts = [len(text) for _, source in pruned for text in source.encoding.words]
+            together = rules.prune(np.concatenate(importance), counts, level.alpha)
+            parts = [together[part] for part in rules.segments([len(scores) for scores in importance])]
+        else:
+            parts = [
+                rules.kept_words(scores, source.encoding.words, level.alpha, point.pruning, point.seed, item.query.id)
+                for (item, source), scores in zip(pruned, importance, strict=True)
+            ]
+        for (item, _), keep in zip(pruned, parts, strict=True):
+            item.so_far.words, item.so_far.words_kept = len(keep), int(np.count_nonzero(keep))
         taken = perf_counter_ns() - start
         ns["prune"] = ns.get("prune", 0) + taken
         ns["tokenise"] = ns.get("tokenise", 0) - taken  # which is booked whole after it
-        return keep
+        remaining = iter(parts)
+        return [None if source is None else next(remaining) for source in sources]
 
     def _decide(self, level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> Answer | Item:
         """The answer after this level, or the item on its way to the next one."""

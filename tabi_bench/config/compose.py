@@ -397,10 +397,10 @@ def _unread(config: Config) -> dict[str, str]:
         unread |= dict.fromkeys(("certify.epsilon", "search.verify"), f"compare={config.compare} has no cascade")
     if config.certify.epsilon is None:
         unread["certify.delta"] = "certify.epsilon=null asks for no certificate"
-    if config.target.kind != "relative" or config.target.slack is not None:
-        unread["task.slack"] = (
-            "the target does not follow from it" if config.target.slack is None else "target.slack is set"
-        )
+    if config.target.slack is not None:
+        unread["task.slack"] = "target.slack is set"
+    elif config.target.kind != "relative":
+        unread["task.slack"] = "the target does not follow from it"
     if config.target.kind != "paper":
         unread["task.paper_target"] = f"target.kind={config.target.kind}"
     if config.plan is not None:

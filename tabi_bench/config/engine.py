@@ -5,29 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tabi_bench.config.fields import among, number, text
+from tabi_bench.config.fields import Choice, among, number, text
 
 if TYPE_CHECKING:
     from tabi_bench.config.session import Config
 
 
 @dataclass
-class EngineConfig:
+class EngineConfig(Choice):
     """Base of every engine. `code` makes an Engine of its options."""
 
-    name: str
-    code: str
-    device: str = field(
-        metadata=text(r"auto|cpu|cuda(:\d+)?", "choose auto, cpu or cuda:N")
-    )  # auto: cuda:0 where there is one
-    dtype: str = field(
-        metadata=among("auto", "float32", "float16", "bfloat16")
-    )  # auto: float16 on a GPU, float32 on a CPU
+    device: str = field(metadata=text(r"auto|cpu|cuda(:\d+)?", "choose auto, cpu or cuda:N"))  # auto: a GPU if any
+    dtype: str = field(metadata=among("auto", "float32", "float16", "bfloat16"))  # auto: float16 on a GPU, else float32
     fuse_qkv: bool  # one matrix product instead of three in each attention layer
-
-    def unread(self, config: Config) -> dict[str, str]:
-        """Settings that this choice does not read, and why."""
-        return {}
 
     @property
     def adds_int8(self) -> bool:
@@ -51,9 +41,7 @@ class EagerConfig(EngineConfig):
 class GraphConfig(EngineConfig):
     """CUDA graphs, and the base of what is built on them."""
 
-    device: str = field(
-        metadata=text(r"auto|cuda(:\d+)?", "CUDA graphs need a GPU: choose auto or cuda:N, or engine=eager")
-    )
+    device: str = field(metadata=text(r"auto|cuda(:\d+)?", "CUDA graphs need a GPU: auto, cuda:N, or engine=eager"))
     buckets: list[int] = field(metadata=number(least=1))  # lengths that a query is padded to
 
 

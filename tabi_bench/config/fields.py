@@ -5,14 +5,29 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tabi_bench.config.session import Config
 
 Limits = dict[str, Any]  # metadata of a dataclass field
 
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the setting, what it was, and what it may be."""
+
+
+@dataclass
+class Choice:
+    """Base of all that a group of `conf/` offers. `code` is what runs, as module:attribute."""
+
+    name: str
+    code: str
+
+    def unread(self, config: Config) -> dict[str, str]:
+        """Settings that this choice does not read, and why."""
+        return {}
 
 
 def among(*choices: Any) -> Limits:

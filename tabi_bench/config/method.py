@@ -5,25 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tabi_bench.config.fields import ConfigError, among, number, share
+from tabi_bench.config.fields import Choice, ConfigError, among, number, share
 
 if TYPE_CHECKING:
     from tabi_bench.config.session import Config
 
 
 @dataclass
-class MethodConfig:
+class MethodConfig(Choice):
     """Base of every method, and the options of one without knobs. `code` is its System."""
-
-    name: str
-    code: str
 
     def check(self, path: str) -> None:
         """Raises ConfigError for what cannot be used together; `path` is where the user set it."""
-
-    def unread(self, config: Config) -> dict[str, str]:
-        """Names of settings that are not read beside the others, and why."""
-        return {}
 
     @property
     def importance_options(self) -> tuple[str, ...]:
@@ -48,9 +41,7 @@ class CascadeConfig(MethodConfig):
     sigmoid_k: float = field(metadata=number(above=0))
     alphas: list[float] = field(metadata=number(least=0))
     importance: str = field(metadata=among("last", "mean"))  # over layers
-    pruning: str = field(
-        metadata=among("importance", "random", "stopwords")
-    )  # the last two: controls at the same share of words
+    pruning: str = field(metadata=among("importance", "random", "stopwords"))  # the last two: controls, as many words
     ensembles: list[str] = field(metadata=among("weighted", "large", "log_odds", "tuned"))  # searched
 
     def check(self, path: str) -> None:
@@ -123,9 +114,7 @@ class DeebertConfig(MethodConfig):
     """Early exit from one model at the first active off-ramp whose entropy is below a threshold."""
 
     max_ramps: int = field(metadata=number(least=1))  # active ramps at most
-    thresholds: int = field(
-        metadata=number(least=1)
-    )  # entropies tried per set of ramps, evenly spaced among those seen on tune
+    thresholds: int = field(metadata=number(least=1))  # tried per set of ramps: evenly spaced entropies seen on tune
     train: RampConfig
 
 

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tabi_bench.config.fields import ConfigError, among, number
-
-if TYPE_CHECKING:
-    from tabi_bench.config.session import Config
+from tabi_bench.config.fields import Choice, ConfigError, among, number
 
 MOST_ARRIVALS = 10_000_000
 
 
 @dataclass
-class ScenarioConfig:
+class ScenarioConfig(Choice):
     """Base of every scenario. `code` serves the rows of a task to the systems of a session."""
 
-    name: str
-    code: str
-    profile_rounds: int = field(
-        metadata=number(least=1, most=1000)
-    )  # times that every model is profiled at every length
+    profile_rounds: int = field(metadata=number(least=1, most=1000))  # of profiling, each model at every length
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -36,10 +28,6 @@ class ScenarioConfig:
 
     def check(self) -> None:
         """Raises ConfigError for what cannot be used together."""
-
-    def unread(self, config: Config) -> dict[str, str]:
-        """Settings that this choice does not read, and why."""
-        return {}
 
 
 @dataclass

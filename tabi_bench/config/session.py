@@ -18,9 +18,7 @@ class TargetConfig:
     """The score that a plan must reach. relative: best single model on tune minus slack."""
 
     kind: str | None = field(metadata=among("relative", "paper", "absolute"))  # None: by the zoo
-    value: float | None = field(
-        metadata=share("a fraction in (0, 1], as 0.9 for 90 %", one=True)
-    )  # absolute: the score
+    value: float | None = field(metadata=share("a fraction in (0, 1], as 0.9 for 90 %", one=True))  # if absolute
     slack: float | None = field(metadata=number(least=0, most=1))  # relative: default is the task's own
 
 

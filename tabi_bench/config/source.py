@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tabi_bench.config.fields import ConfigError, number
+from tabi_bench.config.fields import Choice, ConfigError, number
 
 if TYPE_CHECKING:
     from tabi_bench.config.session import Config
@@ -15,22 +15,14 @@ OF_FILES = ("task.files.train", "task.files.validation")
 
 
 @dataclass
-class SourceConfig:
+class SourceConfig(Choice):
     """Base of every source. `code` makes a Task of (task, source, seed)."""
 
-    name: str
-    code: str
-    train_rows: int | None = field(
-        metadata=number(least=1, most=10**8)
-    )  # at most so many, drawn by the seed; None: all
+    train_rows: int | None = field(metadata=number(least=1, most=10**8))  # at most, drawn by the seed; None: all
     validation_rows: int | None = field(metadata=number(least=4, most=10**8))  # two for each fold
 
     def check(self, config: Config) -> None:
         """Raises ConfigError for what cannot be used together."""
-
-    def unread(self, config: Config) -> dict[str, str]:
-        """Settings that this choice does not read, and why."""
-        return {}
 
 
 @dataclass
@@ -46,10 +38,8 @@ class GeneratedConfig(SourceConfig):
             raise ConfigError(f"task.split={config.task.split!r}: task {config.task.name} has {', '.join(splits)}")
 
     def unread(self, config: Config) -> dict[str, str]:
-        return dict.fromkeys(
-            (*ON_THE_HUB, "task.hub.label", *OF_FILES, "task.train_split"),
-            "source=generated makes its rows from a grammar",
-        )
+        unread = (*ON_THE_HUB, "task.hub.label", *OF_FILES, "task.train_split")
+        return dict.fromkeys(unread, "source=generated makes its rows from a grammar")
 
 
 @dataclass
@@ -63,9 +53,7 @@ class LocalConfig(SourceConfig):
         if not self.dir and not files.train:
             raise ConfigError("source=local needs source.dir, a folder with one folder per task (or task.files)")
         if self.dir and (files.train or files.validation):
-            raise ConfigError(
-                "source.dir and task.files are both set; the files would be read, so leave source.dir out"
-            )
+            raise ConfigError("source.dir and task.files are both set; files would be read, so leave source.dir out")
 
     def unread(self, config: Config) -> dict[str, str]:
         return dict.fromkeys((*ON_THE_HUB, "task.hard_share"), "source=local reads files")

@@ -35,9 +35,7 @@ class TaskConfig:
     """A task: its columns, labels, metric, the slack of its target, and where it lies."""
 
     name: str = field(metadata=text(r"\w[\w.-]*", "letters, digits, '_', '-' and '.', as it names folders of results"))
-    family: str = field(
-        metadata=among("sentence", "pair", "intent", "custom")
-    )  # of the generator; intents are mapped by name alone
+    family: str = field(metadata=among("sentence", "pair", "intent", "custom"))  # intents are mapped by name alone
     texts: list[str]  # one or two text columns
     label: str
     labels: list[str]  # names in order; empty: a score, or for other metrics the names found in train
@@ -45,9 +43,7 @@ class TaskConfig:
     also: list[str] = field(metadata=METRIC)  # reported beside
     slack: float = field(metadata=number(least=0, most=1))  # of the relative target
     paper_target: float | None = field(metadata=share(one=True))
-    hard_share: float | None = field(
-        metadata=share(zero=True, one=True)
-    )  # generated: share of queries that need structure
+    hard_share: float | None = field(metadata=share(zero=True, one=True))  # generated: queries that need structure
     split: str
     train_split: str
     official_rows: dict[str, int]  # of the splits, as published

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tabi_bench.config.fields import ConfigError, number, share, text
+from tabi_bench.config.fields import Choice, ConfigError, number, share, text
 
 if TYPE_CHECKING:
     from tabi_bench.config.session import Config
@@ -21,15 +21,9 @@ class FineTuneConfig:
     learning_rate: float = field(metadata=number(above=0))
     weight_decay: float = field(metadata=number(least=0))
     warmup_share: float = field(metadata=share(zero=True, one=True))
-    average: float = field(
-        metadata=share(zero=True)
-    )  # decay per step of the moving average of the weights that is kept; 0: none
-    word_dropout: float = field(
-        metadata=share(zero=True)
-    )  # share of words dropped from a training text, drawn per text from 0..2x this
-    patience: int = field(
-        metadata=number(least=0)
-    )  # evaluations without improvement on a slice of train; 0: no early stop
+    average: float = field(metadata=share(zero=True))  # decay per step of a moving average that is kept; 0: none
+    word_dropout: float = field(metadata=share(zero=True))  # share of a text's words, drawn per text from 0..2x this
+    patience: int = field(metadata=number(least=0))  # evaluations on a slice of train without a gain; 0: no early stop
     evaluations: int = field(metadata=number(least=1))  # on that slice, per training
 
 
@@ -42,20 +36,14 @@ class TrainConfig(FineTuneConfig):
 
 
 @dataclass
-class ZooConfig:
+class ZooConfig(Choice):
     """Base of every zoo. `code` makes a Zoo of (zoo, task, cache_dir, seed, device)."""
 
-    name: str
-    code: str
     max_length: int = field(metadata=number(least=8))
     models: list[str]  # subset by name; empty: the whole ladder
 
     def check(self, config: Config) -> None:
         """Raises ConfigError for what cannot be used together."""
-
-    def unread(self, config: Config) -> dict[str, str]:
-        """Settings that this choice does not read, and why."""
-        return {}
 
 
 @dataclass
@@ -64,10 +52,8 @@ class TinyZooConfig(ZooConfig):
 
     shapes: list[str] = field(metadata=text(r"[1-9]\d*x[1-9]\d*", "layers x hidden, as 4x48"))  # the smallest first
     intermediate: int = field(metadata=number(least=1))  # width of the feed-forward layers, times the hidden size
-    vocabulary: int = field(metadata=number(least=100))  # word pieces at most
-    cue_steps: int = field(
-        metadata=number(least=0)
-    )  # generated rows: first so many steps of naming the phrase that decides
+    vocabulary: int = field(metadata=number(least=100))  # tokens at most
+    cue_steps: int = field(metadata=number(least=0))  # generated rows: steps that name the deciding phrase come first
     train: TrainConfig
 
     def unread(self, config: Config) -> dict[str, str]:

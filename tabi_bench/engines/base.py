@@ -22,7 +22,7 @@ class Output:
     not finite.
     """
 
-    __slots__ = ("_importance", "logits", "pooled", "probabilities", "verdict")
+    __slots__ = ("logits", "pending", "pooled", "probabilities", "verdict")
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Output:
         verdict: tuple[int, float] | None = None,
     ):
         self.logits, self.pooled, self.probabilities, self.verdict = logits, pooled, probabilities, verdict
-        self._importance = importance
+        self.pending = importance
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process: with its importance, as the encoding is left behind."""
@@ -48,20 +48,20 @@ class Output:
 
     @property
     def importance(self) -> np.ndarray | None:
-        """(W,) float32, one per word over all texts, NaN for words without a piece; None unless asked for.
+        """(W,) float32, one per word over all texts, NaN for words without a token; None unless asked for.
 
-        A query that returns early never reads it, so aligning pieces with words waits until someone does.
+        A query that returns early never reads it, so aligning tokens with words waits until someone does.
         """
-        if callable(self._importance):
-            self._importance = self._importance()
-        return self._importance
+        if callable(self.pending):
+            self.pending = self.pending()
+        return self.pending
 
 
 class Model(Protocol):
     """A zoo member, loaded on an engine."""
 
     spec: ModelSpec
-    encode: Callable[[Sequence[str]], Encoding]  # the same object for models that read the same pieces
+    encode: Callable[[Sequence[str]], Encoding]  # the same object for models that read the same tokens
 
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output: ...
 

@@ -1,6 +1,6 @@
-"""From raw text to pieces, and from pieces back to words.
+"""From raw text to tokens, and from tokens back to words.
 
-A BERT-style tokenizer treats words between spaces one by one, so the pieces of a word that was met before need not be
+A BERT-style tokenizer treats words between spaces one by one, so the tokens of a word that was met before need not be
 worked out again: `Encoder` remembers them (45 us of the Rust tokenizer become 5 us of look-ups). Whatever is not that
 simple goes through the Rust tokenizer: other tokenizers, white space but spaces, control characters, texts that must be
 truncated.
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Encoding as Pieces
+from tokenizers import Encoding as Tokens
 from tokenizers import Tokenizer
 
 from tabi_bench.zoo.loading import load_tokenizer
 from tabi_bench.zoo.words import align
 
-CHARS_PER_PIECE = 32  # texts longer than this times max_length are first tried on their beginning
+CHARS_PER_TOKEN = 32  # texts longer than this times max_length are first tried on their beginning
 KEPT_WORDS = 200_000  # remembered words; later new ones are worked out each time
 KEPT_CHARS = 48  # longer words are not remembered
 
@@ -32,7 +32,7 @@ KEPT_CHARS = 48  # longer words are not remembered
 class Encoding:
     """One query, tokenised. What only pruning reads is worked out when someone asks for it.
 
-    ids, type_ids: (L,) lists; truncated: whether pieces were cut off at the model's longest input. Words are the
+    ids, type_ids: (L,) lists; truncated: whether tokens were cut off at the model's longest input. Words are the
     maximal runs of non-whitespace (`str.split`) of each text, numbered through all texts of the query.
     """
 
@@ -51,7 +51,7 @@ class Encoding:
         return len(self.ids)
 
     @cached_property
-    def pieces(self) -> Pieces:
+    def tokens(self) -> Tokens:
         """What the Rust tokenizer says: offsets, sequence ids, mask of special tokens."""
         return self._tokenizer.encode(*self.texts)
 
@@ -61,14 +61,14 @@ class Encoding:
         return tuple(text.split() for text in self.texts)
 
     @cached_property
-    def word_of_piece(self) -> np.ndarray:
-        """(L,) int64: the word that each piece belongs to, -1 for special tokens (and pieces of white space alone)."""
-        return align(self.texts, self.pieces)
+    def word_of_token(self) -> np.ndarray:
+        """(L,) int64: the word that each token belongs to, -1 for special tokens (and tokens of white space alone)."""
+        return align(self.texts, self.tokens)
 
     @cached_property
     def content(self) -> np.ndarray:
-        """(L,) int64: 1 for pieces of text, 0 for special tokens."""
-        return 1 - np.array(self.pieces.special_tokens_mask, np.int64)
+        """(L,) int64: 1 for tokens of text, 0 for special tokens."""
+        return 1 - np.array(self.tokens.special_tokens_mask, np.int64)
 
     def kept_texts(self, keep: np.ndarray) -> tuple[str, ...]:
         """The texts with the words of `keep` (W,) bool alone, joined by one space; one that lost none stays."""
@@ -88,25 +88,25 @@ class Encoding:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encoding:
-    """Tokenises one or two texts by the Rust tokenizer, truncating at `max_length` pieces.
+    """Tokenises one or two texts by the Rust tokenizer, truncating at `max_length` tokens.
 
     A very long text is tokenised from its beginning, and whole only if that did not fill `max_length`: time and memory
     do not grow with the text.
     """
-    limit = CHARS_PER_PIECE * max_length
-    pieces = None
+    limit = CHARS_PER_TOKEN * max_length
+    tokens = None
     if max(map(len, texts)) > limit:
-        pieces = tokenizer.encode(*(text[:limit] for text in texts))
-    if pieces is None or not pieces.overflowing:
-        pieces = tokenizer.encode(*texts)
-    encoding = Encoding(tuple(texts), pieces.ids, pieces.type_ids, bool(pieces.overflowing), tokenizer)
-    encoding.pieces = pieces
+        tokens = tokenizer.encode(*(text[:limit] for text in texts))
+    if tokens is None or not tokens.overflowing:
+        tokens = tokenizer.encode(*texts)
+    encoding = Encoding(tuple(texts), tokens.ids, tokens.type_ids, bool(tokens.overflowing), tokenizer)
+    encoding.tokens = tokens
     return encoding
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the pieces of the texts: special tokens, and the type ids of the first and the second part."""
+    """What stands around the tokens of the texts: special tokens, and the type ids of the first and the second part."""
 
     start: list[int]
     between: list[int]  # before the second text
@@ -116,25 +116,25 @@ class Frame:
     @classmethod
     def of(cls, tokenizer: Tokenizer, texts: tuple[str, ...]) -> Frame | None:
         """Read off an example; None if it is not start, text [, between, text], end with types in two runs."""
-        pieces = tokenizer.encode(*texts)
+        tokens = tokenizer.encode(*texts)
         runs: list[list[int]] = [[]]
         expected = None
-        for piece, sequence in zip(pieces.ids, pieces.sequence_ids, strict=True):
+        for token, sequence in zip(tokens.ids, tokens.sequence_ids, strict=True):
             if sequence != expected:
                 runs.append([])
                 expected = sequence
-            runs[-1].append(piece)
+            runs[-1].append(token)
         if len(runs) != 2 * len(texts) + 1:
             return None
         start, between, end = runs[0], runs[2] if len(texts) == 2 else [], runs[-1]
-        types, cut = pieces.type_ids, len(pieces.ids) - len(runs[-2]) - len(end) if len(texts) == 2 else len(pieces.ids)
+        types, cut = tokens.type_ids, len(tokens.ids) - len(runs[-2]) - len(end) if len(texts) == 2 else len(tokens.ids)
         if len(set(types[:cut])) > 1 or len(set(types[cut:])) > 1:
             return None
         return cls(start, between, end, (types[0], types[-1]))
 
 
 def splits_at_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether the pieces of a printable text are those of its words between spaces, one after the other."""
+    """Whether the tokens of a printable text are those of its words between spaces, one after the other."""
     plain = json.loads(tokenizer.to_str())
     kind = {part: (plain[part] or {}).get("type") for part in ("model", "normalizer", "pre_tokenizer")}
     simple = all(not any(c.isspace() for c in token["content"]) for token in plain["added_tokens"])
@@ -143,7 +143,7 @@ def splits_at_spaces(tokenizer: Tokenizer) -> bool:
 
 
 class Remembered(Encoding):
-    """An Encoding from memory: words and content follow from how many pieces each word has, without offsets."""
+    """An Encoding from memory: words and content follow from how many tokens each word has, without offsets."""
 
     def __init__(
         self,
@@ -153,12 +153,12 @@ class Remembered(Encoding):
         parts: list[tuple[int, int]],
         encoder: Encoder,
     ):
-        """parts: first and one-past-last piece of each text."""
+        """parts: first and one-past-last token of each text."""
         super().__init__(texts, ids, type_ids, False, encoder.tokenizer)
         self._parts, self._encoder = parts, encoder
 
     @cached_property
-    def word_of_piece(self) -> np.ndarray:
+    def word_of_token(self) -> np.ndarray:
         word, number = np.full(len(self.ids), -1, np.int64), 0
         for (first, end), words in zip(self._parts, self.words, strict=True):
             counts = list(map(len, map(self._encoder.memo.__getitem__, words)))
@@ -181,7 +181,7 @@ def _inside(n_tokens: int, parts: tuple[tuple[int, int], ...]) -> np.ndarray:
 
 
 class Memo(dict):
-    """Word -> its pieces, worked out at first sight."""
+    """Word -> its tokens, worked out at first sight."""
 
     def __init__(self, tokenizer: Tokenizer):
         super().__init__()
@@ -195,11 +195,11 @@ class Memo(dict):
 
 
 class Encoder:
-    """Tokenises the queries of one model: by memory where that gives the same pieces, else by the Rust tokenizer."""
+    """Tokenises the queries of one model: by memory where that gives the same tokens, else by the Rust tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int):
         """tokenizer: truncating at `max_length`, without padding."""
-        self.tokenizer, self.max_length, self.limit = tokenizer, max_length, CHARS_PER_PIECE * max_length
+        self.tokenizer, self.max_length, self.limit = tokenizer, max_length, CHARS_PER_TOKEN * max_length
         self.memo = Memo(tokenizer)
         self._frames: dict[int, Frame] = {}
         if splits_at_spaces(tokenizer):

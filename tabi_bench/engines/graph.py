@@ -1,6 +1,6 @@
 """One CUDA graph per model, length bucket and kind of output: one replay and one synchronisation per query.
 
-A graph holds the copy in, forward pass, probabilities, scores of pieces and the copy out, on static buffers. All graphs
+A graph holds the copy in, forward pass, probabilities, scores of tokens and the copy out, on static buffers. All graphs
 of an engine share one memory pool: they are replayed one at a time, and nothing of one is read after another started.
 """
 

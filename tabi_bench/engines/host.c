@@ -1,7 +1,7 @@
 /* Classifiers without layers, one query at a time. host.py says the same in numpy; there the arrays are explained.
 
    Most of a query is spent waiting for memory that other work displaced from the caches. So what is read is short
-   (16-bit integers with a factor per column or row, what belongs to a piece side by side) and asked for early. */
+   (16-bit integers with a factor per column or row, what belongs to a token side by side) and asked for early. */
 
 #include <math.h>
 #include <stdint.h>
@@ -18,10 +18,10 @@ typedef struct {
 } linear;
 
 typedef struct {
-    const int16_t *table;    /* (V, row): what pieces bring along, column c in units of scale[c] */
+    const int16_t *table;    /* (V, row): what tokens bring along, column c in units of scale[c] */
     const float *scale;      /* (row) */
     linear hidden, head;     /* of a comparison; of both */
-    const int32_t *ids;      /* in: (max_length) pieces */
+    const int32_t *ids;      /* in: (max_length) tokens */
     float *scratch;          /* native.py knows how much */
     float *features, *outputs;  /* out: what the head reads; logits, then probabilities */
     float temperature;       /* in */
@@ -109,7 +109,7 @@ static int32_t head(model *m) {
     return best;
 }
 
-/* most, total (FILTERS): with what the filters find at a piece. */
+/* most, total (FILTERS): with what the filters find at a token. */
 static APART void look(const int16_t *restrict before, const int16_t *restrict at, const int16_t *restrict after,
                        int16_t *restrict most, int32_t *restrict total) {
     for (int c = 0; c < FILTERS; c++) {
@@ -120,7 +120,7 @@ static APART void look(const int16_t *restrict before, const int16_t *restrict a
     }
 }
 
-/* A piece's row: before, at, after, FILTERS each; a sum of three has 16 bits. */
+/* A token's row: before, at, after, FILTERS each; a sum of three has 16 bits. */
 int32_t convolution(model *m, int32_t first, int32_t length) {
     (void)first;
     enum { ROW = 3 * FILTERS };
@@ -142,25 +142,25 @@ int32_t convolution(model *m, int32_t first, int32_t length) {
     return head(m);
 }
 
-/* A piece's row: keys, own, other; what it brings to the hidden layer in the first text; summary; and in the second. */
+/* A token's row: keys, own, other; what it brings to the hidden layer in the first text; summary; and in the second. */
 enum { KEY = 0, OWN = KEY + KEYS, OTHER = OWN + COMPARED, FIRST = OTHER + COMPARED, SUMMARY = FIRST + HIDDEN,
-       SECOND = SUMMARY + COMPARED, PIECE = SECOND + HIDDEN, BOTH = HIDDEN + COMPARED };
+       SECOND = SUMMARY + COMPARED, TOKEN = SECOND + HIDDEN, BOTH = HIDDEN + COMPARED };
 
 static APART void count(int32_t *restrict total, const int16_t *restrict row) {
     for (int c = 0; c < BOTH; c++) total[c] += row[c];
 }
 
-/* to (BOTH): the mean of summary and what comes before or after it, from column `part` on, over the pieces of a text. */
+/* to (BOTH): the mean of summary and what comes before or after it, from column `part` on, over the tokens of a text. */
 static void mean(const model *m, const int32_t *ids, int length, int part, float *restrict to) {
     int32_t total[BOTH] = {0};
-    for (int l = 0; l < length; l++) count(total, m->table + (int64_t)ids[l] * PIECE + part);
+    for (int l = 0; l < length; l++) count(total, m->table + (int64_t)ids[l] * TOKEN + part);
     for (int c = 0; c < BOTH; c++) to[c] = m->scale[part + c] * total[c] / length;
 }
 
-/* to (n, COMPARED), the rows up to `until` zero: what the pieces of a text are to the other text. */
+/* to (n, COMPARED), the rows up to `until` zero: what the tokens of a text are to the other text. */
 static void others(const model *m, const int32_t *ids, int n, int until, float *restrict to) {
     for (int l = 0; l < n; l++, to += COMPARED) {
-        const int16_t *restrict row = m->table + (int64_t)ids[l] * PIECE + OTHER;
+        const int16_t *restrict row = m->table + (int64_t)ids[l] * TOKEN + OTHER;
         for (int c = 0; c < COMPARED; c++) to[c] = m->scale[OTHER + c] * row[c];
     }
     memset(to, 0, (until - n) * COMPARED * sizeof(float));
@@ -177,9 +177,9 @@ static APART void add(float *restrict a, const float *restrict v, float *restric
     }
 }
 
-/* to (COMPARED): the mean over one text's pieces of what each is compared with: its own row and the other text's rows
-   (n_theirs, a multiple of four), by weights (n, n_theirs). Two pieces at a time share the rows. */
-static void compare(const model *m, const int32_t *mine, int n, const float *restrict theirs, int n_theirs,
+/* to (COMPARED): the mean over one text's tokens of what each is compared with: its own row and the other text's rows
+   (n_theirs, a multiple of four), by weights (n, n_theirs). Two tokens at a time share the rows. */
+static void compare(const model *m, const int32_t *own, int n, const float *restrict theirs, int n_theirs,
                     const float *restrict weights, float *restrict to) {
     const float *scale = m->scale + OWN;
     memset(to, 0, COMPARED * sizeof(float));
@@ -192,8 +192,8 @@ static void compare(const model *m, const int32_t *mine, int n, const float *res
             total_a += v[j] + v[j + 1] + v[j + 2] + v[j + 3];
             total_b += w[j] + w[j + 1] + w[j + 2] + w[j + 3];
         }
-        const int16_t *own_a = m->table + (int64_t)mine[i] * PIECE + OWN;
-        const int16_t *own_b = m->table + (int64_t)mine[i + two] * PIECE + OWN;
+        const int16_t *own_a = m->table + (int64_t)own[i] * TOKEN + OWN;
+        const int16_t *own_b = m->table + (int64_t)own[i + two] * TOKEN + OWN;
         const float per_a = 1 / total_a, per_b = 1 / total_b;
         for (int c = 0; c < COMPARED; c++) {
             float x = scale[c] * own_a[c] + per_a * a[c], y = scale[c] * own_b[c] + per_b * b[c];
@@ -207,7 +207,7 @@ int32_t comparison(model *m, int32_t first, int32_t length) {
     const int32_t *a = m->ids, *b = m->ids + first;
     const int second = length - first, high = (first + 3) & ~3, wide = (second + 3) & ~3;
     for (int l = 0; l < length; l++)
-        fetch(m->table + (int64_t)m->ids[l] * PIECE, (l < first ? SECOND : PIECE) * sizeof(int16_t));
+        fetch(m->table + (int64_t)m->ids[l] * TOKEN, (l < first ? SECOND : TOKEN) * sizeof(int16_t));
 
     float *restrict x = m->scratch, *restrict from_a = x + 4 * COMPARED, *restrict from_b = from_a + BOTH;
     float *restrict others_a = from_b + BOTH, *restrict others_b = others_a + high * COMPARED;
@@ -215,10 +215,10 @@ int32_t comparison(model *m, int32_t first, int32_t length) {
     const float sharpness = m->scale[KEY] * m->scale[KEY] * LOG2_E;
     memset(alike, 0, (first * wide + second * high) * sizeof(float));
     for (int i = 0; i < first; i++) {
-        const int16_t *restrict key = m->table + (int64_t)a[i] * PIECE + KEY;
+        const int16_t *restrict key = m->table + (int64_t)a[i] * TOKEN + KEY;
         float *restrict row = alike + i * wide;
         for (int j = 0; j < second; j++) {
-            row[j] = sharpness * dot(key, m->table + (int64_t)b[j] * PIECE + KEY, KEYS);
+            row[j] = sharpness * dot(key, m->table + (int64_t)b[j] * TOKEN + KEY, KEYS);
         }
         powers(row, second);
         for (int j = 0; j < second; j++) ekila[j * high + i] = row[j];

@@ -1,10 +1,10 @@
 """A model without layers (tabi_bench/zoo/layerless.py): on every engine it runs on the host.
 
-The way to a device and back costs more than its arithmetic. It has no attention between the pieces of a text, so it
+The way to a device and back costs more than its arithmetic. It has no attention between the tokens of a text, so it
 tells nothing of the importance of words.
 
-Whatever it multiplies with an embedding depends on the piece alone, so that is worked out once for the vocabulary, and
-a query takes its pieces' rows of a table: 2 V bytes times 768 (one text) or 704 (two). Tables and weights are rounded
+Whatever it multiplies with an embedding depends on the token alone, so that is worked out once for the vocabulary, and
+a query takes its tokens' rows of a table: 2 V bytes times 768 (one text) or 704 (two). Tables and weights are rounded
 to 16 bits, however it runs; that moves logits by a thousandth of their spread.
 """
 
@@ -44,7 +44,7 @@ class HostModel(LoadedModel):
         last = max(self.encode.tokenizer.get_vocab().values())
         if last >= model.config.vocab_size:
             raise ModelError(
-                f"{spec.path}: its tokenizer has piece {last}, its embeddings end at {model.config.vocab_size}"
+                f"{spec.path}: its tokenizer has token {last}, its embeddings end at {model.config.vocab_size}"
             )
         with torch.no_grad():
             self._features = FEATURES[type(model)](model)
@@ -97,7 +97,7 @@ class HostOutput(Output):
 
     def __init__(self, both: np.ndarray, label: int, sure: float):
         self._both, self.verdict = both, (label, sure)
-        self.pooled = self._importance = None
+        self.pooled = self.pending = None
 
     @property
     def logits(self) -> np.ndarray:  # type: ignore[override]  # of an Output nobody sets it
@@ -131,7 +131,7 @@ class Convolution:
 
     @staticmethod
     def first(encoding: Encoding) -> int:
-        """Pieces of the first text."""
+        """Tokens of the first text."""
         return len(encoding.ids)
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
@@ -147,7 +147,7 @@ class Convolution:
 class Comparison:
     """What a DecomposableAttention's head reads.
 
-    A row of the table: keys, own, other; what the hidden layer makes of the summary of a piece in the first text; the
+    A row of the table: keys, own, other; what the hidden layer makes of the summary of a token in the first text; the
     summary; and what it makes of it in the second text. That leaves it the other four of its six inputs.
     """
 
@@ -169,11 +169,11 @@ class Comparison:
 
     @staticmethod
     def first(encoding: Encoding) -> int:
-        """Pieces of the first text."""
+        """Tokens of the first text."""
         return encoding.type_ids.index(1)
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
-        """(HIDDEN,) of both texts' pieces."""
+        """(HIDDEN,) of both texts' tokens."""
         n, rows = self.first(encoding), self.table.values.take(encoding.ids, 0) * self.table.scale
         keys, own, other, first, summary, second = (rows[:, part] for part in self._parts)
         alike = np.exp(keys[:n] @ keys[n:].T)

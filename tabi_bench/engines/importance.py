@@ -1,7 +1,7 @@
-"""Importance of words: the attention that their pieces receive from the other pieces of the query.
+"""Importance of words: the attention that their tokens receive from the other tokens of the query.
 
 s_j = mean over heads and over non-special rows i != j of A[i, j]. Special tokens and padding count neither as rows nor
-as columns. A word's importance is the maximum over its pieces.
+as columns. A word's importance is the maximum over its tokens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def attention_received_torch(attention: torch.Tensor, content: torch.Tensor) -> 
 
 
 class Probe:
-    """Collects the attention that each piece receives in the last layer, or in all of them.
+    """Collects the attention that each token receives in the last layer, or in all of them.
 
     `begin` arms it with the mask of non-special tokens (B, L), or disarms it with None. Attention calls are counted, so
     that layers which share their weights (ALBERT) are told apart.
@@ -72,9 +72,9 @@ def install_probe(model: PreTrainedModel, option: str) -> Probe:
     return probe
 
 
-def word_importance(scores: np.ndarray, word_of_piece: np.ndarray, n_words: int) -> np.ndarray:
-    """(W,) float32: the maximum of the scores (L,) over each word's pieces, NaN for a word without a piece."""
+def word_importance(scores: np.ndarray, word_of_token: np.ndarray, n_words: int) -> np.ndarray:
+    """(W,) float32: the maximum of the scores (L,) over each word's tokens, NaN for a word without a token."""
     words = np.full(n_words, np.nan, np.float32)
-    inside = word_of_piece >= 0
-    np.fmax.at(words, word_of_piece[inside], scores[: len(word_of_piece)][inside])
+    inside = word_of_token >= 0
+    np.fmax.at(words, word_of_token[inside], scores[: len(word_of_token)][inside])
     return words

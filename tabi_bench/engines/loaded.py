@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class LoadedModel:
     def __init__(self, spec: ModelSpec, encoders: Encoders):
         self.spec = spec
         self.temperature = 1.0
-        self.encode = encoders.of(spec.path, spec.max_length)  # the same object for models that read the same pieces
+        self.encode = encoders.of(spec.path, spec.max_length)  # the same object for models that read the same tokens
 
     def set_temperature(self, temperature: float) -> None:
         """Of the probabilities that the device computes."""
@@ -34,11 +35,38 @@ class LoadedModel:
         return [self.forward(encoding, want_importance) for encoding in encodings]
 
 
-def words_from(scores: np.ndarray | None, encoding: Encoding) -> Callable[[], np.ndarray] | None:
-    """Works out, when called, the (W,) importance of the words of `encoding` from scores (>= L,) of its pieces."""
-    if scores is None:
-        return None
-    return lambda: word_importance(scores, encoding.word_of_piece, sum(map(len, encoding.words)))
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Importance that nobody has asked for yet: called, the (W,) of the words of `encoding`, from scores (>= L,) of its
+    tokens."""
+
+    scores: np.ndarray
+    encoding: Encoding
+
+    def __call__(self) -> np.ndarray:
+        return word_importance(self.scores, self.encoding.word_of_token, sum(map(len, self.encoding.words)))
+
+
+def words_from(scores: np.ndarray | None, encoding: Encoding) -> Pending | None:
+    """The importance of the words of `encoding` where there are scores (>= L,) of its tokens."""
+    return None if scores is None else Pending(scores, encoding)
+
+
+def work_out(outputs: Sequence[Output]) -> list[np.ndarray]:
+    """The (W,) importance of each of several outputs that have one; what is pending, by one call for all."""
+    waiting = [(output, output.pending) for output in outputs if isinstance(output.pending, Pending)]
+    if len(waiting) > 1:
+        ends = list(accumulate(sum(map(len, one.encoding.words)) for _, one in waiting))
+        starts, words = [0, *ends[:-1]], [one.encoding.word_of_token for _, one in waiting]
+        scores = np.concatenate([one.scores[: len(word)] for (_, one), word in zip(waiting, words, strict=True)])
+        word = np.concatenate(words)
+        word = np.where(word < 0, word, word + np.repeat(starts, [len(one) for one in words]))
+        importance = word_importance(scores, word, ends[-1])
+        for (output, _), start, end in zip(waiting, starts, ends, strict=True):
+            output.pending = importance[start:end]
+    known = [output.importance for output in outputs]
+    assert all(one is not None for one in known), "a level that others prune by is loaded with importance"
+    return [one for one in known if one is not None]
 
 
 def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, content: bool) -> np.ndarray:
@@ -68,7 +96,7 @@ def outputs_of_batch(
     scores: np.ndarray | None,
     pooled: np.ndarray | None,
 ) -> list[Output]:
-    """The Outputs of a batch from logits (B, K), scores of pieces (B, L) and pooled vectors (B, H), rows in order."""
+    """The Outputs of a batch from logits (B, K), scores of tokens (B, L) and pooled vectors (B, H), rows in order."""
     verdicts: list[tuple[int, float] | None] = [None] * len(encodings)
     probabilities = None
     if logits.shape[1] > 1:

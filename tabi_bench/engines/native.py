@@ -102,6 +102,6 @@ class Compiled:
         self._pointer = ctypes.byref(self.parameters)
 
     def __call__(self, ids: list[int], first: int, length: int) -> int:
-        """The likeliest output of `length` piece ids, `first` of them of the first text."""
+        """The likeliest output of `length` token ids, `first` of them of the first text."""
         self._ids[:length] = ids  # type: ignore[assignment]  # a slice takes any sequence of integers
         return self._function(self._pointer, first, length)

@@ -1,4 +1,4 @@
-"""A classifier as every engine runs it: token ids in; logits, scores of pieces and pooled vector out."""
+"""A classifier as every engine runs it: token ids in; logits, scores of tokens and pooled vector out."""
 
 from __future__ import annotations
 

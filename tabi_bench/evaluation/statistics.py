@@ -33,16 +33,12 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Percentile:
+class Percentile(Interval):
     """A latency percentile and its interval; low and high are None below BLOCKS blocks.
 
     `distinct`: queries behind it, as topping up repeats some. `enough`: n reaches what this percentile needs.
     """
 
-    value: float
-    low: float | None
-    high: float | None
-    n: int
     distinct: int
     enough: bool
 

@@ -8,7 +8,7 @@ plan and the order come from tune rows, the rows of the test are used for nothin
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.stats import binom
@@ -16,13 +16,11 @@ from scipy.stats import binom
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
 from tabi_bench.cascade.rules import ALWAYS
+from tabi_bench.config import CertifyConfig
 from tabi_bench.evaluation.metrics import predictions_from
+from tabi_bench.profiling.profile import Profile
+from tabi_bench.system import FoldPlan
 from tabi_bench.tasks.folds import two_folds
-
-if TYPE_CHECKING:
-    from tabi_bench.config import CertifyConfig
-    from tabi_bench.profiling.profile import Profile
-    from tabi_bench.system import FoldPlan
 
 HALVINGS = 10  # of the doubt 1 - tau, between the plan's thresholds and re-routing everything
 APART = 0.5  # scores: how far the cascade's may lie from the large model's

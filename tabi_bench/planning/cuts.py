@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.cascade.dispatch import Threshold
-
-if TYPE_CHECKING:
-    from tabi_bench.cascade.point import Point
-    from tabi_bench.profiling.profile import Profile, PruneKey
+from tabi_bench.cascade.point import Point
+from tabi_bench.profiling.profile import Profile, PruneKey
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,18 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tabi_bench.config import Config
 from tabi_bench.planning.certify import certify, set_apart
 from tabi_bench.planning.search import verify
 from tabi_bench.planning.targets import Target
+from tabi_bench.profiling.lab import Lab
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import FoldPlan, Outcomes, Plan, System
 from tabi_bench.tasks.folds import two_folds
-
-if TYPE_CHECKING:
-    from tabi_bench.config import Config
-    from tabi_bench.profiling.lab import Lab
-    from tabi_bench.profiling.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +56,8 @@ def target_on(view: Profile, config: Config, margin_se: float) -> Target:
 
 def plan_folds(system: type[System], folds: list[Fold], options: Any) -> list[FoldPlan]:
     """One operating point per fold. Raises Unreachable, Infeasible."""
-    return [
-        replace(system.plan(fold.view, fold.target, options), serves=fold.serves.tolist())  # row numbers are positions
-        for fold in folds
-    ]
+    # what a fold serves are positions, which are the numbers of the rows
+    return [replace(system.plan(fold.view, fold.target, options), serves=fold.serves.tolist()) for fold in folds]
 
 
 def examine(plans: list[FoldPlan], folds: list[Fold], profile: Profile, config: Config, options: Any) -> None:

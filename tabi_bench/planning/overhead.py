@@ -1,6 +1,6 @@
 """What a cascade costs beside its models: dispatching, pruning and combining, less what two levels share.
 
-The profile times models alone, from raw text to output. Two levels with one tokenizer read the same pieces, so a second
+The profile times models alone, from raw text to output. Two levels with one tokenizer read the same tokens, so a second
 level may cost less than it does alone; a pruned text is worked out and tokenised anew. Measured, not assumed: the same
 `answer` as in serving, on a sample of queries, with a threshold that re-routes all of them.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +21,11 @@ from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.cascade.regression import fit_agreement
 from tabi_bench.cascade.system import Cascade
-from tabi_bench.profiling.profile import PruneKey
+from tabi_bench.engines.base import Model
+from tabi_bench.profiling.lab import Lab, LiveProfile
+from tabi_bench.profiling.profile import Profile, PruneKey
 from tabi_bench.system import Item, PlanError
-
-if TYPE_CHECKING:
-    from tabi_bench.engines.base import Model
-    from tabi_bench.profiling.lab import Lab, LiveProfile
-    from tabi_bench.profiling.profile import Profile
-    from tabi_bench.tasks.base import Query
+from tabi_bench.tasks.base import Query
 
 SAMPLE = 16  # queries, evenly spread over the rows
 REPEATS = 3  # the fastest of so many, or of all rounds where they are fewer, is a query's time
@@ -67,40 +64,28 @@ def _probe(profile: LiveProfile, lab: Lab, small: str, importance: str | None) -
     if importance is not None:
         key = PruneKey(small, names[1], ALPHA, importance)
         texts = [_kept(first, query, key, profile.seed) for query in sample]
-    calls: list[Callable[[int], object]] = [
-        lambda k: both.answer(sample[k]),
-        lambda k: alone.answer(sample[k]),
-        lambda k: first.forward(first.encode(sample[k].texts)),
-        lambda k: first.forward(first.encode(sample[k].texts), want_importance=importance is not None),
-        lambda k: last.forward(last.encode(texts[k])),
-    ]
     size = min(lab.batches[-1], len(sample))
-    if size > 1:
-        calls = _in_batches((both, alone), (first, last), sample[:size], texts[:size], importance is not None)
-        two, one, plain, scored, second = _times(calls, 1, lab.rounds) / size
-        return float((two - scored - second - (one - plain))[0])
-    two, one, plain, scored, second = _times(calls, len(sample), min(lab.rounds, REPEATS))
-    return float(np.median(two - scored - second - (one - plain)))
+    batches = [slice(start, start + size) for start in range(0, len(sample) - size + 1, size)]
 
+    def through(cascade: Cascade, k: int) -> None:
+        waiting: list = [Item(query) for query in sample[batches[k]]]
+        for stage in range(cascade.stages):
+            waiting = [result for result in cascade.run(stage, waiting) if isinstance(result, Item)]
 
-def _in_batches(
-    cascades: tuple[Cascade, Cascade], models: tuple[Model, Model], sample: list[Query], texts: list, scored: bool
-) -> list[Callable[[int], object]]:
-    """The five calls of `_probe` on one batch: dispatching and combining cost less where they are done for many."""
-    (both, alone), (first, last) = cascades, models
-
-    def two_levels(_: int) -> None:
-        results = both.run(0, [Item(query) for query in sample])
-        both.run(1, [result for result in results if isinstance(result, Item)])
+    def read(model: Model, of: list[tuple[str, ...]], k: int, scored: bool = False) -> None:
+        model.forward_batch([model.encode(text) for text in of[batches[k]]], want_importance=scored)
 
     whole = [query.texts for query in sample]
-    return [
-        two_levels,
-        lambda _: alone.run(0, [Item(query) for query in sample]),
-        lambda _: first.forward_batch([first.encode(text) for text in whole]),
-        lambda _: first.forward_batch([first.encode(text) for text in whole], want_importance=scored),
-        lambda _: last.forward_batch([last.encode(text) for text in texts]),
+    calls: list[Callable[[int], object]] = [
+        lambda k: through(both, k),
+        lambda k: through(alone, k),
+        lambda k: read(first, whole, k),
+        lambda k: read(first, whole, k, scored=importance is not None),
+        lambda k: read(last, texts, k),
     ]
+    rounds = lab.rounds if size > 1 else min(lab.rounds, REPEATS)
+    two, one, plain, scored, second = _times(calls, len(batches), rounds) / size
+    return float(np.median(two - scored - second - (one - plain)))
 
 
 def _always(profile: Profile, names: list[str], importance: str | None) -> Point:

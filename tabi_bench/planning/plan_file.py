@@ -14,14 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tabi_bench.cache import write_atomically
 from tabi_bench.cascade.point import Point
+from tabi_bench.config import MethodConfig
 from tabi_bench.config.fields import ConfigError, check_bounds
 from tabi_bench.system import FoldPlan, Plan, PlanError, System
+from tabi_bench.tasks.base import Task
 
-if TYPE_CHECKING:
-    from tabi_bench.config import MethodConfig
+if TYPE_CHECKING:  # a sweep's progress reads plans, and starts without torch
     from tabi_bench.engines.base import Engine
     from tabi_bench.profiling.lab import Lab
-    from tabi_bench.tasks.base import Task
     from tabi_bench.zoo.base import ModelSpec, Zoo
 
 SCHEMA_VERSION = 2

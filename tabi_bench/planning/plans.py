@@ -6,18 +6,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tabi_bench.config import Config
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.planning.folds import examine, folds_of, plan_folds, replay
 from tabi_bench.planning.plan_file import texts_of
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import Infeasible, Plan, PlanError, System
-
-if TYPE_CHECKING:
-    from tabi_bench.config import Config
-    from tabi_bench.profiling.profile import Profile
 
 log = logging.getLogger(__name__)
 

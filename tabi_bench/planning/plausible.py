@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.evaluation.statistics import difference_se
-
-if TYPE_CHECKING:
-    from tabi_bench.profiling.profile import Profile
+from tabi_bench.profiling.profile import Profile
 
 MEANINGLESS = "A reduction of latency means nothing here"
 ERRORS = 2.0  # standard errors by which some model must beat a constant answer

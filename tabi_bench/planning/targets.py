@@ -11,20 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tabi_bench.evaluation import metrics
+from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import Unreachable
-
-if TYPE_CHECKING:
-    from tabi_bench.profiling.profile import Profile
 
 RESAMPLES = 200
 BATCH = 64  # counts that `first_met` bootstraps at a time
 TOLERANCE = 1e-9  # of rounding, when a score equals the target
-predictions_from = metrics.predictions_from
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,8 @@ class Target:
 
         Raises Unreachable when no single model has that score.
         """
-        answers = {name: predictions_from(model.logits) for name, model in profile.models.items()}
-        scores = {
-            name: metrics.score(profile.metric, profile.labels, predictions) for name, predictions in answers.items()
-        }
+        answers = {name: metrics.predictions_from(model.logits) for name, model in profile.models.items()}
+        scores = {name: metrics.score(profile.metric, profile.labels, given) for name, given in answers.items()}
         best = max(scores, key=scores.__getitem__)
         if kind == "relative":
             value = scores[best] - slack

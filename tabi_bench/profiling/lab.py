@@ -30,7 +30,7 @@ from tabi_bench.zoo.base import ModelSpec, Zoo
 Variants = dict[str, dict[str | None, Model]]  # by model, by importance option
 BLOCK = 5  # calls of one cell in a row; the first fifth of a block is not counted
 HOST_BLOCK = 40  # of a model on the host: its tables' rows and code return to the processor's caches in tens of calls
-FEW, HARDLY = 8, 2  # texts that stand for a length, and pieces by which more of them may differ from it
+FEW, HARDLY = 8, 2  # texts that stand for a length, and tokens by which more of them may differ from it
 
 
 def engine_key(engine: Engine) -> dict[str, str]:

@@ -63,7 +63,7 @@ class Ragged:
 class ModelProfile:
     """One model's outputs on N rows (full text).
 
-    logits: (N, K) float32, task label order; tokens: (N,) pieces; importance: per word, by option ("last", "mean");
+    logits: (N, K) float32, task label order; tokens: (N,) how many; importance: per word, by option ("last", "mean");
     latency: what plans minimise, at the batch size that the scenario serves by; in_batches: {batch size: milliseconds
     per query}, where the scenario serves batches; pooled: (N, H), regression only; ramps: {layer: (N, K)} logits of
     DeeBERT's off-ramps, where trained (`ramps_hash`); drift: (N,) how far a batch of the size served moves the largest

@@ -60,7 +60,7 @@ class PrunedRunner:
         )
 
     def tokens(self, key: PruneKey, rows: np.ndarray) -> np.ndarray:
-        """(n,) pieces of the pruned texts."""
+        """(n,) tokens of the pruned texts."""
         return np.array([self._encode(key, int(row))[0].n_tokens for row in rows], np.int64)
 
     def _encode(self, key: PruneKey, row: int) -> tuple[Encoding, float, bool]:

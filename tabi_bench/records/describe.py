@@ -156,9 +156,8 @@ def against(measured: Measured, method: str) -> Reference:
     trace, other = traces[method], traces[reference]
     metric, labels, seed = measured.profile.metric, measured.profile.labels, plans[method].split_seed
     ours, theirs = first_pass(trace), first_pass(other)
-    reduction = statistics.latency_reduction(
-        trace.latency_ms.to_numpy(), other.latency_ms.to_numpy(), trace.block.to_numpy()
-    )
+    own_ms, other_ms = trace.latency_ms.to_numpy(), other.latency_ms.to_numpy()
+    reduction = statistics.latency_reduction(own_ms, other_ms, trace.block.to_numpy())
     points = [[fold.point for fold in plans[name].folds] for name in (method, reference)]
     return {
         "method": reference,
@@ -188,9 +187,8 @@ def agreement(trace: pd.DataFrame, replayed: Outcomes) -> Agreement:
     """Live answers against replayed ones: equal, and of those that differ, how many lie at no threshold or tie."""
     first = trace[trace.first_pass].sort_values("row")
     live, labels = first.label.to_numpy(), replayed.labels
-    same = (first.level.to_numpy() == replayed.levels) & np.isclose(
-        live, labels, atol=1e-2 if labels.dtype == float else 0
-    )
+    alike = np.isclose(live, labels, atol=1e-2 if labels.dtype == float else 0)
+    same = (first.level.to_numpy() == replayed.levels) & alike
     return {
         "compared": len(live),
         "equal": int(same.sum()),

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from tabi_bench import names
-from tabi_bench.report.cells import Table, provenance, word
-from tabi_bench.report.from_records import tabi_over_seeds
-from tabi_bench.report.reading import Results
+from tabi_bench.report.cells import Row, Table, provenance, word
+from tabi_bench.report.from_records import by_engine, tabi_over_seeds
+from tabi_bench.report.reading import Results, Run
 from tabi_bench.report.side_by_side import runs_of
 from tabi_bench.report.tables import Tables
 
@@ -18,22 +18,26 @@ COMPARABLE, QUICK, FASTER = 1.1, 60.0, 10.0  # times the p99; seconds; percent
 Judged = tuple[str, Sequence[bool]]  # what was measured, in words; whether the claim holds, by task
 
 
-def claims(results: Results) -> Table | None:
-    """Of the setting with most records in the main table; None where there is no main table."""
-    setting = max(results.settings(), key=lambda setting: len(results.pick(setting, "main_table")))
-    chosen, of_tabi = tabi_over_seeds(results, setting)
-    if not chosen:
-        return None
-    tables, main = Tables(results, setting), pd.DataFrame(of_tabi)
-    lines = []
-    for claim, printed, rule, name, judge in CLAIMS:
-        table = tables.get(name)
-        ours, held = judge(main if table is None else table.data, main) if table else ("not measured", [])
-        lines.append({"claim": claim, "paper": printed, "ours": ours, "rule": rule, "table": name})
-        lines[-1]["verdict"] = _verdict(held)
-    columns = [word("claim", "claim"), word("paper", "the paper"), word("ours", "here"), word("rule", "held where")]
-    columns += [word("verdict", "verdict").noted("Verdict: over tasks; held: on each."), word("table", "table")]
-    return Table("claims", "The paper's claims", pd.DataFrame(lines), columns, provenance(runs_of(chosen)), [])
+def claims(results: Results, shown: str = "") -> Table | None:
+    """The engines that have a main table side by side; None where none has.
+
+    shown: the headers of some columns; engines of which none is among them are left out.
+    """
+    lines: list[Row] = [dict(zip(("claim", "paper", "rule", "table"), row[:4], strict=True)) for row in CLAIMS]
+    columns = [word("claim", "claim"), word("paper", "the paper"), word("rule", "held where")]
+    runs: list[Run] = []
+    for setting, label in by_engine(results, shown).items():
+        chosen, of_tabi = tabi_over_seeds(results, setting)
+        tables, main = Tables(results, setting), pd.DataFrame(of_tabi)
+        for cells, (*_, name, judge) in zip(lines, CLAIMS, strict=True):
+            table = tables.get(name) if of_tabi else None
+            ours, held = judge(table.data, main) if table else ("not measured", [])
+            cells |= {f"{label} here": ours, f"{label} verdict": _verdict(held)}
+        runs += runs_of(chosen)
+        columns.append(word(f"{label} here", f"{label}: here"))
+        columns.append(word(f"{label} verdict", f"{label}: verdict").noted("Verdict: over tasks; held: on each."))
+    columns.append(word("table", "table"))
+    return Table("claims", "The paper's claims", pd.DataFrame(lines), columns, provenance(runs), []) if runs else None
 
 
 def _verdict(held: Sequence[bool]) -> str:

@@ -236,8 +236,7 @@ def headline(results: Results, shown: str = "") -> Table | None:
     runs: list[Run] = []
     columns = [TASK, Column("paper: less % (at score %)", _printed)]
     brackets = []
-    labels = {setting: label for setting, label in _labels(results).items() if f"{label}: " in shown or not shown}
-    for setting, label in labels.items():
+    for setting, label in by_engine(results, shown).items():
         candidates, of_tabi = tabi_over_seeds(results, setting)
         runs += [session[method] for session in candidates for method in (names.TABI, names.INFAAS)]
         columns += _headline_columns(label) if candidates else []
@@ -259,13 +258,15 @@ def tabi_over_seeds(results: Results, setting: Setting) -> tuple[list[Session], 
     return candidates, sorted(strictest.values(), key=in_order)
 
 
-def _labels(results: Results) -> dict[Setting, str]:
-    """The settings of the main table by their engine, and by what else they differ in."""
+def by_engine(results: Results, shown: str = "") -> dict[Setting, str]:
+    """The settings of the main table by their engine, and by what else they differ in.
+
+    shown: the headers of some columns, LABEL: ...; settings of which none is among them are left out.
+    """
     every = [s for s in reversed(results.settings()) if results.pick(s, "main_table")]
-    varying = (
-        [key for key in vars(every[0]) if key != "engine" and len({vars(s)[key] for s in every}) > 1] if every else []
-    )
-    return {s: " / ".join([s.engine, *(str(vars(s)[key]) for key in varying)]) for s in every}
+    keys = [key for key in Setting.__annotations__ if len({vars(s)[key] for s in every}) > 1 and key != "engine"]
+    labels = {s: " / ".join([s.engine, *(str(vars(s)[key]) for key in keys)]) for s in every}
+    return {s: label for s, label in labels.items() if f"{label}: " in shown or not shown}
 
 
 def _mean(lines: list[Row]) -> list[Row]:

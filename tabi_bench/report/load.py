@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WHO = [word("task", "task"), word("system", "system")]
 TRUSTED_S = 30  # of arrivals in a run that goodput is found by
 THOUSANDS = EngFormatter(sep="")  # 50k
-SPENT = [number("device_ms", "device ms / query", 3), number("joules", "J / query", 3)]
+SPENT = [number("device_ms", "device ms / query", 3), number("joules", "J / query", 3), number("idle_w", "idle W", 0)]
 
 
 def _runs(results: Results, setting: Setting, label: str) -> list[Run]:
@@ -38,7 +38,7 @@ def _line(run: Run) -> Row:
     facts = _facts(run)
     cells: Row = {**row(run), "system": printed(run.record.method), "qps": run.record.throughput_qps}
     cells |= {"device_ms": run.record.cost.get("device_seconds_per_1k"), "joules": cells["joules_per_query"]}
-    return cells | {key: facts.get(key) for key in ("busy_share", "forward_share", "mean_batch")}
+    return cells | {key: facts.get(key) for key in ("busy_share", "forward_share", "mean_batch", "idle_w")}
 
 
 def _ratios(lines: list[Row], key: str) -> list[Row]:
@@ -58,7 +58,7 @@ def load(results: Results, setting: Setting) -> Table | None:
         facts, goodput = _facts(run), _facts(run)["goodput"]
         passed = [seed["passed"] or 0.0 for seed in goodput["seeds"]]
         cells = _line(run) | {"goodput": goodput["qps"], "goodput_low": min(passed), "goodput_high": max(passed)}
-        cells |= {key: facts.get(key) for key in ("rate", "slo_ms", "idle_w")}
+        cells |= {key: facts.get(key) for key in ("rate", "slo_ms")}
         p99 = facts.get("p99") or {}
         lines.append(cells | {"p99": p99.get("value"), "p99_low": p99.get("low"), "p99_high": p99.get("high")})
     columns: list[Column] = [
@@ -69,7 +69,6 @@ def load(results: Results, setting: Setting) -> Table | None:
     ]
     columns += [number("slo_ms", "bound, ms", 2), number("rate", "at rate", 0), number("p99", "p99 ms", 2)]
     columns += [percent("busy_share", "busy %", 0), number("mean_batch", "mean batch", 1), *SPENT]
-    columns += [number("idle_w", "idle W", 0)]
     note = "Goodput: the highest rate whose p99 keeps the bound, median over arrival seeds, their range in brackets."
     seconds = min((_facts(run)["goodput"]["seconds"] for run in runs), default=TRUSTED_S)
     if seconds < TRUSTED_S:

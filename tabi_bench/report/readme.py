@@ -66,7 +66,7 @@ def _tables(name: str, folder: Path, columns: str) -> list[Table] | None:
     results = _read(folder)
     if results is None:
         return None
-    made = [from_records.headline(results, columns) if name == "headline" else claims(results)]
+    made = [(from_records.headline if name == "headline" else claims)(results, columns)]
     if name in tables.NAMES:
         made = [tables.Tables(results, setting).get(name) for setting in results.settings()]
     return [table for table in made if table is not None]

@@ -26,13 +26,14 @@ class Offline(Scenario):
         names = list(systems)
         served: dict[str, list[Served]] = {name: [] for name in names}
         facts: dict[str, dict] = {}
+        idle = device.idle_watts(self.on)
         with device.old_objects_frozen():
             for number in range(self.config.passes):
                 turn = number % len(names)
                 for name in names[turn:] + names[:turn]:
                     block, busy = self._pass(systems[name], queries, number)
                     served[name] += block
-                    facts[name] = busy
+                    facts[name] = busy | {"idle_w": idle}
         return Serving({name: trace_of(rows, len(queries)) for name, rows in served.items()}, facts=facts)
 
     def _pass(self, system_of: Sequence[System], queries: list[Query], number: int) -> tuple[list[Served], dict]:

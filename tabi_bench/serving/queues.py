@@ -18,16 +18,20 @@ from tabi_bench.serving.clock import Clock
 from tabi_bench.system import Answer, Item, System
 from tabi_bench.tasks.base import Query
 
-READ_AT_ONCE = 4  # queries tokenised between two looks at the device: some 30 us
+READ_AT_ONCE = 4  # queries tokenised between two looks at the device: 30 us, pruned ones 100
 
 
 @dataclass(slots=True)
 class Queue:
-    """What waits for one stage of one system. waiting: (place in the stream, item, nanoseconds of its entry)."""
+    """What waits for one stage of one system. waiting: (place in the stream, item, nanoseconds of its entry).
+
+    unread: the last of those items, which were not tokenised ahead.
+    """
 
     system: System
     stage: int
     waiting: deque[tuple[int, Item, int]] = field(default_factory=deque)
+    unread: deque[Item] = field(default_factory=deque)
 
     @property
     def first(self) -> int:
@@ -103,7 +107,6 @@ class Server:
         self.rule = POLICIES[limits.policy]
         self.queues: dict[tuple[int, int], Queue] = {}
         self.arrived = self.waiting = 0
-        self.unread: deque[tuple[System, Item]] = deque()  # not yet tokenised ahead, in order of arrival
         self.start = clock.now()
         self.result = Stream([None] * n, self.start, np.full(n, -1, np.int64), np.zeros(n, np.int64))
 
@@ -126,22 +129,21 @@ class Server:
         now, due = self.clock.now() - self.start, self.due
         while self.arrived < len(due) and due[self.arrived] <= now:
             system, query = self.calls[self.arrived]
-            item = Item(query)
-            self._enter(system, self.arrived, item, self.start + due[self.arrived])
-            self.unread.append((system, item))
+            self._enter(system, self.arrived, Item(query), self.start + due[self.arrived])
             self.arrived += 1
 
     def _read_ahead(self) -> None:
-        """While the device works: admits what is due, and tokenises a few of the queries that wait.
+        """While the device works: admits what is due, and has a few of those that wait read that are to run first.
 
         What a text raises here, it raises again when its turn comes.
         """
         self._admit()
-        for _ in range(min(len(self.unread), READ_AT_ONCE)):
-            system, item = self.unread.popleft()
+        queues = [queue for queue in self.queues.values() if queue.unread]
+        if queues:
+            queue = min(queues, key=self.rule)
+            items = [queue.unread.popleft() for _ in range(min(READ_AT_ONCE, len(queue.unread)))]
             with suppress(Exception):
-                for encode in system.encoders:
-                    item.encoding(encode)
+                queue.system.read_ahead(queue.stage, items)
 
     def _enter(self, system: System, place: int, item: Item, now: int) -> None:
         key = id(system), item.stage
@@ -149,6 +151,7 @@ class Server:
         if queue is None:
             queue = self.queues[key] = Queue(system, item.stage)
         queue.waiting.append((place, item, now))
+        queue.unread.append(item)
         self.waiting += 1
 
     def _ready(self, queue: Queue, now: int) -> bool:
@@ -177,6 +180,8 @@ class Server:
     def _run(self, queue: Queue) -> None:
         """One batch of a queue, through its stage."""
         size = min(len(queue.waiting), self.limits.max_batch)
+        for _ in range(size - len(queue.waiting) + len(queue.unread)):
+            queue.unread.popleft()
         batch = [queue.waiting.popleft() for _ in range(size)]
         self.waiting -= size
         before = self.clock.now()

@@ -14,7 +14,7 @@ def _words(text: str) -> tuple[str, ...]:
 COUNTS = ("but", "surely", "indeed", "in the end", "always")  # before the cue phrase that decides
 DISCOUNTS = ("not", "hardly", "never", "instead of", "no longer")  # before every other
 
-# Fillers carry no signal. Frequent ones come first; rare ones are split into word pieces by the tokenizer.
+# Fillers carry no signal. Frequent ones come first; rare ones are split by the tokenizer.
 FILLERS = _words(
     "the and also then there here now today still just again very quite rather really well so thus meanwhile overall "
     "yesterday tomorrow tonight lately usually mostly perhaps probably clearly simply briefly quietly slowly quickly "

@@ -9,16 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tabi_bench.config import HubConfig, SourceConfig, TaskConfig
 from tabi_bench.hub import fetch, is_commit
+from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError, make_task
 from tabi_bench.tasks.readers import FORMATS, read
 from tabi_bench.tasks.table import Table
-
-if TYPE_CHECKING:
-    from tabi_bench.config import HubConfig, SourceConfig, TaskConfig
-    from tabi_bench.tasks.base import Task
 
 
 def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tabi_bench.config import LocalConfig, TaskConfig
+from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError, make_task
 from tabi_bench.tasks.readers import FORMATS, read
-
-if TYPE_CHECKING:
-    from tabi_bench.config import LocalConfig, TaskConfig
-    from tabi_bench.tasks.base import Task
 
 
 def load(task: TaskConfig, source: LocalConfig, seed: int) -> Task:

@@ -21,6 +21,7 @@ from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelError, ModelSpec
 
 WEIGHTS = "model.safetensors"
+FROM_FOLDER = {"local_files_only": True, "trust_remote_code": False}  # how transformers reads whatever lies there
 LFS = b"version https://git-lfs"
 SHORTEST = ("", "a", "\u4e2d\U0001f600")  # texts that a tokenizer must turn into at least one token
 LAYER = re.compile(r"\.\d+\.")
@@ -145,9 +146,7 @@ def check_model(spec: ModelSpec, task: Task, class_of: Callable[[Path], type[Pre
             f"another task (leave it out), or the labels are not those (task.label)"
         )
     with naming(spec.path, "its config.json makes no model"), torch.device("meta"):
-        made = class_of(spec.path)(
-            AutoConfig.from_pretrained(spec.path, local_files_only=True, trust_remote_code=False)
-        )
+        made = class_of(spec.path)(AutoConfig.from_pretrained(spec.path, **FROM_FOLDER))
     _check_shapes(spec.path, shapes, {name: tuple(value.shape) for name, value in made.state_dict().items()})
     _check_tokenizer(spec.path, shapes, len(task.config.texts))
 

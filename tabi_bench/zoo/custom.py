@@ -19,7 +19,7 @@ from tabi_bench.hub import fetch
 from tabi_bench.names import printable
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.checks import check_model, read_config, refuse_pointer, shards
+from tabi_bench.zoo.checks import FROM_FOLDER, check_model, read_config, refuse_pointer, shards
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.families.sentencepieces import first_difference, raw_model
 from tabi_bench.zoo.labels import checked
@@ -138,7 +138,7 @@ def write_tokenizer(folder: Path, file: Path) -> None:
     if not any(path.is_file() for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
         adapter = family(read_config(folder)["model_type"])
         adapter.mend_tokenizer(folder, tokenizer.backend_tokenizer).save(str(file))
     except Exception as error:  # whatever a foreign folder makes the library raise

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, BertConfig, PreTrainedModel
 
 from tabi_bench.cache import cached, content_key, file_sha256
+from tabi_bench.zoo.checks import FROM_FOLDER
 from tabi_bench.zoo.custom import locate, usable
 from tabi_bench.zoo.families import FAMILIES, family
 from tabi_bench.zoo.layerless import Layerless, layerless
@@ -115,14 +116,13 @@ def first_layers(folder: Path, layers: int, labels: list[str], seed: int) -> Pre
     adapter = family(stored["model_type"])
     if not 0 < layers <= adapter.layers(stored):
         raise ModelError(f"zoo.encoders: {layers} layers asked of {folder}, which has {adapter.layers(stored)}")
-    options = {"local_files_only": True, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(folder, **options, **{adapter.layers_key: layers}, **_heads(labels))
+    config = AutoConfig.from_pretrained(folder, **FROM_FOLDER, **{adapter.layers_key: layers}, **_heads(labels))
     kind = mean_pooled(config.__class__)
     with torch.random.fork_rng(devices=[]), _silent():
         torch.manual_seed(seed)
         model, report = kind.from_pretrained(
             folder, config=config, dtype=torch.float32, attn_implementation="sdpa" if kind._supports_sdpa else "eager",
-            weights_only=True, output_loading_info=True, **options,
+            weights_only=True, output_loading_info=True, **FROM_FOLDER,
         )  # fmt: skip
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("classifier."))
     if missing:

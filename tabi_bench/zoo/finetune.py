@@ -20,6 +20,7 @@ from tabi_bench.cache import cached
 from tabi_bench.config import Config, ConfigError, PaperZooConfig, compose_config
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
+from tabi_bench.zoo.checks import FROM_FOLDER
 from tabi_bench.zoo.custom import download, write_tokenizer
 from tabi_bench.zoo.loading import ModelError, final_linear, load_tokenizer
 from tabi_bench.zoo.paper import recipe, start, tuned_folder
@@ -58,13 +59,12 @@ def with_new_head(folder: Path, task: Task, seed: int) -> PreTrainedModel:
     """The backbone in `folder`, in float32, under a classification head drawn from `seed`."""
     names = dict(enumerate(task.config.labels))
     heads = {"id2label": names, "label2id": {name: i for i, name in names.items()}} if names else {"num_labels": 1}
-    options = {"local_files_only": True, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(folder, **heads, **options)
+    config = AutoConfig.from_pretrained(folder, **heads, **FROM_FOLDER)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network, report = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, dtype=torch.float32, weights_only=True, ignore_mismatched_sizes=True,
-            output_loading_info=True, **options,
+            output_loading_info=True, **FROM_FOLDER,
         )  # fmt: skip
     body = [key for key in report["missing_keys"] if not any(part in HEADS for part in key.split("."))]
     if body:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import confusion_matrix
 
 from tabi_bench.cache import content_key, read_sealed, write_sealed
 from tabi_bench.tasks.base import Task
@@ -64,13 +65,6 @@ def slice_rows(labels: np.ndarray, seed: int, regression: bool) -> np.ndarray:
     per_label = max(ROWS_PER_LABEL, ROWS // len(kinds))
     rows = [random.permutation(np.flatnonzero(labels == kind))[:per_label] for kind in kinds]
     return np.sort(np.concatenate(rows))
-
-
-def counts_of(labels: np.ndarray, outputs: np.ndarray, n: int) -> np.ndarray:
-    """(n, n) counts: rows with label k for which the model's output column j was the highest."""
-    counts = np.zeros((n, n), dtype=np.int64)
-    np.add.at(counts, (labels, outputs), 1)
-    return counts
 
 
 def best_orders(counts: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -171,9 +165,8 @@ def measure(spec: ModelSpec, task: Task, seed: int, device: str) -> Finding:
     extremes = [("",) * len(texts[0]), ("a " * LONG,) * len(texts[0])]
     examples = encode(load_tokenizer(spec.path, spec.max_length), [*(texts[row] for row in rows), *extremes])
     with naming(spec.path, "it cannot answer rows of train, an empty text or a long one"):
-        logits = predict(
-            load_model(replace(spec, label_order=None, scale=None), torch.float32, device), examples, device
-        )
+        model = load_model(replace(spec, label_order=None, scale=None), torch.float32, device)
+        logits = predict(model, examples, device)
     if logits.shape[1] != task.n_outputs:
         wanted = f"{task.n_outputs} labels" if not task.is_regression else "one score"
         raise ModelError(
@@ -187,7 +180,7 @@ def measure(spec: ModelSpec, task: Task, seed: int, device: str) -> Finding:
     what = f"{spec.name} ({spec.path})"
     if task.is_regression:
         return find_scale(logits[:, 0].astype(np.float64), labels[rows], what)
-    counts = counts_of(labels[rows], logits.argmax(1), task.n_outputs)
+    counts = confusion_matrix(labels[rows], logits.argmax(1), labels=np.arange(task.n_outputs))
     return find_order(counts, named_order(config.get("id2label") or {}, task.config.labels), what)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -182,10 +183,6 @@ class Ladder:
         ladders = [self, self.start] if self.start else [self]
         return sum(one.notes(cut)["seconds"] for one in ladders for cut in {*one.candidates, *one.models})
 
-    def rows_to_see(self, cut: CutEncoder) -> float:
-        """Rows that training the model goes through, if nothing stops it early."""
-        return len(self.task.train) * self.recipe(cut).epochs
-
     def _validation_facts(self) -> dict:
         """Rows of the validation split, and the share of its most frequent label (None for scores)."""
         labels = self.task.labels("validation")
@@ -193,21 +190,20 @@ class Ladder:
         return {"validation_rows": len(labels), "majority_share": most}
 
     def _encode(self, cut: CutEncoder, split: str) -> Examples:
-        tokenizer = load_tokenizer(self.folders[cut.encoder], self._longest(cut))
+        folder = self.folders[cut.encoder]
+        tokenizer = load_tokenizer(folder, spec_of(folder, cut.encoder, self.config.max_length).max_length)
         return encode(tokenizer, self.task.texts(split), self.task.labels(split))
-
-    def _longest(self, cut: CutEncoder) -> int:
-        return spec_of(self.folders[cut.encoder], cut.encoder, self.config.max_length).max_length
 
     def _build(self, cut: CutEncoder, folder: Path, checkpoint: Path) -> None:
         recipe, metric = self.recipe(cut), self.task.config.metric
         model, rows = self._start(cut), self._encode(cut, "train")
+        teacher = np.load(self.folder(self.teacher) / LOGITS) if recipe.distill else None
         result = train(
-            model, rows, recipe, seed=self.seed, device=self.device,
-            teacher_logits=np.load(self.folder(self.teacher) / LOGITS) if recipe.distill else None,
+            model, replace(rows, teacher=teacher), recipe, seed=self.seed, device=self.device,
             metric=metric, checkpoint=checkpoint, progress="" if self.quiet else f"{self.task.name} {cut.name}",
         )  # fmt: skip
-        self._store(cut, model, folder)
+        model.to("cpu", torch.float16).save_pretrained(folder)  # half the disk; the third decimal of logits differs
+        shutil.copyfile(self.folders[cut.encoder] / "tokenizer.json", folder / "tokenizer.json")
         stored = load_model(spec_of(folder, "stored"), torch.float32, self.device)
         if cut in self.candidates:
             np.save(folder / LOGITS, predict(stored, rows, self.device))
@@ -238,11 +234,6 @@ class Ladder:
         if self.task.is_regression:
             torch.nn.init.constant_(model.classifier.bias, float(self.task.labels("train").mean()))
         return model
-
-    def _store(self, cut: CutEncoder, model: PreTrainedModel, folder: Path) -> None:
-        """Weights in half precision: half the disk, and logits that differ in the third decimal."""
-        model.to("cpu", torch.float16).save_pretrained(folder)
-        (folder / "tokenizer.json").write_bytes((self.folders[cut.encoder] / "tokenizer.json").read_bytes())
 
 
 def tasks_needed(config: EncodersZooConfig, task: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""Classifiers without layers, on the embeddings of a BERT encoder: what they compute is looked up piece by piece.
+"""Classifiers without layers, on the embeddings of a BERT encoder: what they compute is looked up token by token.
 
 One text: the convolutional network of Kim (2014), https://aclanthology.org/D14-1181. Two texts: the decomposable
 attention of Parikh et al. (2016), https://aclanthology.org/D16-1244, beside a comparison of the texts' averages. In
-both, what is multiplied with an embedding depends on the piece alone, so serving reads it from tables
+both, what is multiplied with an embedding depends on the token alone, so serving reads it from tables
 (tabi_bench/engines/host.py).
 """
 
@@ -42,13 +42,12 @@ class Layerless(BertPreTrainedModel):
 
 
 class TextCnn(Layerless):
-    """ReLU filters over each piece and its neighbours; their means and maxima over the text go to a linear head."""
+    """ReLU filters over each token and its neighbours; their means and maxima over the text go to a linear head."""
 
     def __init__(self, config: BertConfig):
         super().__init__(config)
-        self.before, self.at, self.after = (
-            nn.Linear(config.hidden_size, FILTERS, bias=place == 0) for place in (-1, 0, 1)
-        )
+        width = config.hidden_size
+        self.before, self.at, self.after = (nn.Linear(width, FILTERS, bias=place == 0) for place in (-1, 0, 1))
         self.classifier = nn.Linear(2 * FILTERS, config.num_labels)
         self.post_init()
 
@@ -64,10 +63,10 @@ class TextCnn(Layerless):
 
 
 class DecomposableAttention(Layerless):
-    """Each piece is compared with what it attends to in the other text: softmax(SHARPNESS * cosine of their keys).
+    """Each token is compared with what it attends to in the other text: softmax(SHARPNESS * cosine of their keys).
 
     What is compared, averaged over each text, and the averages u, v of both texts with |u - v| and u * v go through one
-    hidden layer. The special pieces take part: they are what a piece without a partner can attend to.
+    hidden layer. The special tokens take part: they are what a token without a partner can attend to.
     """
 
     def __init__(self, config: BertConfig):
@@ -98,7 +97,7 @@ class DecomposableAttention(Layerless):
 
     @staticmethod
     def _attended(alike: torch.Tensor, text: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """(B, L, C): for each piece the mean of `values` over the pieces of `text` (B, L), weighted by the softmax."""
+        """(B, L, C): for each token the mean of `values` over the tokens of `text` (B, L), weighted by the softmax."""
         weights = alike.masked_fill(text[:, None] == 0, torch.finfo(alike.dtype).min).softmax(-1)
         return weights.to(values.dtype) @ values
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from tabi_bench.zoo.base import ModelError, ModelSpec
-from tabi_bench.zoo.checks import naming, read_config, read_tokenizer, tensor_shapes, weight_files
+from tabi_bench.zoo.checks import FROM_FOLDER, naming, read_config, read_tokenizer, tensor_shapes, weight_files
 from tabi_bench.zoo.families import FAMILIES, family
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.models import PREFIX, mean_pooled
@@ -41,7 +41,7 @@ def spec_of(
     label_order: tuple[int, ...] | None = None,
     scale: tuple[float, float] | None = None,
 ) -> ModelSpec:
-    """Describes the model in `path` without loading it; it reads `max_length` pieces, or as many as it has places for.
+    """Describes the model in `path` without loading it; it reads `max_length` tokens, or as many as it has places for.
 
     Raises ModelError for an incomplete or foreign folder.
     """
@@ -62,7 +62,7 @@ def model_class(path: Path) -> type[PreTrainedModel]:
     names = read_config(path).get("architectures") or [""]
     if names[0] in LAYERLESS:
         return LAYERLESS[names[0]]
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(path, **FROM_FOLDER)
     if names[0].startswith(PREFIX):
         return mean_pooled(config.__class__)
     return AutoModelForSequenceClassification._model_mapping[type(config)]
@@ -102,10 +102,9 @@ def load_folder(path: Path, dtype: torch.dtype, attention: str = "sdpa") -> PreT
             path,
             dtype=dtype,
             attn_implementation=chosen,
-            local_files_only=True,
-            trust_remote_code=False,
             weights_only=True,
             output_loading_info=True,
+            **FROM_FOLDER,
         )
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:4])

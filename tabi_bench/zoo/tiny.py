@@ -7,15 +7,12 @@ other rows or another recipe a ladder is trained at first use and cached. `pytho
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import time
+import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +22,6 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
-from tqdm import tqdm
 from transformers import BertConfig, PreTrainedModel
 
 from tabi_bench.cache import cached, content_key, damage, seal
@@ -43,7 +39,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NOTES = "ladder.json"
 RECIPE = 3  # raised when the code below changes what is learnt: older ladders are then left alone
-PIECES_PER_WORD = 3.5  # word pieces at most, times the distinct words of train: rare words fall in pieces
+TOKENS_PER_WORD = 3.5  # tokens at most, times the distinct words of train: rare words are split into several
 
 
 def load(config: TinyZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
@@ -81,50 +77,43 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     tokenizer = load_tokenizer(folder, config.max_length)
     rows = encode(tokenizer, task.texts("train"), task.labels("train"))
     held = encode(tokenizer, task.texts("validation"))
-    teacher, done = None, {}
+    done: dict[str, dict] = {}
     for name in reversed(config.shapes):
         model = new_model(name, config, tokenizer.get_vocab_size(), task, seed)
-        done[name] = learn(model, (rows, teacher), task, config, seed, device)
+        done[name] = learn(model, rows, task, config, seed, device)
         score = metric_score(task.config.metric, task.labels("validation"), predict(model, held, device))
         done[name]["score"] = round(score, 4)
         took = done[name]["steps"], done[name]["train_s"]
         log.info("%s %s: %.4f on validation after %d steps, %.0f s", task.name, name, score, *took)
-        teacher = predict(model, rows, device) if teacher is None else teacher
+        if rows.teacher is None:
+            rows = replace(rows, teacher=predict(model, rows, device))
         model.half().save_pretrained(folder / name)
         shutil.copy(folder / "tokenizer.json", folder / name)
     (folder / "tokenizer.json").unlink()
     notes = {"key": ladder_key(config, task, seed), "task": task.name, "source": task.source, "seed": seed}
-    notes |= {"device": device_name(device), "torch": torch.__version__, "models": {n: done[n] for n in config.shapes}}
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+    notes |= {"device": name, "torch": torch.__version__, "models": {shape: done[shape] for shape in config.shapes}}
     (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
-def learn(
-    model: PreTrainedModel,
-    taught: tuple[Examples, np.ndarray | None],
-    task: Task,
-    config: TinyZooConfig,
-    seed: int,
-    device: str,
-) -> dict:
+def learn(model: PreTrainedModel, rows: Examples, task: Task, config: TinyZooConfig, seed: int, device: str) -> dict:
     """Trains `model` on the cues of hard rows, where rows name them, and on the labels; what it took.
-
-    taught: the rows, and a teacher's logits (N, K) for them or None.
 
     A few dozen cues tell much more than two labels: without them the deeper models stay at chance on hard rows. In easy
     rows every cue is as good as the other, so they only slow it down.
     """
-    (rows, teacher), steps = taught, config.train
-    parts = {"labels": (rows, replace(steps, distill=0.0 if teacher is None else steps.distill), teacher)}
+    steps = config.train
+    parts = {"labels": (rows, replace(steps, distill=0.0 if rows.teacher is None else steps.distill))}
     if config.cue_steps and "cue" in task.train.column_names:
         cues, numbers = np.unique(np.asarray(task.train["cue"][:]), return_inverse=True)
         # what the labels' slice holds out must not be learnt here either
         seen, _ = split_slice(task.labels("train"), seed)
-        hard = replace(rows, labels=numbers).take(seen[np.asarray(task.train["hard"][:])[seen]])
+        hard = replace(rows, labels=numbers, teacher=None).take(seen[np.asarray(task.train["hard"][:])[seen]])
         recipe = replace(steps, epochs=config.cue_steps, max_steps=config.cue_steps, distill=0.0)
-        parts = {"cues": (hard, recipe, None)} | parts
+        parts = {"cues": (hard, recipe)} | parts
     head = model.classifier
     notes: dict[str, Any] = {"train_s": 0.0, "steps": 0, "slice": {}}
-    for part, (examples, recipe, soft) in parts.items():
+    for part, (examples, recipe) in parts.items():
         model.classifier = head if part == "labels" else nn.Linear(model.config.hidden_size, len(cues))
         result = train(
             model,
@@ -132,7 +121,6 @@ def learn(
             recipe,
             seed=seed,
             device=device,
-            teacher_logits=soft,
             metric=task.config.metric if part == "labels" else "accuracy",
             progress=f"{task.name} {model.config.num_hidden_layers}x{model.config.hidden_size} {part}",
         )
@@ -140,10 +128,6 @@ def learn(
         notes["train_s"] = round(notes["train_s"] + result.seconds, 1)
         notes["steps"] += result.steps
     return notes
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
 
 
 @contextmanager
@@ -158,13 +142,13 @@ def one_thread() -> Iterator[None]:
 
 
 def write_tokenizer(texts: list[str], path: Path, vocabulary: int) -> None:
-    """A BERT-style WordPiece tokenizer learnt from `texts`, of so many pieces at most; rare words fall in pieces.
+    """A BERT-style WordPiece tokenizer learnt from `texts`, of so many tokens at most; rare words are split.
 
-    The trainer breaks ties by the ids of pieces, and numbers characters within words in the order of a hash table,
+    The trainer breaks ties by the ids of tokens, and numbers characters within words in the order of a hash table,
     another one each time: so they are handed to it in order, as if they were special, and the same texts always give
     the same vocabulary.
     """
-    vocabulary = min(vocabulary, round(PIECES_PER_WORD * len({word for text in texts for word in text.split()})))
+    vocabulary = min(vocabulary, round(TOKENS_PER_WORD * len({word for text in texts for word in text.split()})))
     learnt = _wordpiece({})
     words = (w for text in texts for w, _ in _words(learnt, text))
     within = sorted({character for word in words for character in word[1:]})
@@ -185,7 +169,7 @@ def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
 
 
 def _words(tokenizer: Tokenizer, text: str) -> list[tuple[str, tuple[int, int]]]:
-    """The words that pieces are sought in, with their places."""
+    """The words that tokens are sought in, with their places."""
     return tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
 
 
@@ -212,40 +196,28 @@ def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, se
 # --- shipping ---------------------------------------------------------------------------------------------------------
 
 
-def ship(task: str, out: Path, device: str) -> dict:
-    """Trains the ladder of one generated task with the defaults of conf/zoo/tiny.yaml into `out`/task; its notes."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = read_file("zoo", "tiny")
+def ship(task: str) -> dict:
+    """Trains the ladder of one generated task, as conf/zoo/tiny.yaml says, into the package; its notes."""
     rows = load_task(read_file("task", task), read_file("source", "generated"), 0)
-    building = out / f".{task}"
+    building = SHIPPED / f".{task}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     with one_thread():
-        build(building, config, rows, 0, device)
+        build(building, read_file("zoo", "tiny"), rows, 0, "cpu")
     seal(building, task)
-    shutil.rmtree(out / task, ignore_errors=True)
-    os.replace(building, out / task)
-    return notes_of(out / task)
+    shutil.rmtree(SHIPPED / task, ignore_errors=True)
+    os.replace(building, SHIPPED / task)
+    return notes_of(SHIPPED / task)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Trains the ladders that the package ships, several tasks side by side, and prints their validation scores."""
-    parser = argparse.ArgumentParser(prog="python -m tabi_bench.zoo.tiny", description=main.__doc__)
-    parser.add_argument("tasks", nargs="*", default=None, help="default: all ten")
-    parser.add_argument("--out", type=Path, default=SHIPPED)
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(argv)
+def main() -> None:
+    """Trains the ladders that the package ships, of all tasks or of those named, and prints their validation scores."""
     from tabi_bench.tasks.grammar import CUES
 
-    tasks, started = options.tasks or list(CUES), time.monotonic()
-    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = {task: pool.submit(ship, task, options.out, options.device) for task in tasks}
-        for task, future in tqdm(pending.items(), unit="task"):
-            scores = {name: model["score"] for name, model in future.result()["models"].items()}
-            tqdm.write(f"{task:8s} " + "  ".join(f"{name} {score:.4f}" for name, score in scores.items()))
-    size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
-    print(f"{size / 1e6:.2f} MB in {options.out}; {time.monotonic() - started:.0f} s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for task in sys.argv[1:] or CUES:
+        scores = {name: model["score"] for name, model in ship(task)["models"].items()}
+        print(f"{task:8s} " + "  ".join(f"{name} {score:.4f}" for name, score in scores.items()))
 
 
 if __name__ == "__main__":

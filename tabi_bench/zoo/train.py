@@ -14,8 +14,9 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +33,7 @@ from tabi_bench.zoo.loading import ModelError
 
 log = logging.getLogger(__name__)
 Job = tuple[str, CutEncoder]  # task, model
+Graph = dict[Job, set[Job]]
 
 
 @dataclass(frozen=True)
@@ -55,97 +57,82 @@ class Work:
 @cache
 def ladder_of(work: Work, task: str) -> Ladder:
     """The ladder of a task, with its data."""
-    values = {"dir": work.source_dir} if work.source == "local" else {}
-    source = read_file("source", work.source, **values, **_rows(work))
+    values = {"dir": work.source_dir, "train_rows": work.train_rows, "validation_rows": work.validation_rows}
+    source = read_file("source", work.source, **{name: value for name, value in values.items() if value})
     transformers.utils.logging.disable_progress_bar()
     loaded = load_task(read_file("task", task), source, work.seed)
     return Ladder(work.config(), loaded, work.cache_dir, work.seed, work.device, quiet=True)
 
 
-def _rows(work: Work) -> dict[str, int]:
-    """The caps on rows that were asked for."""
-    caps = {"train_rows": work.train_rows, "validation_rows": work.validation_rows}
-    return {name: cap for name, cap in caps.items() if cap}
-
-
 def first_jobs(work: Work, task: str) -> tuple[list[CutEncoder], list[CutEncoder], float]:
-    """Candidates, students and rows of an epoch; raises what `Ladder.check` does."""
+    """Candidates, students and the rows that a whole training goes through; raises what `Ladder.check` does."""
     ladder = ladder_of(work, task)
     ladder.check()
-    return ladder.candidates, ladder.students, ladder.rows_to_see(ladder.candidates[0])
+    rows = len(ladder.task.train) * ladder.recipe(ladder.candidates[0]).epochs
+    return ladder.candidates, ladder.students, rows
 
 
-def train_one(work: Work, task: str, cut: CutEncoder) -> dict:
-    """Trains one model if it is not there yet; its notes. A worker holds no more tensors than its last model's."""
-    return ladder_of(work, task).notes(cut)
+def train_one(work: Work, task: str, cut: CutEncoder) -> dict | None:
+    """Trains one model if it is not there yet; its notes, or None for the best candidate, which nobody teaches.
 
-
-def taught_candidates(work: Work, task: str) -> list[CutEncoder]:
-    """Once all candidates are there: those that are not the best one, as they are trained again, taught."""
+    A worker holds no more tensors than its last model's.
+    """
     ladder = ladder_of(work, task)
-    return [cut for cut in ladder.models if cut.taught and cut not in ladder.students]
+    return ladder.notes(cut) if ladder.own(cut) == cut else None
 
 
-class Schedule:
-    """Which jobs can start: those whose teacher and whose start from mnli are there."""
+def job_graph(config: EncodersZooConfig, known: dict[str, tuple[list[CutEncoder], list[CutEncoder], float]]) -> Graph:
+    """What each job waits for: the candidates of its task, unless it is one, and mnli's models if it starts from them.
 
-    def __init__(
-        self, work: Work, tasks: list[str], known: dict[str, tuple[list[CutEncoder], list[CutEncoder], float]]
-    ):
-        self.work, self.config, self.known = work, work.config(), known
-        self.waiting: list[Job] = [(task, cut) for task in tasks for cut in known[task][0]]
-        self.done: set[Job] = set()
-        self.jobs: set[Job] = set(self.waiting)  # all that are known of
-
-    def cost(self, job: Job) -> float:
-        """Rows times layers, and two layers' worth of time whatever the depth; deep models first among equals."""
-        task, cut = job
-        return self.known[task][2] * (cut.layers + 2)
-
-    def ready(self) -> list[Job]:
-        """Jobs that wait for nothing, the dearest last: what others wait for is dearer than all else."""
-        free = [job for job in self.waiting if self._before(job) <= self.done]
-        return sorted(free, key=lambda job: (not job[1].taught, job[0] == "mnli", self.cost(job)))
-
-    def _before(self, job: Job) -> set[Job]:
-        task, cut = job
-        needed = {(task, candidate) for candidate in self.known[task][0]} if cut.taught else set()
-        if task in self.config.via_mnli and "mnli" in self.known:
-            needed |= {("mnli", one) for one in (cut, *self.known["mnli"][0])} & self.jobs
-        return needed
-
-    def finished(self, job: Job, error: bool) -> None:
-        """Notes a job; the last candidate of a task lets the task's other models follow."""
-        task, cut = job
-        self.done.add(job)
-        candidates = self.known[task][0]
-        if cut in candidates and all((task, one) in self.done for one in candidates) and not error:
-            again = taught_candidates(self.work, task) if self.config.distill else []
-            later = [(task, follower) for follower in (*self.known[task][1], *again)]
-            self.waiting += later
-            self.jobs |= set(later)
+    known: by task, what `first_jobs` says.
+    """
+    graph: Graph = {}
+    for task, (candidates, students, _) in known.items():
+        taught = [replace(cut, taught=True) for cut in candidates if config.distill]
+        graph |= {(task, cut): set() for cut in candidates}
+        graph |= {(task, cut): {(task, first) for first in candidates} for cut in (*students, *taught)}
+    for (task, cut), needed in graph.items():
+        if task in config.via_mnli and "mnli" in known:
+            needed |= {("mnli", other) for other in (cut, *known["mnli"][0])} & graph.keys()
+    return graph
 
 
 def train_ladders(work: Work, tasks: list[str], jobs: int) -> Iterator[dict]:
-    """Trains all models of all tasks in `jobs` processes; yields {task, model, layers, taught, ...} as they end."""
+    """Trains all models of all tasks in `jobs` processes; yields {task, model, layers, taught, ...} as they end.
+
+    Of the jobs that wait for nothing the dearest is next (rows times layers, and two layers' worth of time whatever the
+    depth); what others wait for is dearer than all else, mnli's before other tasks'.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context) as pool:
         firsts = [pool.submit(first_jobs, work, task) for task in tasks]
-        schedule = Schedule(work, tasks, {t: f.result() for t, f in zip(tasks, firsts, strict=True)})
-        running: dict[Future, Job] = {}
-        while running or schedule.ready():
-            while len(running) < jobs and (ready := schedule.ready()):
-                schedule.waiting.remove(ready[-1])
-                running[pool.submit(train_one, work, *ready[-1])] = ready[-1]
+        known = {task: future.result() for task, future in zip(tasks, firsts, strict=True)}
+        left = job_graph(work.config(), known)
+        graph = TopologicalSorter(left)
+        graph.prepare()
+        waiting, running = list(graph.get_ready()), dict[Future, Job]()
+        while waiting or running:
+            waiting.sort(key=lambda job: (not job[1].taught, job[0] == "mnli", known[job[0]][2] * (job[1].layers + 2)))
+            while waiting and len(running) < jobs:
+                job = waiting.pop()
+                running[pool.submit(train_one, work, *job)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                result = _outcome(future)
-                schedule.finished(job, "error" in result)
-                task, cut = job
-                yield {"task": task, "model": cut.name, "layers": cut.layers, "taught": cut.taught, **result}
+                job, result = running.pop(future), _outcome(future)
+                del left[job]
+                if result is None or "error" not in result:
+                    graph.done(job)
+                if result is not None:
+                    yield _row(job, result)
+            waiting += graph.get_ready()
+    yield from (_row(job, {"error": "not trained, as what it is made from failed"}) for job in left)
 
 
-def _outcome(future: Future) -> dict:
+def _row(job: Job, result: dict) -> dict:
+    task, cut = job
+    return {"task": task, "model": cut.name, "layers": cut.layers, "taught": cut.taught, **result}
+
+
+def _outcome(future: Future) -> dict | None:
     error = future.exception()
     if error is None:
         return future.result()

@@ -40,6 +40,7 @@ CHECKPOINT_SECONDS = 30.0  # least time between two checkpoints: writing one of 
 POOL = 64  # batches whose rows are sorted by length together
 MIN_WORDS = 3  # texts of at most so many words are never shortened, as in pruning
 EVALUATION_BATCH = 256
+KEPT = ("fingerprint", "step", "stale", "best", "best_weights", "history")  # plain values of a checkpoint
 WIDTHS = 8  # widths of batches on a GPU are multiples of it
 
 
@@ -49,23 +50,25 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised rows: per row the piece ids, segment ids and (-1: never dropped) the word of each piece.
+    """Tokenised rows: per row the token ids, segment ids and (-1: never dropped) the word of each token.
 
-    labels: (N,) int64, or float for regression; None where only predictions are wanted.
+    labels: (N,) int64, or float for regression; None where only predictions are wanted. teacher: (N, K) another model's
+    logits to learn from, or None.
     """
 
     ids: list[np.ndarray]
     type_ids: list[np.ndarray]
     words: list[np.ndarray]
     labels: np.ndarray | None = None
+    teacher: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: np.ndarray) -> Examples:
-        labels = None if self.labels is None else self.labels[rows]
+        labels, teacher = (None if part is None else part[rows] for part in (self.labels, self.teacher))
         ids, type_ids, words = ([column[row] for row in rows] for column in (self.ids, self.type_ids, self.words))
-        return Examples(ids, type_ids, words, labels)
+        return Examples(ids, type_ids, words, labels, teacher)
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,11 @@ class TrainResult:
 
 def encode(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], labels: np.ndarray | None = None) -> Examples:
     """Tokenises rows of one or two texts each."""
-    pieces = tokenizer.encode_batch([tuple(row) if len(row) > 1 else row[0] for row in texts])
+    tokens = tokenizer.encode_batch([tuple(row) if len(row) > 1 else row[0] for row in texts])
     return Examples(
-        [np.asarray(piece.ids, np.int32) for piece in pieces],
-        [np.asarray(piece.type_ids, np.int32) for piece in pieces],
-        [_droppable(piece, row) for piece, row in zip(pieces, texts, strict=True)],
+        [np.asarray(token.ids, np.int32) for token in tokens],
+        [np.asarray(token.type_ids, np.int32) for token in tokens],
+        [_droppable(token, row) for token, row in zip(tokens, texts, strict=True)],
         labels,
     )
 
@@ -103,27 +106,23 @@ def _droppable(tokens: Tokens, texts: Sequence[str]) -> np.ndarray:
 class Table:
     """Rows as padded tensors on the device, cut into batches of similar length."""
 
-    def __init__(self, examples: Examples, pad_id: int, device: str, teacher: np.ndarray | None = None):
+    def __init__(self, examples: Examples, pad_id: int, device: str):
         self.device = device
         self.lengths = np.array([len(row) for row in examples.ids])
         self.ids = self._pad(examples.ids, pad_id)
         self.type_ids = self._pad(examples.type_ids, 0)
         self.words = self._pad(examples.words, -1)
         self.length = torch.tensor(self.lengths, device=device)
-        self.labels = self._vector(examples.labels)
-        self.teacher = self._vector(teacher)
+        self.labels, self.teacher = (
+            None if values is None else torch.as_tensor(values, device=device)
+            for values in (examples.labels, examples.teacher)
+        )
 
     def _pad(self, rows: list[np.ndarray], value: int) -> torch.Tensor:
         table = np.full((len(rows), -(-int(self.lengths.max()) // WIDTHS) * WIDTHS), value, np.int32)
         for row, values in enumerate(rows):
             table[row, : len(values)] = values
         return torch.from_numpy(table).to(self.device)
-
-    def _vector(self, values: np.ndarray | None) -> torch.Tensor | None:
-        if values is None:
-            return None
-        dtype = torch.int64 if np.issubdtype(values.dtype, np.integer) else torch.float32
-        return torch.tensor(values, dtype=dtype, device=self.device)
 
     def batch(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Ids, segment ids, mask and words of some rows, (B, longest of them, rounded up on a GPU: fewer shapes)."""
@@ -155,9 +154,8 @@ def drop_words(batch: dict[str, torch.Tensor], rate: float, generator: torch.Gen
     words, mask = batch["words"], batch["attention_mask"].bool()
     share = torch.rand(len(words), 1, generator=generator, device=words.device) * 2 * rate
     # a text has no more words than characters: numbers beyond the row's width come from truncated texts and wrap around
-    draw = torch.rand(words.shape, generator=generator, device=words.device).gather(
-        1, words.clamp(min=0) % words.shape[1]
-    )
+    number = words.clamp(min=0) % words.shape[1]
+    draw = torch.rand(words.shape, generator=generator, device=words.device).gather(1, number)
     keep = mask & ((draw >= share) | (words < 0))
     order = torch.sort(keep.int(), dim=1, descending=True, stable=True).indices
     moved = {key: batch[key].gather(1, order) for key in ("input_ids", "token_type_ids", "words")}
@@ -249,11 +247,11 @@ def metric_score(metric: str, labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 @contextmanager
-def _seen_pieces(model: nn.Module, examples: Examples) -> Iterator[Examples]:
-    """The rows with pieces numbered among those that occur, to which the word embeddings are cut meanwhile.
+def _seen_tokens(model: nn.Module, examples: Examples) -> Iterator[Examples]:
+    """The rows with tokens numbered among those that occur, to which the word embeddings are cut meanwhile.
 
-    Other pieces get no gradient, yet the optimizer would go through them in every step: half the parameters of a small
-    encoder. They keep the values that they had. A piece up to the padding's keeps its number (RoBERTa counts places by
+    Other tokens get no gradient, yet the optimizer would go through them in every step: half the parameters of a small
+    encoder. They keep the values that they had. A token up to the padding's keeps its number (RoBERTa counts places by
     it). Where one table of embeddings cannot be told to be the words', nothing is cut.
     """
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings == model.config.vocab_size]
@@ -261,11 +259,11 @@ def _seen_pieces(model: nn.Module, examples: Examples) -> Iterator[Examples]:
         yield examples
         return
     table, whole = tables[0], tables[0].weight
-    pieces = np.unique(np.concatenate([np.arange(_pad_id(model) + 1), *examples.ids]))
-    seen = torch.from_numpy(pieces).to(whole.device)
+    tokens = np.unique(np.concatenate([np.arange(_pad_id(model) + 1), *examples.ids]))
+    seen = torch.from_numpy(tokens).to(whole.device)
     table.weight = nn.Parameter(whole.detach()[seen], whole.requires_grad)
     try:
-        yield replace(examples, ids=[np.searchsorted(pieces, row).astype(np.int32) for row in examples.ids])
+        yield replace(examples, ids=[np.searchsorted(tokens, row).astype(np.int32) for row in examples.ids])
     finally:
         with torch.no_grad():
             whole[seen] = table.weight
@@ -371,16 +369,16 @@ class _Run:
             return True
         return self.config.patience > 0 and self.stale >= self.config.patience
 
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        return parts if self.averaged is None else parts | {"averaged": self.averaged}
+
     def save(self, seconds: float) -> None:
         """Writes the checkpoint to a temporary name and moves it into place."""
         if self.checkpoint is None or time.monotonic() - self.saved_at < CHECKPOINT_SECONDS:
             return
-        state = {
-            name: getattr(self, name) for name in ("fingerprint", "step", "stale", "best", "best_weights", "history")
-        }
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "seconds": seconds}
-        state |= {"scaler": self.scaler.state_dict()}
-        state |= {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
+        state = {name: getattr(self, name) for name in KEPT} | {"seconds": seconds}
+        state |= {name: part.state_dict() for name, part in self._parts().items()}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoint.with_name(f"{self.checkpoint.name}.{os.getpid()}")
         torch.save(state, temporary)
@@ -399,14 +397,10 @@ class _Run:
         if state["fingerprint"] != self.fingerprint:
             log.warning("%s belongs to another training; training starts afresh", self.checkpoint)
             return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        for name in ("step", "stale", "best_weights", "seconds"):
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        for name in (*KEPT, "seconds"):
             setattr(self, name, state[name])
-        self.best, self.history = tuple(state["best"]), [tuple(entry) for entry in state["history"]]
         log.info("resumed %s at step %d of %d", self.checkpoint, self.step, self.steps)
 
 
@@ -485,16 +479,15 @@ def train(
     *,
     seed: int,
     device: str = "cpu",
-    teacher_logits: np.ndarray | None = None,
     metric: str = "accuracy",
     checkpoint: Path | None = None,
     progress: str = "",
 ) -> TrainResult:
     """Fine-tunes `model` in place on labelled rows and leaves it in eval mode on `device` with its best weights.
 
-    teacher_logits (N, K): soft targets, used with weight `config.distill`. With `config.patience > 0` a slice of the
-    rows is held out, the weights that scored best on it are kept, and training ends after so many evaluations without
-    improvement; with 0 every row is trained on and the last weights are kept.
+    The teacher's logits, where rows have them, are soft targets with weight `config.distill`. With
+    `config.patience > 0` a slice of the rows is held out, the weights that scored best on it are kept, and training
+    ends after so many evaluations without improvement; with 0 every row is trained on and the last weights are kept.
     `checkpoint`: file to resume from; it is removed at the end. `progress`: title of the bar; empty: no bar. Raises
     TrainingError if the loss is not finite.
     """
@@ -505,11 +498,8 @@ def train(
     if model.config.num_hidden_layers:
         family(model.config.model_type).prepare(model)
     model.to(device).train()
-    with _seen_pieces(model, examples) as known:
-        table = Table(
-            known.take(rows), _pad_id(model), device, None if teacher_logits is None else teacher_logits[rows]
-        )
-        held = None
+    with _seen_tokens(model, examples) as known:
+        table, held = Table(known.take(rows), _pad_id(model), device), None
         if slice_rows is not None:
             held = Table(known.take(slice_rows), _pad_id(model), device), labels[slice_rows]
         steps = math.ceil(config.epochs * len(batches(table.lengths, config.batch_size, seed, 0)))

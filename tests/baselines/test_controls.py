@@ -18,7 +18,7 @@ from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning import folds
 from tabi_bench.planning.tabi import Tabi
 from tabi_bench.planning.targets import Target
-from tabi_bench.system import FoldPlan, PlanError
+from tabi_bench.system import FoldPlan
 from tests.cascade.ladder import as_plan, build
 
 TABI = read_file("method", "tabi", alphas=[0.0, 0.5], ensembles=["weighted"], fewer_levels=False)
@@ -68,9 +68,9 @@ def test_no_dispatcher_over_the_pair_is_cheaper_at_the_score(data):
 
 
 def _score(labels, small, large, rows) -> float:
-    said = small.copy()
-    said[rows] = large[rows]
-    return score("accuracy", labels, said)
+    predictions = small.copy()
+    predictions[rows] = large[rows]
+    return score("accuracy", labels, predictions)
 
 
 @pytest.fixture(scope="module", params=["accuracy", "pearson"])
@@ -159,13 +159,6 @@ def test_a_tabi_of_one_level_leaves_the_oracle_nothing_to_route(planned):
     plan = Oracle.tell(replace(plans["oracle"], folds=folds_of_one), ladder.profile, {})
     assert [fold.point for fold in plan.folds] == [Point.of_one("large").plain()] * 2
     assert [fold.predicted["shares"] for fold in plan.folds] == [[1.0]] * 2
-
-
-def test_the_oracle_routes_between_two_levels(planned):
-    ladder, _ = planned
-    options = _control("oracle")
-    with pytest.raises(PlanError, match=r"systems\.tabi\.levels=3: the oracle routes between two"):
-        Oracle.plan(ladder.profile, None, replace(options, cascade=replace(options.cascade, levels=3)))
 
 
 def test_the_controls_of_a_session_search_once(planned, monkeypatch):

@@ -264,7 +264,7 @@ def task():
 def test_ramps_are_trained_once_and_read_as_served(tmp_path, task, monkeypatch):
     spec = write_model(tmp_path / "model", "albert")  # of three layers
     eager = make_engine(read_file("engine", "eager", device="cpu", dtype="float32"))
-    tokens = np.array([len(eager.load(spec).encode(texts).pieces) for texts in task.texts("validation")])
+    tokens = np.array([len(eager.load(spec).encode(texts).tokens) for texts in task.texts("validation")])
     base = profile_of([0, 1, 2, 0, 1, 2], {"small": np.zeros((6, 3))})
     base = replace(base, models={"albert": replace(base.models["small"], name="albert", layers=3, tokens=tokens)})
     lab = Lab(task, Zoo("toy", (spec,)), eager, tmp_path / "cache", seed=0, rounds=1)

@@ -23,17 +23,17 @@ LABELS = arrays(np.int64, 12, elements=st.integers(0, 2))
 @given(SAYS, arrays(float, (3, 3), elements=st.floats(0.01, 1)))
 @relaxed
 def test_a_vote_names_what_some_member_says_and_all_if_they_agree(says, weights):
-    said = vote(says, weights)
-    assert (said == says).any(axis=0).all()
+    predictions = vote(says, weights)
+    assert (predictions == says).any(axis=0).all()
     same = (says == says[0]).all(axis=0)
-    assert (said[same] == says[0][same]).all()
+    assert (predictions[same] == says[0][same]).all()
 
 
 @given(SAYS, arrays(float, (3, 3), elements=st.floats(0.01, 1)))
 @relaxed
 def test_no_class_has_more_weight_than_the_one_that_wins(says, weights):
-    said = vote(says, weights)
-    for row, label in enumerate(said):
+    predictions = vote(says, weights)
+    for row, label in enumerate(predictions):
         totals = [sum(weights[m, k] for m in range(3) if says[m, row] == k) for k in range(3)]
         assert totals[label] == pytest.approx(max(totals))
 
@@ -58,8 +58,8 @@ def test_a_higher_threshold_never_leaves_later(entropies, a, b):
 @given(arrays(float, (5, 4), elements=st.floats(-30, 30)))
 @relaxed
 def test_entropy_lies_between_zero_and_that_of_a_die(logits):
-    found = entropy(logits)
-    assert ((found >= -1e-12) & (found <= np.log(4) + 1e-9)).all()
+    values = entropy(logits)
+    assert ((values >= -1e-12) & (values <= np.log(4) + 1e-9)).all()
 
 
 @given(LABELS, SAYS, st.floats(0, 1))
@@ -67,9 +67,9 @@ def test_entropy_lies_between_zero_and_that_of_a_die(logits):
 def test_infaas_takes_the_fastest_of_those_that_meet_the_target(labels, says, value):
     names = ("small", "medium", "large")  # in order of their latency
     profile = profile_of(
-        labels.tolist(), {name: one_hot(said.tolist(), 3) for name, said in zip(names, says, strict=True)}
+        labels.tolist(), {name: one_hot(predictions.tolist(), 3) for name, predictions in zip(names, says, strict=True)}
     )
-    meeting = [name for name, said in zip(names, says, strict=True) if (said == labels).mean() >= value]
+    meeting = [name for name, predictions in zip(names, says, strict=True) if (predictions == labels).mean() >= value]
     if not meeting:
         with pytest.raises(Unreachable):
             Infaas.plan(profile, PlainTarget(profile, value), read_file("method", "infaas"))

@@ -22,27 +22,27 @@ def session(micro):
 
 @pytest.mark.parametrize("task", ["sst2", "stsb"])
 def test_every_system_serves_what_its_plan_replays(session, task):
-    found, printed = session(task)
-    assert list(found) == SYSTEMS
-    assert len({record.session_id for record in found.values()}) == 1
-    for name, record in found.items():
+    records, printed = session(task)
+    assert list(records) == SYSTEMS
+    assert len({record.session_id for record in records.values()}) == 1
+    for name, record in records.items():
         if record.status == "infeasible":
             assert name in ("cocktail", "deebert") and task in record.error
             continue
         assert record.status == "ok" and record.reference["method"] == "infaas"
         replay = record.details["replay"]
         assert replay["compared"] == 120 and replay["unexplained"] == 0, name
-    oracle, tabi = found["oracle"].details["system"], found["tabi"]
-    assert oracle["reached"] == (found["oracle"].accuracy["value"] >= oracle["score_to_reach"] - 1e-9)
+    oracle, tabi = records["oracle"].details["system"], records["tabi"]
+    assert oracle["reached"] == (records["oracle"].accuracy["value"] >= oracle["score_to_reach"] - 1e-9)
     assert oracle["tabi_reduction_pct"] == tabi.reference["reduction_pct"]
-    best = found["oracle"].reference["reduction_pct"]
+    best = records["oracle"].reference["reduction_pct"]
     assert oracle["share"] == (oracle["tabi_reduction_pct"] / best if best > 0 else None)
     assert oracle["score_to_reach"] == pytest.approx(tabi.accuracy["value"], abs=1e-4)
     assert f"oracle: {'' if oracle['share'] is None else 'Tabi has '}" in printed
-    if found["cocktail"].status == "ok":
+    if records["cocktail"].status == "ok":
         assert "Cocktail: its row is serial" in printed and "eager runs nothing concurrently" in printed
-    if found["deebert"].status == "ok":
-        saving = found["deebert"].details["system"]["saving_pct"]
+    if records["deebert"].status == "ok":
+        saving = records["deebert"].details["system"]["saving_pct"]
         assert set(saving) == {"layers_expected", "layers_measured", "time_expected", "time_measured"}
     small = tabi.details["small_level"]
     if task == "stsb":

@@ -205,10 +205,10 @@ def build(n: int = 240, outputs: int = 3, metric: str = "accuracy", seed: int = 
     specs = [ModelSpec(name, Path("nowhere"), "bert", 1, 10**k, name) for k, name in enumerate(names)]
     models = {spec.name: VoteModel(spec, outputs) for spec in specs}
     outcome = {name: [model.forward(Encoded(q.texts), True) for q in queries] for name, model in models.items()}
-    importance = {name: Ragged.of([output.importance for output in said]) for name, said in outcome.items()}
+    importance = {name: Ragged.of([output.importance for output in results]) for name, results in outcome.items()}
     truth = np.stack([sum(true_votes(w, outputs) for t in q.texts for w in t.split()) for q in queries])
     labels = 2.5 + truth[:, 0] / 2 if outputs == 1 else truth.argmax(1)
-    profiles = {name: _profile(name, said, queries, importance[name]) for name, said in outcome.items()}
+    profiles = {name: _profile(name, results, queries, importance[name]) for name, results in outcome.items()}
     profile = VoteProfile(
         task="votes",
         metric=metric,
@@ -223,18 +223,18 @@ def build(n: int = 240, outputs: int = 3, metric: str = "accuracy", seed: int = 
     return Ladder(queries, profile, models, Zoo("votes", tuple(specs)))
 
 
-def _profile(name: str, said: list[Output], queries: list[Query], importance: Ragged) -> ModelProfile:
+def _profile(name: str, results: list[Output], queries: list[Query], importance: Ragged) -> ModelProfile:
     ms = BASE_MS[name] * (0.5 + LENGTHS / 32)
     return ModelProfile(
         name=name,
         params=1,
         layers=1,
-        logits=np.stack([output.logits for output in said]),
+        logits=np.stack([output.logits for output in results]),
         tokens=np.array([_tokens(q.texts) for q in queries]),
         latency=LatencyCurve(LENGTHS, ms, ms * 1.1),
         truncated=np.zeros(len(queries), bool),
         importance={"last": importance},
-        pooled=np.stack([output.pooled for output in said]),
+        pooled=np.stack([output.pooled for output in results]),
     )
 
 

@@ -41,14 +41,14 @@ def test_importance_is_attention_received_from_other_content_rows():
     heads = np.array(
         [[[0.5, 0.5, 0.0], [0.2, 0.3, 0.5], [0.1, 0.6, 0.3]], [[0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.1, 0.8, 0.1]]]
     )
-    # the first piece is special: of pieces 1 and 2 each receives what the other pays it, averaged over the heads
+    # the first token is special: of tokens 1 and 2 each receives what the other pays it, averaged over the heads
     assert attention_received(heads, np.array([0, 1, 1])) == pytest.approx([0.0, 0.7, 0.4])
 
 
-def test_a_word_is_as_important_as_its_most_important_piece():
-    scores, pieces = np.array([9.0, 0.1, 0.4, 0.2]), np.array([-1, 0, 0, 1])
-    assert word_importance(scores, pieces, 3)[:2] == pytest.approx([0.4, 0.2])
-    assert np.isnan(word_importance(scores, pieces, 3)[2])  # a word without a piece
+def test_a_word_is_as_important_as_its_most_important_token():
+    scores, tokens = np.array([9.0, 0.1, 0.4, 0.2]), np.array([-1, 0, 0, 1])
+    assert word_importance(scores, tokens, 3)[:2] == pytest.approx([0.4, 0.2])
+    assert np.isnan(word_importance(scores, tokens, 3)[2])  # a word without a token
 
 
 def test_pruning_drops_words_below_alpha_times_the_mean_of_their_text():

@@ -67,7 +67,7 @@ def in_batches(system: Cascade, ladder: Ladder, size: int) -> list[Answer]:
     return [answers[k] for k in range(len(ladder.queries))]
 
 
-def told(answers: list[Answer]) -> list[tuple]:
+def without_times(answers: list[Answer]) -> list[tuple]:
     return [(a.label, a.level, a.words, a.words_kept, a.failures, a.truncated) for a in answers]
 
 
@@ -92,7 +92,7 @@ def test_live_answers_are_the_replayed_ones(ladder, name):
 def test_batches_answer_as_one_by_one(ladder, name, size):
     system = ladder.cascade(POINTS[name])
     alone = [system.answer(query) for query in ladder.queries]
-    assert told(in_batches(system, ladder, size)) == told(alone)
+    assert without_times(in_batches(system, ladder, size)) == without_times(alone)
     first = ladder.models[POINTS[name].models[0]]
     assert max(first.batches) == size and sum(first.batches) == N, "the first level was asked in batches"
 
@@ -162,14 +162,14 @@ FAULTS = {
 @pytest.mark.parametrize("name", ["full text", "always", "three levels", "second level pruned"])
 def test_one_query_that_fails_in_a_batch_changes_no_other_answer(ladder, name, faults):
     """`forward_batch` raises as a whole where one text does: its queries are then asked one by one."""
-    sound = told(in_batches(ladder.cascade(POINTS[name]), ladder, 8))
+    sound = without_times(in_batches(ladder.cascade(POINTS[name]), ladder, 8))
     failing = {row for rows in faults.values() for row in rows}
     for (model, fault), rows in faults.items():
         getattr(ladder.models[model], fault).update(ladder.queries[row].texts for row in rows)
     system = ladder.cascade(POINTS[name])
     alone, together = [system.answer(query) for query in ladder.queries], in_batches(system, ladder, 8)
-    assert told(together) == told(alone)
-    assert [a for row, a in enumerate(told(together)) if row not in failing] == [
+    assert without_times(together) == without_times(alone)
+    assert [a for row, a in enumerate(without_times(together)) if row not in failing] == [
         a for row, a in enumerate(sound) if row not in failing
     ]
     small = [row for (model, _), rows in faults.items() if model == "small" for row in rows]
@@ -181,10 +181,10 @@ def test_a_batch_that_the_engine_refuses_is_asked_one_by_one(ladder, caplog):
     def refuse(encodings, want_importance=False):
         raise MemoryError("no room for so many")
 
-    expected = told(in_batches(ladder.cascade(pair(0.7, 0.6)), ladder, 8))
+    expected = without_times(in_batches(ladder.cascade(pair(0.7, 0.6)), ladder, 8))
     ladder.models["large"].forward_batch = refuse
     answers = in_batches(ladder.cascade(pair(0.7, 0.6)), ladder, 8)
-    assert told(answers) == expected and not any(answer.failures for answer in answers)
+    assert without_times(answers) == expected and not any(answer.failures for answer in answers)
     assert caplog.text.count("large failed (no room for so many)") == 1, "it is said once"
 
 
@@ -202,7 +202,7 @@ def test_an_encoder_that_fails_on_a_text_of_a_batch_reroutes_it(ladder):
     assert [isinstance(result, Item) for result in results] == [False, False, True, False, False]
     answer = system.run(1, [results[2]])[0]
     assert (answer.level, answer.failures) == (1, 1)
-    assert told([answer]) == told([system.answer(ladder.queries[2])])
+    assert without_times([answer]) == without_times([system.answer(ladder.queries[2])])
 
 
 def test_a_truncated_text_is_counted_even_where_its_output_is_not_finite(ladder):
@@ -263,7 +263,7 @@ def test_importance_is_read_only_where_a_later_level_prunes_by_it(ladder):
 
 
 @pytest.mark.parametrize("name, calls", [("always", 2), ("full text", 1), ("three levels", 1)])
-def test_levels_with_one_tokenizer_read_the_same_pieces_unless_words_were_pruned(ladder, name, calls):
+def test_levels_with_one_tokenizer_read_the_same_tokens_unless_words_were_pruned(ladder, name, calls):
     point = replace(POINTS[name], taus=[2.0] * len(POINTS[name].taus))
     if name != "always":
         point = replace(point, alphas=[0.0] * len(point.alphas))

@@ -18,8 +18,8 @@ from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import spec_of
 from tabi_bench.zoo.models import MeanPoolBert
 
-PIECES = "[PAD] [UNK] [CLS] [SEP] the a film is not good bad very don ' t , . café play movie of and ##ing ##s"
-VOCABULARY = {piece: i for i, piece in enumerate(PIECES.split(" "))}
+TOKENS = "[PAD] [UNK] [CLS] [SEP] the a film is not good bad very don ' t , . café play movie of and ##ing ##s"
+VOCABULARY = {token: i for i, token in enumerate(TOKENS.split(" "))}
 SIZE = {
     "vocab_size": len(VOCABULARY),
     "hidden_size": 32,

@@ -1,4 +1,4 @@
-"""From raw text to pieces and back to words."""
+"""From raw text to tokens and back to words."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tests.engines.micro_models import micro_tokenizer
 ENCODERS = Encoders()
 
 LONGEST = 24
-# white space of every kind that str.split knows, one that it does not, letters with and without a piece
+# white space of every kind that str.split knows, one that it does not, letters with and without a token
 ALPHABET = " \t\n\x0b\x1c\x1f\x85\xa0\u2003\u2028\u3000\u200b'.,atgoodé映\u0301\U0001f600"
 
 
@@ -27,43 +27,43 @@ def tokenizer():
 
 def test_words_are_aligned_by_offsets(tokenizer):
     encoding = encode(tokenizer, ("Don't  play\nfilms",), LONGEST)
-    assert encoding.pieces.tokens == ["[CLS]", "don", "'", "t", "play", "film", "##s", "[SEP]"]
+    assert encoding.tokens.tokens == ["[CLS]", "don", "'", "t", "play", "film", "##s", "[SEP]"]
     assert encoding.words == (["Don't", "play", "films"],)
-    assert encoding.word_of_piece.tolist() == [-1, 0, 0, 0, 1, 2, 2, -1]
+    assert encoding.word_of_token.tolist() == [-1, 0, 0, 0, 1, 2, 2, -1]
 
 
 def test_words_of_a_pair_are_numbered_through(tokenizer):
     encoding = encode(tokenizer, ("a film", "the play"), LONGEST)
-    assert encoding.word_of_piece.tolist() == [-1, 0, 1, -1, 2, 3, -1]
+    assert encoding.word_of_token.tolist() == [-1, 0, 1, -1, 2, 3, -1]
     assert encoding.type_ids == [0, 0, 0, 0, 1, 1, 1]
 
 
 def test_empty_texts(tokenizer):
     encoding = encode(tokenizer, ("",), LONGEST)
     assert (encoding.n_tokens, encoding.words, encoding.truncated) == (2, ([],), False)
-    assert encoding.word_of_piece.tolist() == [-1, -1]
-    assert encode(tokenizer, ("", "good"), LONGEST).word_of_piece.tolist() == [-1, -1, 0, -1]
+    assert encoding.word_of_token.tolist() == [-1, -1]
+    assert encode(tokenizer, ("", "good"), LONGEST).word_of_token.tolist() == [-1, -1, 0, -1]
 
 
 def test_ten_thousand_words_are_cut_as_the_tokenizer_cuts_them(tokenizer):
     text = "the film is not good " * 2000
     encoding = encode(tokenizer, (text,), LONGEST)
     assert encoding.truncated and encoding.n_tokens == LONGEST
-    assert encoding.pieces.ids == tokenizer.encode(text).ids
+    assert encoding.tokens.ids == tokenizer.encode(text).ids
     assert len(encoding.words[0]) == 10_000
-    assert encoding.word_of_piece.tolist() == [-1, *range(LONGEST - 2), -1]
+    assert encoding.word_of_token.tolist() == [-1, *range(LONGEST - 2), -1]
 
 
-def test_a_long_text_of_few_pieces_is_read_to_its_end(tokenizer):
+def test_a_long_text_of_few_tokens_is_read_to_its_end(tokenizer):
     text = "good" + " " * 5000 + "film"
     encoding = encode(tokenizer, (text,), LONGEST)
-    assert encoding.pieces.tokens == ["[CLS]", "good", "film", "[SEP]"] and not encoding.truncated
+    assert encoding.tokens.tokens == ["[CLS]", "good", "film", "[SEP]"] and not encoding.truncated
 
 
 def test_truncation_cuts_the_longer_text(tokenizer):
     encoding = encode(tokenizer, ("good film", "bad " * 100), LONGEST)
     assert encoding.truncated and encoding.n_tokens == LONGEST
-    assert encoding.word_of_piece[:4].tolist() == [-1, 0, 1, -1]
+    assert encoding.word_of_token[:4].tolist() == [-1, 0, 1, -1]
 
 
 def test_exactly_the_longest_input_is_not_truncated(tokenizer):
@@ -71,11 +71,11 @@ def test_exactly_the_longest_input_is_not_truncated(tokenizer):
     assert encode(tokenizer, ("good " * (LONGEST - 1),), LONGEST).truncated
 
 
-def test_non_ascii_and_words_without_a_piece(tokenizer):
+def test_non_ascii_and_words_without_a_token(tokenizer):
     encoding = encode(tokenizer, ("Café \x00\x01 映画 good",), LONGEST)
     assert encoding.words == (["Café", "\x00\x01", "映画", "good"],)
-    assert encoding.pieces.tokens == ["[CLS]", "café", "[UNK]", "[UNK]", "good", "[SEP]"]
-    assert encoding.word_of_piece.tolist() == [-1, 0, 2, 2, 3, -1]
+    assert encoding.tokens.tokens == ["[CLS]", "café", "[UNK]", "[UNK]", "good", "[SEP]"]
+    assert encoding.word_of_token.tolist() == [-1, 0, 2, 2, 3, -1]
 
 
 @settings(max_examples=200, deadline=None)
@@ -86,14 +86,14 @@ def test_spans_are_the_runs_of_str_split(text):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(ALPHABET, max_size=40), min_size=1, max_size=2))
-def test_every_piece_belongs_to_the_word_that_holds_it(texts):
+def test_every_token_belongs_to_the_word_that_holds_it(texts):
     tokenizer = micro_tokenizer()
     encoding = encode(tokenizer, tuple(texts), 512)
     words = [word for run in encoding.words for word in run]
-    special = np.array(encoding.pieces.special_tokens_mask, bool)
-    found = encoding.word_of_piece
-    assert (found[special] == -1).all() and (found[~special] >= 0).all()
-    assert (np.diff(found[~special]) >= 0).all() and (found < len(words)).all()
+    special = np.array(encoding.tokens.special_tokens_mask, bool)
+    actual = encoding.word_of_token
+    assert (actual[special] == -1).all() and (actual[~special] >= 0).all()
+    assert (np.diff(actual[~special]) >= 0).all() and (actual < len(words)).all()
 
 
 # --- words remembered -------------------------------------------------------------------------------------------------
@@ -102,17 +102,17 @@ PRINTABLE = " .,'-ABCdefgoodé映ß\u0130\u0301\u03a3\U0001f600[SEP]"
 
 
 def same(encoder, texts: tuple[str, ...], tokenizer=None) -> None:
-    """What is remembered is what the Rust tokenizer says, piece by piece and word by word."""
-    encoding, pieces = encoder(texts), (tokenizer or encoder.tokenizer).encode(*texts)
-    assert encoding.ids == pieces.ids and encoding.type_ids == pieces.type_ids
-    assert encoding.truncated == bool(pieces.overflowing)
-    assert encoding.content.tolist() == (1 - np.array(pieces.special_tokens_mask)).tolist()
-    assert encoding.word_of_piece.tolist() == align(texts, pieces).tolist()
+    """What is remembered is what the Rust tokenizer says, token by token and word by word."""
+    encoding, tokens = encoder(texts), (tokenizer or encoder.tokenizer).encode(*texts)
+    assert encoding.ids == tokens.ids and encoding.type_ids == tokens.type_ids
+    assert encoding.truncated == bool(tokens.overflowing)
+    assert encoding.content.tolist() == (1 - np.array(tokens.special_tokens_mask)).tolist()
+    assert encoding.word_of_token.tolist() == align(texts, tokens).tolist()
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.text(PRINTABLE, max_size=40), min_size=1, max_size=2).map(tuple))
-def test_remembered_pieces_are_those_of_the_tokenizer(texts):
+def test_remembered_tokens_are_those_of_the_tokenizer(texts):
     encoder = Encoder(micro_tokenizer(), 512)
     same(encoder, texts)
     same(encoder, texts)
@@ -195,4 +195,4 @@ def test_what_was_tokenised_whole_is_tokenised_again(tokenizer):
     assert encoding.truncated
     shorter = encoding.without(np.arange(31) > 27, encoder)
     assert shorter.texts == ("bad bad film",) and shorter.ids == tokenizer.encode("bad bad film").ids
-    assert shorter.word_of_piece.tolist() == [-1, 0, 1, 2, -1] and not shorter.truncated
+    assert shorter.word_of_token.tolist() == [-1, 0, 1, 2, -1] and not shorter.truncated

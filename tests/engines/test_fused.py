@@ -43,12 +43,12 @@ def test_linear_with_gelu_where_nothing_is_a_power_of_two():
 def test_a_decision_is_that_of_pytorch(logit):
     inputs, logits = Inputs(8, ON), torch.tensor([1.0, logit, 1.0], device=ON)
     inputs.device[-1:].view(torch.float64).fill_(2.5)
-    found, expected = kernels.decide(logits, inputs.temperature), decided(logits, inputs)
+    actual, expected = kernels.decide(logits, inputs.temperature), decided(logits, inputs)
     if np.isfinite(logit):
-        torch.testing.assert_close(found, expected)
-        assert found[0] == 0  # the first of equals
+        torch.testing.assert_close(actual, expected)
+        assert actual[0] == 0  # the first of equals
     else:
-        assert found[1].isnan() and expected[1].isnan()
+        assert actual[1].isnan() and expected[1].isnan()
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "mpnet", "meanpool"])
@@ -67,13 +67,13 @@ def test_fused_stages_say_what_pytorch_says(tmp_path, eager, family, importance)
         step()
         if ON != "cpu":
             torch.cuda.synchronize()
-        found, expected = step.output(encoding), model.forward(encoding, want_importance=importance is not None)
-        np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-3, atol=1e-4)
-        assert found.verdict[0] == expected.logits.argmax()
+        actual, expected = step.output(encoding), model.forward(encoding, want_importance=importance is not None)
+        np.testing.assert_allclose(actual.logits, expected.logits, rtol=1e-3, atol=1e-4)
+        assert actual.verdict[0] == expected.logits.argmax()
         if importance:
-            np.testing.assert_allclose(found.importance, expected.importance, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(actual.importance, expected.importance, rtol=1e-3, atol=1e-5)
         if family == "bert":
-            np.testing.assert_allclose(found.pooled, expected.pooled, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(actual.pooled, expected.pooled, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "mpnet", "meanpool"])
@@ -129,13 +129,13 @@ def test_half_precision_under_the_engine_says_what_float32_says(tmp_path, family
     model, known = (by.load(spec, importance="last") for by in (engine, exact))
     for texts in TEXTS:
         for want in (False, True):
-            found = model.forward(model.encode(texts), want_importance=want)
+            actual = model.forward(model.encode(texts), want_importance=want)
             expected = known.forward(known.encode(texts), want_importance=want)
-            assert found.verdict[0] == expected.logits.argmax()
-            assert np.abs(found.logits - expected.logits).max() <= 2e-2 * np.abs(expected.logits).max()
+            assert actual.verdict[0] == expected.logits.argmax()
+            assert np.abs(actual.logits - expected.logits).max() <= 2e-2 * np.abs(expected.logits).max()
             if want:
-                np.testing.assert_allclose(found.importance, expected.importance, rtol=2e-2, atol=2e-3)
+                np.testing.assert_allclose(actual.importance, expected.importance, rtol=2e-2, atol=2e-3)
     facts = engine.describe()
     assert facts["fallbacks"] == [] and facts["unfused"] == {} and facts["dropped_buckets"] == []
-    for each in (engine, exact):
-        each.close()
+    for loaded in (engine, exact):
+        loaded.close()

@@ -51,9 +51,9 @@ def answers(model, want: bool = True) -> list:
     return [model.forward(model.encode(texts), want_importance=want) for texts in TEXTS]
 
 
-def agree(found: list, expected: list, share: float = 0.75) -> None:
+def agree(actual: list, expected: list, share: float = 0.75) -> None:
     """Labels equal, logits within 2e-2 of the largest, importance near, so that the same words are pruned."""
-    for one, known in zip(found, expected, strict=True):
+    for one, known in zip(actual, expected, strict=True):
         assert one.logits.argmax() == known.logits.argmax()
         assert np.abs(one.logits - known.logits).max() <= 2e-2 * np.abs(known.logits).max()
         np.testing.assert_allclose(one.importance, known.importance, rtol=2e-2, atol=2e-3)
@@ -139,8 +139,8 @@ def test_segments_end_in_the_models_own_logits(specs, make, exact, name):
         for model in (parts, known):
             model.start(model.encode(texts))
         for _ in range(2):
-            found, expected = parts.step(), known.step()
-            assert np.abs(found - expected).max() <= 2e-2 * max(1.0, np.abs(expected).max())
+            actual, expected = parts.step(), known.step()
+            assert np.abs(actual - expected).max() <= 2e-2 * max(1.0, np.abs(expected).max())
     assert engine.describe()["fallbacks"] == []
 
 
@@ -160,8 +160,8 @@ class Greedy(GraphEngine):
 def test_out_of_memory_while_capturing_leaves_fewer_buckets(specs, make, exact, length):
     engine = make("graph", kind=Greedy)
     engine.too_long = length
-    found = answers(engine.load(specs["bert"], importance="last"))
-    agree(found, answers(exact.load(specs["bert"], importance="last")))
+    actual = answers(engine.load(specs["bert"], importance="last"))
+    agree(actual, answers(exact.load(specs["bert"], importance="last")))
     facts = engine.describe()
     assert facts["dropped_buckets"] == [{"model": "bert", "length": length}]
     assert facts["graphs"] == 2 and facts["fallbacks"] == []
@@ -203,11 +203,11 @@ def test_a_driver_error_in_the_middle_leaves_a_record_and_the_next_run_works(tmp
         records = [json.loads(path.read_text()) for path in sorted((tmp_path / "results").rglob("record.json"))]
         return done.returncode, done.stderr, records
 
-    code, said, records = run("break")
-    assert code != 0, said[-2000:]  # torch may abort while it ends: its destructors meet the lost device
-    assert {record["status"] for record in records} == {"failed"} and len(records) == 2, said[-2000:]
-    code, said, records = run("work")
-    assert code == 0, said[-2000:]
+    code, printed, records = run("break")
+    assert code != 0, printed[-2000:]  # torch may abort while it ends: its destructors meet the lost device
+    assert {record["status"] for record in records} == {"failed"} and len(records) == 2, printed[-2000:]
+    code, printed, records = run("work")
+    assert code == 0, printed[-2000:]
     assert {record["status"] for record in records} == {"ok"}
 
 

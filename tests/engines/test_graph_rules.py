@@ -49,10 +49,10 @@ def no_device(monkeypatch):
     monkeypatch.setattr(torch.cpu.Stream, "synchronize", lambda _: None, raising=False)
 
 
-def agree(found, expected, read: bool = True) -> None:
-    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
+def agree(actual, expected, read: bool = True) -> None:
+    np.testing.assert_allclose(actual.logits, expected.logits, rtol=1e-4, atol=1e-5)
     if read:
-        np.testing.assert_allclose(found.importance, expected.importance, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(actual.importance, expected.importance, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,18 +64,22 @@ def test_a_step_says_what_eager_says(specs, eager, family):
         encoding = model.encode(texts)
         step.inputs.fill(encoding, model.network, 2.0, content=True)
         step()
-        found, expected = step.output(encoding), model.forward(encoding, want_importance=True)
-        agree(found, expected)
-        np.testing.assert_allclose(found.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
+        actual, expected = step.output(encoding), model.forward(encoding, want_importance=True)
+        agree(actual, expected)
+        np.testing.assert_allclose(actual.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
         odds = np.exp(expected.logits / 2)
-        np.testing.assert_allclose(found.probabilities, odds / odds.sum(), rtol=1e-4)
-        assert found.verdict == (odds.argmax(), found.probabilities.max()) and found.finite
+        np.testing.assert_allclose(actual.probabilities, odds / odds.sum(), rtol=1e-4)
+        assert actual.verdict == (odds.argmax(), actual.probabilities.max()) and actual.finite
 
 
 @pytest.mark.parametrize("logit", [np.nan, np.inf, -np.inf])
 def test_a_verdict_on_logits_that_are_not_finite_is_no_verdict(logit):
-    label, largest, *rest = decided(torch.tensor([1.0, logit, 0.0]), Inputs(8, "cpu")).tolist()
-    assert np.isnan(largest) and len(rest) == 6 and not Output(np.array(rest[:3]), verdict=(int(label), largest)).finite
+    label, largest, *others = decided(torch.tensor([1.0, logit, 0.0]), Inputs(8, "cpu")).tolist()
+    assert (
+        np.isnan(largest)
+        and len(others) == 6
+        and not Output(np.array(others[:3]), verdict=(int(label), largest)).finite
+    )
 
 
 def test_an_output_outlives_the_next_query(specs):
@@ -193,8 +197,8 @@ def test_segments_leave_out_buckets_that_do_not_fit(specs, eager, monkeypatch, f
         for _ in range(parts.n_segments):
             np.testing.assert_allclose(parts.step(), known.step(), rtol=1e-4, atol=1e-5)
     facts = engine.describe()
-    assert facts["graphs"] == graphs and [each["reason"] for each in facts["fallbacks"]] == reasons
-    assert sorted(each["length"] for each in facts["dropped_buckets"]) == full
+    assert facts["graphs"] == graphs and [entry["reason"] for entry in facts["fallbacks"]] == reasons
+    assert sorted(entry["length"] for entry in facts["dropped_buckets"]) == full
 
 
 @pytest.mark.parametrize("family", ["bert", pytest.param("deberta-v2", marks=pytest.mark.slow)])

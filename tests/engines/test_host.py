@@ -49,10 +49,10 @@ def library(monkeypatch):
     """The compiled host.c, whatever `way` is at the moment."""
     monkeypatch.setenv("CC", "cc")
     native.library.cache_clear()
-    found, why = native.library()
-    if found is None:
+    actual, why = native.library()
+    if actual is None:
         pytest.skip(why)
-    yield found
+    yield actual
     native.library.cache_clear()
 
 
@@ -62,9 +62,9 @@ def known_logits(spec, encoding):
         return load_model(spec, torch.float32, "cpu")(ids, None, token_type_ids=types).logits[0]
 
 
-def assert_close(found, expected):
+def assert_close(actual, expected):
     """But for rounding to 16 bits; what remains of a sum of large numbers is moved by more than its own thousandth."""
-    np.testing.assert_allclose(found, expected, rtol=0, atol=max(1e-2, 2e-3 * abs(expected).max()))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=max(1e-2, 2e-3 * abs(expected).max()))
 
 
 @pytest.mark.parametrize(("family", "texts"), CASES)
@@ -74,12 +74,12 @@ def test_it_says_what_the_model_says(specs, way, family, texts):
     model.set_temperature(2.0)
     encoding = model.encode(texts)
     expected = known_logits(model.spec, encoding)
-    found = model.forward(encoding)
-    assert_close(found.logits, expected)
-    np.testing.assert_allclose(found.probabilities, (torch.tensor(found.logits) / 2).softmax(0), rtol=1e-5)
-    assert found.verdict == (expected.argmax(), pytest.approx(found.probabilities.max())) and found.finite
+    actual = model.forward(encoding)
+    assert_close(actual.logits, expected)
+    np.testing.assert_allclose(actual.probabilities, (torch.tensor(actual.logits) / 2).softmax(0), rtol=1e-5)
+    assert actual.verdict == (expected.argmax(), pytest.approx(actual.probabilities.max())) and actual.finite
     again = model.forward(encoding)
-    assert np.array_equal(again.logits, found.logits), "the tables were written to"
+    assert np.array_equal(again.logits, actual.logits), "the tables were written to"
 
 
 @pytest.mark.parametrize(("family", "texts"), CASES)
@@ -104,17 +104,17 @@ def test_rounding_is_two_thousandths_of_the_spread_of_logits(specs, way, family)
     rows = [[torch.tensor([row]) for row in (encoding.ids, encoding.type_ids)] for encoding in encodings]
     with torch.no_grad():
         expected = np.array([known(ids, None, token_type_ids=types).logits[0].numpy() for ids, types in rows])
-    found = np.array([model.forward(encoding).logits for encoding in encodings])
-    assert (found - expected).std() < 2e-3 * (expected - expected.mean(0)).std()
-    assert (found.argmax(1) == expected.argmax(1)).mean() > 0.995
+    actual = np.array([model.forward(encoding).logits for encoding in encodings])
+    assert (actual - expected).std() < 2e-3 * (expected - expected.mean(0)).std()
+    assert (actual.argmax(1) == expected.argmax(1)).mean() > 0.995
 
 
 def test_powers_of_two(library):
     x = np.concatenate([np.linspace(-126, 126.99, 100_003), np.linspace(-2, 2, 100_003)]).astype(np.float32)
-    found = np.append(x, [-1000, np.nan, -np.inf]).astype(np.float32)
-    library.powers(found.ctypes.data_as(ctypes.c_void_p), len(found))
-    assert (abs(found[:-3] / np.exp2(x.astype(float)) - 1)).max() < 3e-7
-    assert found[-3] == found[-1] == pytest.approx(2.0**-126, rel=3e-7) and np.isnan(found[-2])
+    actual = np.append(x, [-1000, np.nan, -np.inf]).astype(np.float32)
+    library.powers(actual.ctypes.data_as(ctypes.c_void_p), len(actual))
+    assert (abs(actual[:-3] / np.exp2(x.astype(float)) - 1)).max() < 3e-7
+    assert actual[-3] == actual[-1] == pytest.approx(2.0**-126, rel=3e-7) and np.isnan(actual[-2])
 
 
 @pytest.mark.parametrize("columns", [7, 64, 512])
@@ -129,11 +129,11 @@ def test_products_of_a_rounded_layer_stay_in_32_bits(columns):
 def test_a_regression_answers_with_its_score_and_pooled_vector(specs, way, family, texts):
     model = HostModel(specs[family, 1], Encoders())
     encoding = model.encode(texts)
-    found = model.forward(encoding)
-    assert found.logits.shape == (1,) and found.verdict is None and found.probabilities is None
-    assert_close(found.logits, known_logits(model.spec, encoding))
-    score = load_model(model.spec, torch.float32, "cpu").classifier(torch.tensor(found.pooled))
-    assert_close(found.logits, score.detach())
+    actual = model.forward(encoding)
+    assert actual.logits.shape == (1,) and actual.verdict is None and actual.probabilities is None
+    assert_close(actual.logits, known_logits(model.spec, encoding))
+    score = load_model(model.spec, torch.float32, "cpu").classifier(torch.tensor(actual.pooled))
+    assert_close(actual.logits, score.detach())
 
 
 def test_engines_put_it_on_the_host_and_share_its_weights(specs, eager):
@@ -180,7 +180,7 @@ def test_why_nothing_was_compiled_is_said(specs, monkeypatch, caplog):
     assert model.runs.startswith("numpy: ") and "false failed" in model.runs and model.runs[7:] in caplog.text
 
 
-def test_a_tokenizer_with_more_pieces_than_embeddings_is_refused(tmp_path):
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path):
     with pytest.raises(ModelError, match="its embeddings end at 20"):
         HostModel(write_model(tmp_path, "cnn", num_hidden_layers=0, vocab_size=20), Encoders())
 

@@ -25,18 +25,18 @@ def test_attention_received_by_hand():
     )
     other = np.full((4, 4), 0.25)
     content = np.array([0, 1, 1, 0])
-    # piece 1 is received from row 2 alone: (0.6 + 0.25) / 2; piece 2 from row 1: (0.2 + 0.25) / 2
+    # token 1 is received from row 2 alone: (0.6 + 0.25) / 2; token 2 from row 1: (0.2 + 0.25) / 2
     expected = [0, 0.425, 0.225, 0]
     np.testing.assert_allclose(attention_received(np.stack([head, other]), content), expected, rtol=1e-6)
 
 
-def test_three_rows_are_averaged_without_the_piece_itself():
+def test_three_rows_are_averaged_without_the_token_itself():
     attention = np.array([[[0.8, 0.1, 0.1], [0.3, 0.3, 0.4], [0.5, 0.2, 0.3]]])
     expected = [(0.3 + 0.5) / 2, (0.1 + 0.2) / 2, (0.1 + 0.4) / 2]
     np.testing.assert_allclose(attention_received(attention, np.ones(3)), expected, rtol=1e-6)
 
 
-def test_a_piece_alone_receives_nothing():
+def test_a_token_alone_receives_nothing():
     assert attention_received(np.ones((1, 3, 3)) / 3, np.array([0, 1, 0])).tolist() == [0, 0, 0]
 
 
@@ -49,7 +49,7 @@ def test_the_device_computes_the_same():
     np.testing.assert_allclose(on_device[0].numpy(), attention_received(attention, content), rtol=1e-5)
 
 
-def test_a_word_takes_the_maximum_of_its_pieces():
+def test_a_word_takes_the_maximum_of_its_tokens():
     scores = np.array([9, 0.1, 0.4, 0.2, 0.3, 9], np.float32)  # the last is padding of a longer bucket
     words = word_importance(scores, np.array([-1, 0, 0, 2, -1]), 4)
     np.testing.assert_array_equal(words, np.array([0.4, np.nan, 0.2, np.nan], np.float32))
@@ -65,7 +65,7 @@ def transformers_importance(spec, encoding, option: str) -> np.ndarray:
         attentions = model(**kwargs, output_attentions=True).attentions
     scores = [attention_received(layer[0].numpy(), encoding.content) for layer in attentions]
     score = scores[-1] if option == "last" else np.mean(scores, axis=0)
-    return word_importance(score, encoding.word_of_piece, sum(map(len, encoding.words)))
+    return word_importance(score, encoding.word_of_token, sum(map(len, encoding.words)))
 
 
 @pytest.mark.parametrize("option", ["last", "mean"])

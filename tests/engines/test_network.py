@@ -14,7 +14,7 @@ FUSED = ("bert", "roberta", "albert", "distilbert", "electra", "mpnet", "meanpoo
 
 
 def query(length: int, bucket: int, pad: int = 0) -> dict[str, torch.Tensor]:
-    """A fixed query of `length` pieces, padded to `bucket`: ids, types, keep, content, (1, bucket) each."""
+    """A fixed query of `length` tokens, padded to `bucket`: ids, types, keep, content, (1, bucket) each."""
     ids = torch.full((1, bucket), pad)
     ids[0, :length] = torch.tensor([2, 4, 6, 7, 8, 9, 3])[:length]
     keep = (torch.arange(bucket) < length).long()[None]
@@ -38,11 +38,11 @@ def test_padding_changes_nothing(specs, family, importance):
     tight, padded = query(LENGTH, LENGTH), query(LENGTH, BUCKET)
     with torch.inference_mode():
         expected = network(**tight | {"keep": None})
-        found = network(**padded)
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[1][:LENGTH], expected[1], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found[2], expected[2], rtol=1e-4, atol=1e-5)
-    assert (found[1][LENGTH:] == 0).all() and (found[1][[0, LENGTH - 1]] == 0).all()
+        actual = network(**padded)
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual[1][:LENGTH], expected[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(actual[2], expected[2], rtol=1e-4, atol=1e-5)
+    assert (actual[1][LENGTH:] == 0).all() and (actual[1][[0, LENGTH - 1]] == 0).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -84,8 +84,8 @@ def test_fused_projections_change_nothing(specs, family):
     given = query(LENGTH, BUCKET)
     with torch.inference_mode():
         expected = build(specs[family])(**given)
-        found = build(specs[family], fuse_qkv=True)(**given)
-    for one, other in zip(found, expected, strict=True):
+        actual = build(specs[family], fuse_qkv=True)(**given)
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 

@@ -31,10 +31,10 @@ def test_float32_is_eager(specs, eager, engine, family):
     """At any length, with and without importance, padded nowhere."""
     exported = engine.load(specs[family], importance="last", pooled=True)
     expected = outputs(eager.load(specs[family], importance="last", pooled=True), True)
-    for found, known in zip(outputs(exported, True), expected, strict=True):
-        np.testing.assert_allclose(found.logits, known.logits, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(found.importance, known.importance, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(found.pooled, known.pooled, rtol=1e-3, atol=1e-4)
+    for actual, known in zip(outputs(exported, True), expected, strict=True):
+        np.testing.assert_allclose(actual.logits, known.logits, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(actual.importance, known.importance, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(actual.pooled, known.pooled, rtol=1e-3, atol=1e-4)
     assert engine.describe()["fallbacks"] == []
 
 
@@ -51,10 +51,10 @@ def test_without_importance_and_over_all_layers(specs, eager, engine):
 def test_int8_is_another_model_near_the_first(specs, eager, tmp_path):
     engine = make_engine(read_file("engine", "onnx", cache_dir=str(tmp_path), quantize=True, threads=1))
     assert engine.dtype == "int8"
-    found = np.stack([output.logits for output in outputs(engine.load(specs["bert"]), False)])
+    actual = np.stack([output.logits for output in outputs(engine.load(specs["bert"]), False)])
     known = np.stack([output.logits for output in outputs(eager.load(specs["bert"]), False)])
-    assert not np.allclose(found, known, rtol=1e-5)
-    assert np.abs(found - known).max() < 0.1 * np.abs(known).max()
+    assert not np.allclose(actual, known, rtol=1e-5)
+    assert np.abs(actual - known).max() < 0.1 * np.abs(known).max()
     assert engine.describe()["fallbacks"] == [] and engine.describe()["quantize"]
 
 
@@ -66,9 +66,11 @@ def test_a_ladder_may_hold_every_model_in_both(specs, engine, tmp_path):
     for spec in both.models:
         name = spec.name.removesuffix("-int8")
         alone = (int8 if spec.int8 else engine).load(specs[name], importance="last")
-        for found, known in zip(outputs(engine.load(spec, importance="last"), True), outputs(alone, True), strict=True):
-            np.testing.assert_array_equal(found.logits, known.logits)
-            np.testing.assert_array_equal(found.importance, known.importance)
+        for actual, known in zip(
+            outputs(engine.load(spec, importance="last"), True), outputs(alone, True), strict=True
+        ):
+            np.testing.assert_array_equal(actual.logits, known.logits)
+            np.testing.assert_array_equal(actual.importance, known.importance)
     int8.close()
 
 
@@ -87,8 +89,8 @@ def test_a_model_that_cannot_be_exported_runs_under_eager_and_says_so(specs, eag
     monkeypatch.setattr(onnx, "export", refuse)
     model = engine.load(specs["bert"], importance="last")
     expected = outputs(eager.load(specs["bert"], importance="last"), True)
-    for found, known in zip(outputs(model, True), expected, strict=True):
-        np.testing.assert_allclose(found.importance, known.importance, rtol=1e-4, atol=1e-6)
+    for actual, known in zip(outputs(model, True), expected, strict=True):
+        np.testing.assert_allclose(actual.importance, known.importance, rtol=1e-4, atol=1e-6)
     (fallback,) = engine.describe()["fallbacks"]
     assert (fallback["model"], fallback["engine"]) == ("bert", "eager")
     assert fallback["reason"] == "export: RuntimeError: no such operator"

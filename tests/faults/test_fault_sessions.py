@@ -52,9 +52,11 @@ def test_two_sessions_at_once_share_a_cache(cache, tmp_path):
     pinned = ["task=sst2", "seed=5", "method=single", "method.model=micro-2x32"]  # the clock has no say
     both = [child(cache, tmp_path / f"results{k}", *pinned) for k in range(2)]
     assert [ended(process) for process in both] == [0, 0]
-    found = [{r.method: r for r in map(Record.load, (tmp_path / f"results{k}").rglob("record.json"))} for k in range(2)]
-    assert [{name: r.status for name, r in one.items()} for one in found] == [{"infaas": "ok", "single": "ok"}] * 2
-    assert found[0]["single"].accuracy == found[1]["single"].accuracy
+    sessions = [
+        {r.method: r for r in map(Record.load, (tmp_path / f"results{k}").rglob("record.json"))} for k in range(2)
+    ]
+    assert [{name: r.status for name, r in one.items()} for one in sessions] == [{"infaas": "ok", "single": "ok"}] * 2
+    assert sessions[0]["single"].accuracy == sessions[1]["single"].accuracy
 
 
 @pytest.mark.slow

@@ -44,8 +44,8 @@ DAMAGE = {
 def own(micro, cache, tmp_path):
     """A micro session with a cache of its own, filled by a first run; its records."""
     first = run_session(micro("task=sst2", "method.alphas=[0.0,0.5]"))
-    mine = shutil.copytree(cache, tmp_path / "cache")
-    return lambda *more: micro("task=sst2", "method.alphas=[0.0,0.5]", f"cache_dir={mine}", *more), first, mine
+    own = shutil.copytree(cache, tmp_path / "cache")
+    return lambda *more: micro("task=sst2", "method.alphas=[0.0,0.5]", f"cache_dir={own}", *more), first, own
 
 
 def same(first: list[Record], again: list[Record]) -> bool:

@@ -112,13 +112,13 @@ def test_points_are_tested_in_the_order_of_their_risk_on_tune(planned, monkeypat
     risky = np.zeros((12, 600), bool)
     risky[:-1, :100] = True  # all points but the plan's own spoil a sixth
     monkeypatch.setattr(module, "losses", lambda points, profile: risky)
-    found = certify(fold, view, held, CertifyConfig(epsilon=0.05, delta=0.05))
-    assert found["certified"] and found["taus"] == fold.point["taus"] and found["most"] == 0
+    result = certify(fold, view, held, CertifyConfig(epsilon=0.05, delta=0.05))
+    assert result["certified"] and result["taus"] == fold.point["taus"] and result["most"] == 0
     monkeypatch.setattr(module, "losses", lambda points, profile: risky[::-1])
-    found = certify(fold, view, held, CertifyConfig(epsilon=0.05, delta=0.05))
-    assert not found["certified"] and (found["spoilt"], found["most"]) == (100, 100)
-    assert found["needs"] is None and "no number of rows would do" in found["says"]
-    assert found["taus"] == [2.0] and found["share"] == 1.0 and "certified is re-routing 100%" in found["says"]
+    result = certify(fold, view, held, CertifyConfig(epsilon=0.05, delta=0.05))
+    assert not result["certified"] and (result["spoilt"], result["most"]) == (100, 100)
+    assert result["needs"] is None and "no number of rows would do" in result["says"]
+    assert result["taus"] == [2.0] and result["share"] == 1.0 and "certified is re-routing 100%" in result["says"]
 
 
 def test_rows_set_apart_are_in_no_plan():
@@ -130,8 +130,8 @@ def test_rows_set_apart_are_in_no_plan():
 
 def test_a_session_certifies_its_cascades(micro):
     config = micro("task=sst2", "method=tabi", "certify.epsilon=0.3", "target.slack=0.05")
-    found = run_session(config)
-    infaas, tabi = found
+    records = run_session(config)
+    infaas, tabi = records
     certificates = [fold["certificate"] for fold in tabi.details["plan"]]
     assert [c["n"] for c in certificates] == [30, 30] and "certificate" not in infaas.details["plan"][0]
-    assert where(found, config).count("Tabi: fold") == 2
+    assert where(records, config).count("Tabi: fold") == 2

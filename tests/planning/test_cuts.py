@@ -20,25 +20,25 @@ def cut(*confidence: float, dispatcher: type[Threshold] = Threshold) -> Cut:
 
 
 def test_thresholds_by_hand():
-    found = cut(0.9, 0.5, 0.7, 0.7)
-    assert found.order.tolist() == [1, 2, 3, 0] and found.counts.tolist() == [0, 1, 3, 4]
-    assert [found.tau(count) for count in (0, 1, 3, 4)] == pytest.approx([NEVER, 0.6, 0.8, ALWAYS])
+    result = cut(0.9, 0.5, 0.7, 0.7)
+    assert result.order.tolist() == [1, 2, 3, 0] and result.counts.tolist() == [0, 1, 3, 4]
+    assert [result.tau(count) for count in (0, 1, 3, 4)] == pytest.approx([NEVER, 0.6, 0.8, ALWAYS])
 
 
 def test_what_is_no_number_is_always_re_routed():
-    found = cut(0.9, np.nan, 0.7)
-    assert found.counts.tolist() == [1, 2, 3] and found.tau(1) == NEVER
+    result = cut(0.9, np.nan, 0.7)
+    assert result.counts.tolist() == [1, 2, 3] and result.tau(1) == NEVER
 
 
 def test_neighbouring_floats_have_a_threshold_too():
     low, high = 0.7, np.nextafter(0.7, 1)
-    found = cut(low, high)
-    assert reroute(np.array([low, high]), found.tau(1)).tolist() == [True, False]
+    result = cut(low, high)
+    assert reroute(np.array([low, high]), result.tau(1)).tolist() == [True, False]
 
 
 def test_ends_are_the_dispatchers_own():
-    found = cut(-3.0, 4.0, dispatcher=Sigmoid)
-    assert (found.tau(0), found.tau(2)) == (Sigmoid.never, Sigmoid.always)
+    result = cut(-3.0, 4.0, dispatcher=Sigmoid)
+    assert (result.tau(0), result.tau(2)) == (Sigmoid.never, Sigmoid.always)
 
 
 confidences = st.one_of(st.floats(0, 1), st.just(np.nan), st.sampled_from([0.2, 0.5]))
@@ -46,10 +46,10 @@ confidences = st.one_of(st.floats(0, 1), st.just(np.nan), st.sampled_from([0.2, 
 
 @given(hnp.arrays(float, st.integers(1, 30), elements=confidences))
 def test_every_threshold_re_routes_as_many_rows_as_it_counts(confidence):
-    found = Cut.of(confidence, np.arange(len(confidence)))
-    for count in found.counts.tolist():
-        routed = reroute(confidence, found.tau(count))
-        assert set(np.flatnonzero(routed)) == set(found.order[:count].tolist())
+    result = Cut.of(confidence, np.arange(len(confidence)))
+    for count in result.counts.tolist():
+        routed = reroute(confidence, result.tau(count))
+        assert set(np.flatnonzero(routed)) == set(result.order[:count].tolist())
 
 
 def test_pruned_text_is_timed_without_a_model_and_run_once():

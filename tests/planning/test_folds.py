@@ -153,9 +153,9 @@ def test_only_searched_plans_are_verified_and_certified(ladder, composed):
 
 
 def test_a_given_plan_is_taken_as_it_is(ladder, composed):
-    mine = two(PAIR, ONE)
-    plans = planned(ladder, composed("task=sst2", "method.alphas=[0.0]"), tabi=mine)
-    assert plans.made["tabi"] is mine and "tabi" not in plans.seconds and not plans.plain
+    given = two(PAIR, ONE)
+    plans = planned(ladder, composed("task=sst2", "method.alphas=[0.0]"), tabi=given)
+    assert plans.made["tabi"] is given and "tabi" not in plans.seconds and not plans.plain
 
 
 def test_without_a_margin_there_is_no_plain_rule_beside(ladder, composed):

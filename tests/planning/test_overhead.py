@@ -38,7 +38,7 @@ def measured(shared: bool, importance: list[str]):
     return with_overheads(ladder.profile, ladder, importance)
 
 
-def test_levels_that_share_pieces_save_tokenising_and_pruned_text_does_not():
+def test_levels_that_share_tokens_save_tokenising_and_pruned_text_does_not():
     """The saving is the fixed time of the encoder: what is left of the cascade is far below it."""
     profile = measured(shared=True, importance=["last"])
     assert profile.overhead_ms == pytest.approx(-1e3 * TOKENISE_S, abs=0.5e3 * TOKENISE_S)
@@ -59,5 +59,5 @@ def test_a_cascade_whose_overhead_eats_its_saving_is_not_planned():
     ladder = build(160, seed=2)
     options = read_file("method", "tabi", alphas=[0.0])
     cheap, dear = ladder.profile, replace(ladder.profile, overhead_ms=1e3)
-    plans = [search(each, Target.of(each, "relative", None, 0.05, 0.5, 0), options) for each in (cheap, dear)]
+    plans = [search(profile, Target.of(profile, "relative", None, 0.05, 0.5, 0), options) for profile in (cheap, dear)]
     assert [len(plan.point["models"]) for plan in plans] == [2, 1]

@@ -20,12 +20,14 @@ def profile_of(labels, metric="accuracy", **answers) -> Profile:
             name=name,
             params=1,
             layers=1,
-            logits=np.asarray(said, np.float32)[:, None] if scores else 4 * np.eye(2, dtype=np.float32)[said],
+            logits=np.asarray(predictions, np.float32)[:, None]
+            if scores
+            else 4 * np.eye(2, dtype=np.float32)[predictions],
             tokens=np.full(len(labels), 8),
             latency=LatencyCurve(np.array([8]), ONE, ONE),
             truncated=np.zeros(len(labels), bool),
         )
-        for name, said in answers.items()
+        for name, predictions in answers.items()
     }
     return Profile("toy", metric, 1 if scores else 2, np.arange(len(labels)), labels, models)
 
@@ -75,16 +77,16 @@ def test_outputs_that_are_not_finite_are_counted():
 def test_matthews(flip, warned):
     """Its constant answer scores 0, whatever the labels' shares."""
     rows = np.random.default_rng(0).permutation(100)[:flip]
-    found = implausible(profile_of(LABELS, "matthews", small=wrong(LABELS, *rows)))
-    assert bool(found) == warned and all("(matthews 0.0000)" in sentence for sentence in found)
+    warnings = implausible(profile_of(LABELS, "matthews", small=wrong(LABELS, *rows)))
+    assert bool(warnings) == warned and all("(matthews 0.0000)" in sentence for sentence in warnings)
 
 
 @pytest.mark.parametrize(("noise", "warned"), [(0.5, False), (100.0, True)])
 def test_scores(noise, warned):
     rng = np.random.default_rng(1)
     labels = rng.uniform(0, 5, 100)
-    found = implausible(profile_of(labels, "pearson", small=labels + rng.normal(0, noise, 100)))
-    assert bool(found) == warned and all("No model beats the mean score" in sentence for sentence in found)
+    warnings = implausible(profile_of(labels, "pearson", small=labels + rng.normal(0, noise, 100)))
+    assert bool(warnings) == warned and all("No model beats the mean score" in sentence for sentence in warnings)
 
 
 def test_a_model_that_failed_everywhere_means_nothing():

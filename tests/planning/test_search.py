@@ -67,8 +67,8 @@ def brute_force(profile, target) -> float:
 def test_thresholds_are_searched_exhaustively(slack):
     profile = build(90, seed=3).profile
     target = target_of(profile, slack, margin_se=0.0)
-    found = search(profile, target, replace(TABI, alphas=[0.0])).predicted["latency_ms"]
-    assert found == pytest.approx(brute_force(profile, target), rel=1e-9)
+    searched = search(profile, target, replace(TABI, alphas=[0.0])).predicted["latency_ms"]
+    assert searched == pytest.approx(brute_force(profile, target), rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -107,11 +107,11 @@ def test_a_point_of_exactly_so_many_levels_may_not_exist(profile):
 
 @pytest.mark.parametrize(("fewer_levels", "fastest_ms"), [(True, 2.0), (False, 1.0)])
 def test_what_never_asks_its_last_level_is_left_to_fewer_levels(profile, fewer_levels, fastest_ms):
-    found = Search(profile, target_of(profile), replace(TABI, fewer_levels=fewer_levels))
+    searched = Search(profile, target_of(profile), replace(TABI, fewer_levels=fewer_levels))
     never = Point(["small", "large"], [1.0, 1.0], [0.6, 0.9], [rules.NEVER], [0.0])
-    found.offer(Candidate(1.0, never, profile.labels, [1.0, 0.0]))
-    found.offer(Candidate(2.0, replace(never, taus=[0.5]), profile.labels, [0.9, 0.1]))
-    assert found.best.latency_ms == fastest_ms
+    searched.offer(Candidate(1.0, never, profile.labels, [1.0, 0.0]))
+    searched.offer(Candidate(2.0, replace(never, taus=[0.5]), profile.labels, [0.9, 0.1]))
+    assert searched.best.latency_ms == fastest_ms
 
 
 def test_a_target_out_of_reach_is_said_with_the_best_model(profile):

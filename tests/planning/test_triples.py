@@ -63,8 +63,10 @@ def brute_force(profile: Profile, target: Target) -> float:
             second = sure[0] < one
             for two in [0.0, *(np.unique(sure[1][second]) + 1e-9)]:
                 third = second & (sure[1] < two)
-                said = np.where(third, votes[2].argmax(1), np.where(second, votes[1].argmax(1), votes[0].argmax(1)))
-                if target.meets(said):
+                predictions = np.where(
+                    third, votes[2].argmax(1), np.where(second, votes[1].argmax(1), votes[0].argmax(1))
+                )
+                if target.meets(predictions):
                     spent = ms[names[0]] + second * (ms[names[1]] + profile.overhead_ms)
                     best = min(best, (spent + third * (ms[names[2]] + profile.overhead_ms)).mean())
     return best
@@ -97,10 +99,10 @@ def test_regret_against_brute_force_is_within_one_percent(seed, slack, n):
     profile = table(says, labels, {"a": 1.0, "b": 2.0, "c": 4.0, "d": 7.0})
     target = target_of(profile, slack)
     best = brute_force(profile, target)
-    found = _searched(Search(profile, target, replace(FULL_TEXT, fewer_levels=False))).best
-    assert (found is None) == np.isinf(best)
-    if found is not None:
-        assert best * (1 - 1e-9) <= found.latency_ms <= 1.01 * best
+    searched = _searched(Search(profile, target, replace(FULL_TEXT, fewer_levels=False))).best
+    assert (searched is None) == np.isinf(best)
+    if searched is not None:
+        assert best * (1 - 1e-9) <= searched.latency_ms <= 1.01 * best
 
 
 @pytest.mark.parametrize(("seed", "slack"), [(0, 0.0), (1, 0.03), (4, 0.0)])
@@ -111,15 +113,15 @@ def test_pruned_text_costs_at_most_one_percent_and_few_passes(seed, slack):
     checked = verify(profile, target, TABI3, plan)
     assert -1e-6 <= checked["regret_pct"] <= 1.0
     assert checked["passes_share"] < 0.8  # models of nearly equal skill, as here, are the hard case
-    said = replay_point(Point(**plan.point), profile, np.arange(160))
-    assert target.meets(said.labels)
-    assert plan.predicted["latency_ms"] == pytest.approx(said.latency_ms.mean())
+    outcomes = replay_point(Point(**plan.point), profile, np.arange(160))
+    assert target.meets(outcomes.labels)
+    assert plan.predicted["latency_ms"] == pytest.approx(outcomes.latency_ms.mean())
 
 
 def test_an_exhaustive_search_runs_the_passes_that_are_counted():
     ladder = build(60, seed=2)
-    found = _searched(Search(ladder.profile, target_of(ladder.profile), TABI3, exhaustive=True))
-    assert found.run == found.possible == len(set(ladder.profile.runner.ran)) == 3 * 2 * 60
+    searched = _searched(Search(ladder.profile, target_of(ladder.profile), TABI3, exhaustive=True))
+    assert searched.run == searched.possible == len(set(ladder.profile.runner.ran)) == 3 * 2 * 60
 
 
 def test_verifying_against_a_target_that_nothing_meets_says_so():

@@ -50,11 +50,11 @@ def test_paths_do_not_count_but_a_plans_content_does(composed, tmp_path):
 
 
 def test_a_number_says_where_it_comes_from():
-    found = provenance({"name": "some cpu"}, "float32")
-    assert found["device"] == {"name": "some cpu"} and found["dtype"] == "float32"
-    assert {"tabi_bench", "python", "torch", "numpy"} <= set(found["versions"])
-    assert found["command"].startswith("python ") and found["time"].endswith("+00:00")
-    assert set(revision()) == {"commit", "dirty"} and {"commit", "dirty"} <= set(found)
+    facts = provenance({"name": "some cpu"}, "float32")
+    assert facts["device"] == {"name": "some cpu"} and facts["dtype"] == "float32"
+    assert {"tabi_bench", "python", "torch", "numpy"} <= set(facts["versions"])
+    assert facts["command"].startswith("python ") and facts["time"].endswith("+00:00")
+    assert set(revision()) == {"commit", "dirty"} and {"commit", "dirty"} <= set(facts)
 
 
 def test_sessions_that_begin_in_one_second_have_names_of_their_own(composed):

@@ -74,8 +74,8 @@ def test_how_long_ago_is_told_in_the_largest_unit():
 
 def invalid(raw: dict) -> set[str]:
     """Paths of what the schema refuses."""
-    found = Draft202012Validator(record_schema()).iter_errors(raw)
-    return {"/".join(map(str, error.absolute_path)) for error in found}
+    errors = Draft202012Validator(record_schema()).iter_errors(raw)
+    return {"/".join(map(str, error.absolute_path)) for error in errors}
 
 
 def test_the_committed_schema_is_up_to_date():

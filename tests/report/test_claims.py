@@ -10,7 +10,7 @@ from tabi_bench.report.reading import read
 
 def judged(root) -> dict[str, tuple[str, str]]:
     text = claims(read(root)).text().set_index("claim")
-    return {claim: (line["here"], line["verdict"]) for claim, line in text.iterrows()}
+    return {claim: (line["eager: here"], line["eager: verdict"]) for claim, line in text.iterrows()}
 
 
 def test_each_claim_by_its_rule(tmp_path):
@@ -32,6 +32,16 @@ def test_each_claim_by_its_rule(tmp_path):
     assert actual["Word pruning is worth choosing"] == ("chosen in 0 of 2 plans", "not held")
     assert actual["Similar to early exit (DeeBERT), or better"] == ("ahead of it by 10 to 40 points, median 25", "held")
     assert actual["A third level hurts the tail (mnli)"] == ("not measured", "not tested")
+
+
+def test_engines_stand_side_by_side_or_are_chosen(tmp_path):
+    for engine in ("eager", "graph"):
+        write(tmp_path, *(record(m, engine, engine=engine, run_id=f"{engine}-{m}") for m in ("infaas", "tabi")))
+    results = read(tmp_path)
+    headers = [column.header for column in claims(results).columns]
+    assert headers[3:7] == ["graph: here", "graph: verdict", "eager: here", "eager: verdict"]
+    table = claims(results, "claim, graph: here, graph: verdict")
+    assert "eager: here" not in [column.header for column in table.columns] and "eager" not in table.provenance
 
 
 def test_without_a_main_table_there_are_none(tmp_path):

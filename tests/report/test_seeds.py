@@ -42,7 +42,7 @@ def built(root):
 
 
 def ids(actual):
-    return [next(iter(each.values())).record.session_id for each in actual]
+    return [next(iter(cells.values())).record.session_id for cells in actual]
 
 
 def test_of_several_seeds_the_lowest_is_read_and_of_one_seed_the_newest(folder):

@@ -74,9 +74,9 @@ def theirs(seed, folder):
 def test_percentiles_agree_with_loadgen(tmp_path):
     """The difference of p50, and of p99, has an interval over runs that reaches zero, but for handing over."""
     pairs = [(ours(seed), theirs(seed, tmp_path / str(seed))) for seed in range(RUNS)]  # side by side, as noise drifts
-    mine, other = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
-    assert (mine[:, 0] >= 1e3 * SLEEP_S).all() and (other[:, 0] >= 1e3 * SLEEP_S).all()
+    ours, other = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
+    assert (ours[:, 0] >= 1e3 * SLEEP_S).all() and (other[:, 0] >= 1e3 * SLEEP_S).all()
     for k, name in enumerate(("p50", "p99")):
-        interval = stats.ttest_ind(other[:, k], mine[:, k], equal_var=False).confidence_interval(0.95)
-        print(name, "ours", mine[:, k].round(3), "LoadGen", other[:, k].round(3), interval)
-        assert interval.low <= HANDOVER_MS and interval.high >= 0, (name, mine[:, k], other[:, k])
+        interval = stats.ttest_ind(other[:, k], ours[:, k], equal_var=False).confidence_interval(0.95)
+        print(name, "ours", ours[:, k].round(3), "LoadGen", other[:, k].round(3), interval)
+        assert interval.low <= HANDOVER_MS and interval.high >= 0, (name, ours[:, k], other[:, k])

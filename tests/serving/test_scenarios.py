@@ -22,10 +22,10 @@ class Spinner:
     stages = 2
 
     def __init__(self, fixed_ms=0.2, each_ms=0.02):
-        self.fixed, self.each, self.sizes, self.lengths = fixed_ms, each_ms, [], []
+        self.fixed, self.per_item, self.sizes, self.lengths = fixed_ms, each_ms, [], []
 
     def run(self, stage, items):
-        end = time.perf_counter() + (self.fixed + self.each * len(items)) / 1e3
+        end = time.perf_counter() + (self.fixed + self.per_item * len(items)) / 1e3
         self.sizes.append((stage, len(items)))
         self.lengths.append([len(item.query.texts[0]) for item in items])
         while time.perf_counter() < end:

@@ -54,7 +54,7 @@ def test_no_validation_row_lies_in_train(loaded):
 
 def test_the_deciding_cue_gives_the_label_but_for_the_noise(loaded):
     cues = cue_words(loaded.config)
-    level_of = {cue: k for k, said in enumerate(cues) for cue in said}
+    level_of = {cue: k for k, phrases in enumerate(cues) for cue in phrases}
     levels = np.array([level_of[cue] for cue in loaded.train["cue"]])
     labels = loaded.labels("train")
     near = np.abs(labels - 5 * levels / (len(cues) - 1)) <= 0.21 if loaded.is_regression else labels == levels
@@ -63,21 +63,21 @@ def test_the_deciding_cue_gives_the_label_but_for_the_noise(loaded):
 
 
 def test_a_bag_of_words_knows_easy_rows_and_not_hard_ones():
-    found = load(task("sst2"), replace(SMALL, train_rows=4000), 0)
-    words = {w: i for i, w in enumerate(sorted({w for (t,) in found.texts("train") for w in t.split()}))}
-    bags = {split: np.zeros((len(found.texts(split)), len(words))) for split in ("train", "validation")}
+    loaded = load(task("sst2"), replace(SMALL, train_rows=4000), 0)
+    words = {w: i for i, w in enumerate(sorted({w for (t,) in loaded.texts("train") for w in t.split()}))}
+    bags = {split: np.zeros((len(loaded.texts(split)), len(words))) for split in ("train", "validation")}
     for split, bag in bags.items():
-        for row, (text,) in enumerate(found.texts(split)):
+        for row, (text,) in enumerate(loaded.texts(split)):
             for word in text.split():
                 bag[row, words.get(word, 0)] += 1
-    model = LogisticRegression(max_iter=300).fit(bags["train"], found.labels("train"))
-    right, hard = model.predict(bags["validation"]) == found.labels("validation"), np.array(found.validation["hard"])
+    model = LogisticRegression(max_iter=300).fit(bags["train"], loaded.labels("train"))
+    right, hard = model.predict(bags["validation"]) == loaded.labels("validation"), np.array(loaded.validation["hard"])
     assert right[~hard].mean() > 0.9 and right[hard].mean() < 0.7
 
 
 def test_fillers_are_neither_cues_nor_markers():
     signal = {word for marker in (*COUNTS, *DISCOUNTS) for word in marker.split() if word not in ("the", "in")}
-    signal |= {word for cues in CUES.values() for said in cues for cue in said for word in cue.split()}
+    signal |= {word for cues in CUES.values() for phrases in cues for cue in phrases for word in cue.split()}
     assert not signal & set(FILLERS)
 
 

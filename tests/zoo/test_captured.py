@@ -1,5 +1,7 @@
 """Training steps as CUDA graphs learn what plain steps learn; without a device, what is captured when."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ def test_a_shape_is_captured_when_it_is_met_again(monkeypatch):
 def test_captured_steps_learn_what_plain_steps_learn(tmp_path, monkeypatch, family):
     spec, data, made = write_model(tmp_path, family, initializer_range=0.05), rows(), []
     config = fine_tuning(epochs=6, batch_size=16, learning_rate=2e-3, average=0.9, word_dropout=0.1)
-    teacher = np.eye(3, dtype=np.float32)[data.labels] * 4
+    data = replace(data, teacher=np.eye(3, dtype=np.float32)[data.labels] * 4)
     real = CapturedSteps._capture
     monkeypatch.setattr(CapturedSteps, "_capture", lambda *given: made.append(real(*given)) or made[-1])
     logits = {}
@@ -58,7 +60,7 @@ def test_captured_steps_learn_what_plain_steps_learn(tmp_path, monkeypatch, fami
         if way == "plain":
             monkeypatch.setattr(training, "CapturedSteps", lambda step: step)
         model = load_folder(spec.path, torch.float32)
-        result = train(model, data, config, seed=0, device="cuda:0", teacher_logits=teacher)
+        result = train(model, data, config, seed=0, device="cuda:0")
         logits[way] = predict(model, data, "cuda:0")
         assert result.score > 0.9
     assert made and all(made)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from graphlib import TopologicalSorter
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tabi_bench.zoo.encoder import first_layers, without_layers
 from tabi_bench.zoo.ladder import CutEncoder, Ladder, load, tasks_needed
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
-from tabi_bench.zoo.train import Schedule
+from tabi_bench.zoo.train import job_graph
 from tabi_bench.zoo.training import encode, parameter_groups, predict
 from tests.settings import toy_task as task_config
 from tests.zoo.toys import toy_task
@@ -97,7 +98,7 @@ def test_two_families_in_one_ladder_are_trained_once_and_the_best_one_teaches(co
 
     def spy(model, examples, recipe, **options):
         seen.setdefault((model.config.model_type, model.config.num_hidden_layers), []).append(
-            (recipe.distill, options["teacher_logits"])
+            (recipe.distill, examples.teacher)
         )
         return real(model, examples, recipe, **options)
 
@@ -209,28 +210,19 @@ def test_deeper_layers_learn_faster(folders, config):
     assert {group["weight_decay"] for group in groups} == {0.0, config.train.weight_decay}
 
 
-def test_a_model_waits_for_its_teacher_and_for_mnlis(config, monkeypatch):
+def test_a_model_waits_for_its_teacher_and_for_mnlis(config):
     """The order of jobs alone: nothing is trained."""
-    config = replace(config, via_mnli=["rte"])
-    alone, students = (
-        [CutEncoder("small", 2), CutEncoder("large", 3)],
-        [CutEncoder("small", 1, True), CutEncoder("large", 1, True)],
-    )
-    again = CutEncoder("small", 2, True)
-    monkeypatch.setattr(side_by_side, "taught_candidates", lambda *_: [again])
-    work = type("Work", (), {"config": lambda self: config})()
-    schedule = Schedule(work, ["mnli", "rte"], {task: (alone, students, 100.0) for task in ("mnli", "rte")})
-    started = []
-    while ready := schedule.ready():
-        schedule.waiting.remove(ready[-1])
-        started.append(ready[-1])
-        schedule.finished(ready[-1], error=False)
-    assert len(started) == len(set(started)) == 10
-    place = {job: number for number, job in enumerate(started)}
-    for cut in (*alone, *students, again):
-        assert place["mnli", cut] < place["rte", cut]
+    alone = [CutEncoder("small", 2), CutEncoder("large", 3)]
+    students = [CutEncoder("small", 1, True), CutEncoder("large", 1, True)]
+    taught = [replace(cut, taught=True) for cut in alone]
+    known = {task: (alone, students, 100.0) for task in ("mnli", "rte")}
+    graph = job_graph(replace(config, via_mnli=["rte"]), known)
+    assert len(graph) == 12 and len(list(TopologicalSorter(graph).static_order())) == 12
+    for cut in (*alone, *students, *taught):
+        assert graph["rte", cut] >= {("mnli", other) for other in (cut, *alone)}
     for task in ("mnli", "rte"):
-        assert all(place[task, one] < place[task, other] for one in alone for other in (*students, again))
+        assert all(graph[task, cut] >= {(task, first) for first in alone} for cut in (*students, *taught))
+    assert not any(graph["mnli", cut] for cut in alone)
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ from tests.zoo.toys import LABELS, permuted, toy_task, trained
 @pytest.mark.parametrize("order", permutations(range(3)))
 def test_each_of_the_six_mnli_orders_is_found_and_undone(order, task, model, tmp_path):
     spec = permuted(model, tmp_path / "model", order)
-    spec, found = checked(spec, task, tmp_path, 0, "cpu")
-    assert spec.label_order == order and found.margin > 10
+    spec, finding = checked(spec, task, tmp_path, 0, "cpu")
+    assert spec.label_order == order and finding.margin > 10
     examples = encode(load_tokenizer(spec.path, 24), task.texts("validation"))
     logits = predict(load_model(spec, torch.float32, "cpu"), examples, "cpu")
     assert metric_score("accuracy", task.labels("validation"), logits) > 0.9
@@ -48,8 +48,8 @@ def test_two_orders_in_doubt_are_refused_unless_names_settle_it():
     counts = np.array([[80, 0, 20], [0, 48, 52], [0, 50, 50]])
     with pytest.raises(ModelError, match="about as well"):
         find_order(counts, None, "m")
-    found = find_order(counts, (0, 2, 1), "m")
-    assert found.by_name and found.label_order == (0, 2, 1)
+    finding = find_order(counts, (0, 2, 1), "m")
+    assert finding.by_name and finding.label_order == (0, 2, 1)
     with pytest.raises(ModelError, match="about as well"):
         find_order(counts, (2, 1, 0), "m")
 
@@ -63,8 +63,8 @@ def test_a_model_that_always_says_the_same_fits_nothing():
 def test_best_two_orders_equal_a_search_of_all(seed):
     counts = np.random.default_rng(seed).integers(0, 30, (4, 4))
     scores = sorted((sum(counts[k, order[k]] for k in range(4)) for order in permutations(range(4))), reverse=True)
-    found = [sum(counts[k, order[k]] for k in range(4)) for order in best_orders(counts)]
-    assert found == scores[:2]
+    right = [sum(counts[k, order[k]] for k in range(4)) for order in best_orders(counts)]
+    assert right == scores[:2]
 
 
 def test_many_outputs_with_no_signal_are_refused():
@@ -97,8 +97,8 @@ def test_a_head_on_zero_to_one_is_rescaled_on_train(tmp_path):
     model = load_folder(spec.path, torch.float32)
     fold_head(model, None, (0.2, 0.0))
     model.save_pretrained(spec.path)
-    found = measure(spec, task, 0, "cpu")
-    assert found.score > 0.9 and found.scale[0] == pytest.approx(5, rel=0.2)
+    finding = measure(spec, task, 0, "cpu")
+    assert finding.score > 0.9 and finding.scale[0] == pytest.approx(5, rel=0.2)
 
 
 def test_slice_is_even_over_labels_and_seeded():

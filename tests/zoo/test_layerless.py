@@ -30,8 +30,8 @@ def examples(texts: int, rows: int = 800) -> Examples:
             text[place : place + 2] = (3, 4) if label else (4, 3)
             row, kinds = [CLS, *text, SEP], [0] * (LENGTH + 2)
         else:
-            first, rest = np.split(3 + rng.permutation(WORDS), [LENGTH])
-            second = [*rest[: LENGTH - 1], rng.choice(first) if label else rest[-1]]
+            first, others = np.split(3 + rng.permutation(WORDS), [LENGTH])
+            second = [*others[: LENGTH - 1], rng.choice(first) if label else others[-1]]
             row, kinds = [CLS, *first, SEP, *second, SEP], [0] * (LENGTH + 2) + [1] * (LENGTH + 1)
         ids.append(np.array(row, np.int32))
         types.append(np.array(kinds, np.int32))

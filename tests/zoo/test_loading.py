@@ -41,26 +41,26 @@ def logits(model):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_loads_with_its_own_logits(tmp_path, family):
     saved = save(tmp_path, family)
-    found = spec_of(tmp_path, "m")
-    assert (found.family, found.layers) == (family, 2)
-    assert found.params == sum(p.numel() for p in saved.parameters())
-    loaded = load_model(found, torch.float32, "cpu")
+    spec = spec_of(tmp_path, "m")
+    assert (spec.family, spec.layers) == (family, 2)
+    assert spec.params == sum(p.numel() for p in saved.parameters())
+    loaded = load_model(spec, torch.float32, "cpu")
     assert not loaded.training
     torch.testing.assert_close(logits(loaded), logits(saved))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_more_pieces_are_read_than_a_model_has_places_for(tmp_path, family):
+def test_no_more_tokens_are_read_than_a_model_has_places_for(tmp_path, family):
     shape = config(family)
     shape.max_position_embeddings = 24
     AutoModelForSequenceClassification.from_config(shape, dtype=torch.float32).save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    found = spec_of(tmp_path, "m", max_length=128)
-    assert found.max_length == {"roberta": 23, "mpnet": 22}.get(family, 24)
+    spec = spec_of(tmp_path, "m", max_length=128)
+    assert spec.max_length == {"roberta": 23, "mpnet": 22}.get(family, 24)
     assert spec_of(tmp_path, "m", max_length=16).max_length == 16
-    longest = torch.full((1, found.max_length), 7)
-    assert load_model(found, torch.float32, "cpu")(input_ids=longest).logits.isfinite().all()
+    longest = torch.full((1, spec.max_length), 7)
+    assert load_model(spec, torch.float32, "cpu")(input_ids=longest).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

@@ -58,11 +58,11 @@ def test_a_subset_by_name_and_a_name_that_is_none(config, tmp_path):
         load_zoo(replace(config, models=["1x64", "huge"]), task(), tmp_path, 0, "cpu")
 
 
-def test_words_and_pieces_both_occur(config):
+def test_words_and_tokens_both_occur(config):
     tokenizer = load_tokenizer(tiny.SHIPPED / "sst2" / config.shapes[0], config.max_length)
     texts = task(validation_rows=50, train_rows=50).texts("validation")
-    pieces = [piece for (text,) in texts for piece in tokenizer.encode(text).tokens]
-    split = sum(piece.startswith("##") for piece in pieces) / len(pieces)
+    tokens = [token for (text,) in texts for token in tokenizer.encode(text).tokens]
+    split = sum(token.startswith("##") for token in tokens) / len(tokens)
     assert 0.01 < split < 0.5
 
 
@@ -108,11 +108,11 @@ def test_one_seed_gives_the_same_tokenizer_and_weights_from_empty_caches(short, 
         "zoo = tiny.load(config, rows, Path(sys.argv[1]), 3, 'cpu')\n"
         "print([spec.content_hash for spec in zoo.models])"
     )
-    said = []
+    printed = []
     for number in range(2):
         command = [sys.executable, "-c", code, str(tmp_path / f"cache{number}")]
-        said.append(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
-    assert said[0] == said[1] and "[" in said[0]
+        printed.append(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
+    assert printed[0] == printed[1] and "[" in printed[0]
 
 
 def test_the_vocabulary_depends_on_the_texts_alone(tmp_path):

@@ -23,7 +23,7 @@ def model(seed=0):
 
 
 def rows(n=160):
-    """Piece 5 says label 1, piece 6 label 0; the rest is filler."""
+    """Token 5 says label 1, token 6 label 0; the rest is filler."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, n)
     ids = [rng.permutation([5 if y else 6, *rng.integers(7, 20, rng.integers(3, 9))]).astype(np.int32) for y in labels]
@@ -99,7 +99,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_only_pieces_that_occur_are_trained(monkeypatch):
+def test_only_tokens_that_occur_are_trained(monkeypatch):
     data, config = rows(), replace(CONFIG, weight_decay=0.0, word_dropout=0.2)
     data = replace(data, ids=[np.where(row > 14, 14, row).astype(np.int32) for row in data.ids])
     start, cut, whole = model(), model(), model()
@@ -112,9 +112,9 @@ def test_only_pieces_that_occur_are_trained(monkeypatch):
 
     monkeypatch.setattr(training, "_loop", watched)
     train(cut, data, config, seed=0)
-    monkeypatch.setattr(training, "_seen_pieces", lambda model, examples: nullcontext(examples))
+    monkeypatch.setattr(training, "_seen_tokens", lambda model, examples: nullcontext(examples))
     train(whole, data, config, seed=0)
-    assert sizes == [(1 + 10, 16), (20, 16)]  # the padding and pieces 5 to 14
+    assert sizes == [(1 + 10, 16), (20, 16)]  # the padding and tokens 5 to 14
     for (name, ours), theirs in zip(cut.state_dict().items(), whole.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, msg=name)
     before, after = (net.get_input_embeddings().weight for net in (start, cut))
@@ -122,7 +122,7 @@ def test_only_pieces_that_occur_are_trained(monkeypatch):
     assert (before[5:15] - after[5:15]).abs().amax(1).min() > 1e-3
 
 
-def test_word_dropout_keeps_special_pieces_and_closes_gaps():
+def test_word_dropout_keeps_special_tokens_and_closes_gaps():
     words = torch.tensor([[-1, 0, 0, 1, 2, 3, -1, -1]])
     batch = {"input_ids": torch.arange(8)[None], "token_type_ids": torch.zeros(1, 8, dtype=torch.int64)}
     batch |= {"words": words, "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 1, 1, 0]])}
@@ -132,7 +132,7 @@ def test_word_dropout_keeps_special_pieces_and_closes_gaps():
         kept = out["input_ids"][0, :n].tolist()
         assert out["attention_mask"][0].tolist() == [1] * n + [0] * (8 - n)
         assert kept == sorted(kept) and {0, 6} <= set(kept) and 7 not in kept
-        assert (1 in kept) == (2 in kept)  # both pieces of one word
+        assert (1 in kept) == (2 in kept)  # both tokens of one word
     assert drop_words(batch, 0.0, torch.Generator().manual_seed(0))["attention_mask"].sum() == 7
 
 
@@ -143,7 +143,7 @@ def test_distillation_lowers_the_divergence_from_the_teacher():
     config = replace(CONFIG, distill=0.9)
     plain, student = model(), model()
     train(plain, data, CONFIG, seed=0)
-    train(student, data, config, seed=0, teacher_logits=teacher)
+    train(student, replace(data, teacher=teacher), config, seed=0)
 
     def divergence(net):
         logits = torch.from_numpy(predict(net, data, "cpu"))

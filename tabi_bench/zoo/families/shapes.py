@@ -92,7 +92,7 @@ def shape_spec(name: str, folder: Path, max_length: int, n_outputs: int = 3) -> 
 
 
 def word_tokenizer() -> Tokenizer:
-    """One piece per word: `w0` to `w19999` have their own, all others share [UNK]."""
+    """One token per word: `w0` to `w19999` have their own, all others share [UNK]."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(WORDS))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
