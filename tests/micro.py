@@ -14,7 +14,7 @@ from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import load_tokenizer, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
 from tabi_bench.zoo.tiny import write_tokenizer
-from tabi_bench.zoo.training import encode, train
+from tabi_bench.zoo.training import Course, encode, train
 from tests.settings import fine_tuning
 
 SHAPES = {"micro-1x16": (1, 16), "micro-2x32": (2, 32)}
@@ -43,7 +43,7 @@ def load(config: ZooConfig, task: Task, cache_dir: Path, seed: int, device: str)
                 )
             )
             steps = fine_tuning(epochs=4, learning_rate=3e-3, batch_size=32, patience=0)
-            train(model, encode(tokenizer, texts, labels), steps, seed=seed, device="cpu", metric=task.config.metric)
+            train(model, encode(tokenizer, texts, labels), steps, seed=seed, course=Course(task.config.metric))
             model.save_pretrained(path)
 
     folder = cached(cache_dir / "micro" / content_key(task.name, texts, labels.tolist(), seed), build)

@@ -131,10 +131,7 @@ def test_functions_are_short_and_take_few_parameters(name):
             body = lines[first[0].lineno - 1 : node.end_lineno]
             code = [line for line in body if line.strip() and not line.strip().startswith("#")]
             assert len(code) <= LONGEST, f"{node.name}: {len(code)} lines"
-            options = {a for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None}
-            arguments = [
-                a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a not in options
-            ]  # keyword-only options with a default are named where they are given
+            arguments = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
             count = len([a for a in arguments if a not in ("self", "cls")])
             free = node.name == "__init__" or name == "tabi_bench.zoo.families.attention"  # transformers' signature
             assert count <= MOST_PARAMETERS or free, f"{node.name}: {count} parameters"

@@ -24,7 +24,7 @@ from tabi_bench.zoo.checks import FROM_FOLDER
 from tabi_bench.zoo.custom import download, write_tokenizer
 from tabi_bench.zoo.loading import ModelError, final_linear, load_tokenizer
 from tabi_bench.zoo.paper import recipe, start, tuned_folder
-from tabi_bench.zoo.training import encode, metric_score, predict, train
+from tabi_bench.zoo.training import Course, encode, metric_score, predict, train
 
 HEADS = ("classifier", "pooler", "pre_classifier")  # what a backbone lacks, by the first part of its name
 
@@ -41,10 +41,8 @@ def fine_tuned(config: PaperZooConfig, model: str, task: Task, cache_dir: Path, 
         tokenizer = load_tokenizer(target, config.max_length)
         network = with_new_head(source, task, seed)
         rows = encode(tokenizer, task.texts("train"), task.labels("train"))
-        title = f"{model} on {task.name}"
-        result = train(
-            network, rows, steps, seed=seed, device=device, metric=metric, checkpoint=checkpoint, progress=title
-        )
+        course = Course(metric, checkpoint, f"{model} on {task.name}")
+        result = train(network, rows, steps, seed=seed, device=device, course=course)
         held = encode(tokenizer, task.texts("validation"))
         score = metric_score(metric, task.labels("validation"), predict(network, held, device))
         network.to("cpu", torch.float16).save_pretrained(target)

@@ -26,7 +26,7 @@ from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
 from tabi_bench.zoo.encoder import carries_layerless, carry_over, encoder_folder, first_layers, without_layers
 from tabi_bench.zoo.loading import ModelError, content_hash, load_model, load_tokenizer, spec_of
-from tabi_bench.zoo.training import Examples, encode, metric_score, predict, train
+from tabi_bench.zoo.training import Course, Examples, encode, metric_score, predict, train
 
 log = logging.getLogger(__name__)
 
@@ -198,10 +198,9 @@ class Ladder:
         recipe, metric = self.recipe(cut), self.task.config.metric
         model, rows = self._start(cut), self._encode(cut, "train")
         teacher = np.load(self.folder(self.teacher) / LOGITS) if recipe.distill else None
-        result = train(
-            model, replace(rows, teacher=teacher), recipe, seed=self.seed, device=self.device,
-            metric=metric, checkpoint=checkpoint, progress="" if self.quiet else f"{self.task.name} {cut.name}",
-        )  # fmt: skip
+        course = Course(metric, checkpoint, "" if self.quiet else f"{self.task.name} {cut.name}")
+        rows = replace(rows, teacher=teacher)
+        result = train(model, rows, recipe, seed=self.seed, device=self.device, course=course)
         model.to("cpu", torch.float16).save_pretrained(folder)  # half the disk; the third decimal of logits differs
         shutil.copyfile(self.folders[cut.encoder] / "tokenizer.json", folder / "tokenizer.json")
         stored = load_model(spec_of(folder, "stored"), torch.float32, self.device)

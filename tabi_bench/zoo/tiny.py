@@ -31,7 +31,7 @@ from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import ModelError, load_tokenizer, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
-from tabi_bench.zoo.training import Examples, encode, metric_score, predict, split_slice, train
+from tabi_bench.zoo.training import Course, Examples, encode, metric_score, predict, split_slice, train
 
 log = logging.getLogger(__name__)
 
@@ -115,15 +115,9 @@ def learn(model: PreTrainedModel, rows: Examples, task: Task, config: TinyZooCon
     notes: dict[str, Any] = {"train_s": 0.0, "steps": 0, "slice": {}}
     for part, (examples, recipe) in parts.items():
         model.classifier = head if part == "labels" else nn.Linear(model.config.hidden_size, len(cues))
-        result = train(
-            model,
-            examples,
-            recipe,
-            seed=seed,
-            device=device,
-            metric=task.config.metric if part == "labels" else "accuracy",
-            progress=f"{task.name} {model.config.num_hidden_layers}x{model.config.hidden_size} {part}",
-        )
+        metric = task.config.metric if part == "labels" else "accuracy"
+        title = f"{task.name} {model.config.num_hidden_layers}x{model.config.hidden_size} {part}"
+        result = train(model, examples, recipe, seed=seed, device=device, course=Course(metric, title=title))
         notes["slice"][part] = round(result.score, 4)
         notes["train_s"] = round(notes["train_s"] + result.seconds, 1)
         notes["steps"] += result.steps

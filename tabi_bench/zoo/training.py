@@ -84,6 +84,18 @@ class TrainResult:
     history: list[tuple[int, float, float]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Course:
+    """How a training is scored on its slice, where it goes on from, and the title of its bar (empty: no bar)."""
+
+    metric: str = "accuracy"
+    checkpoint: Path | None = None  # removed at the end
+    title: str = ""
+
+
+BY_ACCURACY = Course()
+
+
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
@@ -450,13 +462,13 @@ def _own_stream(device: torch.device) -> Iterator[None]:
     torch.cuda.synchronize(device)
 
 
-def _loop(run: _Run, table: Table, held: tuple[Table, np.ndarray] | None, metric: str, seed: int, title: str) -> float:
+def _loop(run: _Run, table: Table, held: tuple[Table, np.ndarray] | None, course: Course, seed: int) -> float:
     """Steps until done; returns the seconds spent, earlier parts included. held: the held-out slice and its labels."""
     config, types, started = run.config, _takes_types(run.model), time.monotonic() - run.seconds
     marks = {max(1, round(run.steps * (i + 1) / config.evaluations)) for i in range(config.evaluations)} | {run.steps}
     step = lambda inputs: run.learn(_loss(run.model, inputs, config, types))  # noqa: E731
     captured = CapturedSteps(step) if table.device.startswith("cuda") and not run.scaler.is_enabled() else step
-    with progress(total=run.steps, initial=run.step, desc=title, unit="step", disable=not title) as bar:
+    with progress(total=run.steps, initial=run.step, desc=course.title, unit="step", disable=not course.title) as bar:
         for rows in _schedule(table.lengths, config, seed, run.step, run.steps):
             if run.done:
                 break
@@ -466,7 +478,7 @@ def _loop(run: _Run, table: Table, held: tuple[Table, np.ndarray] | None, metric
             bar.update()
             if run.step in marks:
                 if held is not None:
-                    _evaluate(run, *held, metric)
+                    _evaluate(run, *held, course.metric)
                     bar.set_postfix(score=f"{run.history[-1][1]:.3f}")
                 run.save(time.monotonic() - started)
     return time.monotonic() - started
@@ -479,21 +491,18 @@ def train(
     *,
     seed: int,
     device: str = "cpu",
-    metric: str = "accuracy",
-    checkpoint: Path | None = None,
-    progress: str = "",
+    course: Course = BY_ACCURACY,
 ) -> TrainResult:
     """Fine-tunes `model` in place on labelled rows and leaves it in eval mode on `device` with its best weights.
 
     The teacher's logits, where rows have them, are soft targets with weight `config.distill`. With
     `config.patience > 0` a slice of the rows is held out, the weights that scored best on it are kept, and training
     ends after so many evaluations without improvement; with 0 every row is trained on and the last weights are kept.
-    `checkpoint`: file to resume from; it is removed at the end. `progress`: title of the bar; empty: no bar. Raises
-    TrainingError if the loss is not finite.
+    Raises TrainingError if the loss is not finite.
     """
-    labels = examples.labels
+    labels, title, checkpoint = examples.labels, course.title or "training", course.checkpoint
     if labels is None or len(examples) < 10:
-        raise TrainingError(f"{progress or 'training'}: needs at least 10 labelled rows, got {len(examples)}")
+        raise TrainingError(f"{title}: needs at least 10 labelled rows, got {len(examples)}")
     rows, slice_rows = split_slice(labels, seed) if config.patience > 0 else (np.arange(len(labels)), None)
     if model.config.num_hidden_layers:
         family(model.config.model_type).prepare(model)
@@ -508,11 +517,11 @@ def train(
         run = _Run(model, config, steps, f"{asdict(config)} {seed} {sizes}", checkpoint)
         with torch.random.fork_rng(enabled=True), _own_stream(run.device):
             run.resume(device)
-            seconds = _loop(run, table, held, metric, seed, progress)
+            seconds = _loop(run, table, held, course, seed)
         if run.best_weights or run.averaged is not None:
             model.load_state_dict(run.best_weights or run.judged.state_dict())
     if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise TrainingError(f"{progress or 'training'}: weights are not finite; lower zoo.train.learning_rate")
+        raise TrainingError(f"{title}: weights are not finite; lower zoo.train.learning_rate")
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     model.eval()

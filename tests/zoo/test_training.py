@@ -10,7 +10,7 @@ from transformers import BertConfig
 
 from tabi_bench.zoo import training
 from tabi_bench.zoo.models import MeanPoolBert
-from tabi_bench.zoo.training import Examples, TrainingError, drop_words, loss_of, predict, score_of, train
+from tabi_bench.zoo.training import Course, Examples, TrainingError, drop_words, loss_of, predict, score_of, train
 from tests.settings import fine_tuning
 
 CONFIG = fine_tuning(epochs=6, batch_size=16, learning_rate=5e-3, patience=0, evaluations=4)
@@ -89,11 +89,11 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypat
 
     monkeypatch.setattr(training._Run, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(halted, rows(), config, seed=0, checkpoint=tmp_path / "state.pt")
+        train(halted, rows(), config, seed=0, course=Course(checkpoint=tmp_path / "state.pt"))
     assert (tmp_path / "state.pt").is_file()
     steps = []
     monkeypatch.setattr(training._Run, "update", lambda run, loss: (steps.append(run.step), update(run, loss)))
-    train(resumed, rows(), config, seed=0, checkpoint=tmp_path / "state.pt")
+    train(resumed, rows(), config, seed=0, course=Course(checkpoint=tmp_path / "state.pt"))
     assert steps[0] > 0 and not (tmp_path / "state.pt").exists()
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
