@@ -26,6 +26,11 @@ def one_model(profile: Profile, target: Target, name: str) -> FoldPlan:
     return fold_plan(profile, target, Point.of_one(name).plain(), labels, model.mean_ms)
 
 
+def _failing(profile: Profile) -> str:
+    names = [name for name, model in profile.models.items() if not np.isfinite(model.logits).all()]
+    return f" {', '.join(names)} gave outputs that are not finite: leave them out with zoo.models." if names else ""
+
+
 class Infaas(Cascade):
     """The fastest single model that meets the target, and `slo_ms` where it is given."""
 
@@ -43,7 +48,8 @@ class Infaas(Cascade):
         if not meeting:
             raise Unreachable(
                 f"{profile.task}: no single model meets the target {target.value:.4f} with its margin; best on tune: "
-                f"{best(profile, labels)}. Lower target.value, raise target.slack or set search.margin_se=0"
+                f"{best(profile, labels)}.{_failing(profile)} Lower target.value, raise target.slack or set "
+                "search.margin_se=0"
             )
         mean_ms, name = min(meeting)
         if options.slo_ms is not None and mean_ms > options.slo_ms:

@@ -142,3 +142,11 @@ def test_functions_are_short_and_take_few_parameters(name):
 
 def test_layers_are_named_once():
     assert all(not below & above for below, above in pairwise(LAYERS))
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_variables_say_what_they_hold(name):
+    nodes = list(ast.walk(TREES[name]))
+    names = {n.id for n in nodes if isinstance(n, ast.Name)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    vague = {"found", "said", "told", "mine", "each", "rest", "rung", "piece"}
+    assert not vague & (names | {n.attr for n in nodes if isinstance(n, ast.Attribute)})

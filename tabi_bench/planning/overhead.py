@@ -24,7 +24,7 @@ from tabi_bench.cascade.system import Cascade
 from tabi_bench.engines.base import Model
 from tabi_bench.profiling.lab import Lab, LiveProfile
 from tabi_bench.profiling.profile import Profile, PruneKey
-from tabi_bench.system import Item
+from tabi_bench.system import Item, PlanError
 from tabi_bench.tasks.base import Query
 
 SAMPLE = 16  # queries, evenly spread over the rows
@@ -55,7 +55,10 @@ def _probe(profile: LiveProfile, lab: Lab, small: str, importance: str | None) -
     both = Cascade.deploy(_always(profile, names, importance).plain(), lab, None)
     alone = Cascade.deploy(Point.of_one(small).plain(), lab, None)
     first, last = (lab.load(name, importance=importance, pooled=profile.is_regression) for name in names)
-    queries = lab.task.queries
+    whole = np.all([np.isfinite(profile.models[name].logits).all(axis=1) for name in names], axis=0)
+    queries = [query for query, answered in zip(lab.task.queries, whole, strict=True) if answered]
+    if not queries:
+        raise PlanError(f"no row gets finite outputs of both {small} and {names[1]}; leave one out with zoo.models")
     sample = queries[:: max(1, len(queries) // SAMPLE)][:SAMPLE]
     texts = [query.texts for query in sample]
     if importance is not None:

@@ -30,12 +30,14 @@ def implausible(profile: Profile, target: float | None = None) -> list[str]:
         for name, rows in failed.items()
         if 0 < rows < len(profile.labels)
     ]
+    if weak := _no_better_than(constant, base, profile):
+        return lines + weak  # a target below such models is no news
     if target is not None and target <= base:
         lines.append(
             f"The target, {profile.metric} {target:.4f}, is met without looking at the text ({base:.4f}). "
             f"{MEANINGLESS}: lower target.slack, or set target.kind=absolute."
         )
-    return lines + _no_better_than(constant, base, profile)
+    return lines
 
 
 def _no_better_than(constant: np.ndarray, base: float, profile: Profile) -> list[str]:
