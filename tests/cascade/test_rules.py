@@ -124,3 +124,15 @@ def test_an_ensemble_of_probabilities_is_one(raw, weights):
     p = raw / raw.sum(axis=1, keepdims=True)
     for kind in ("weighted", "large", "log_odds", "tuned"):
         assert rules.combine(list(p), weights, kind).sum() == pytest.approx(1)
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1, width=32) | st.just(float("nan")), max_size=9), max_size=6),
+    st.sampled_from([0.0, 0.5, 0.9, 1.5]),
+)
+def test_texts_of_several_queries_are_pruned_as_one_by_one(texts, alpha):
+    arrays = [np.array(scores, np.float32) for scores in texts]
+    importance = np.concatenate([np.zeros(0, np.float32), *arrays])
+    together = rules.prune(importance, list(map(len, arrays)), alpha)
+    alone = [rules.prune(scores, [len(scores)], alpha) for scores in arrays]
+    assert together.tolist() == [kept for keep in alone for kept in keep.tolist()]

@@ -7,6 +7,7 @@ import torch
 from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.engines.importance import attention_received, attention_received_torch, word_importance
+from tabi_bench.engines.loaded import work_out
 from tabi_bench.zoo.loading import load_model
 from tests.engines.micro_models import FAMILIES
 
@@ -96,3 +97,12 @@ def test_options_are_checked(specs, eager):
     model = eager.load(specs["roberta"])
     with pytest.raises(ValueError, match="loaded without importance"):
         model.forward(model.encode(TEXTS), want_importance=True)
+
+
+def test_importance_of_several_outputs_is_worked_out_at_once(specs, eager):
+    model = eager.load(specs["bert"], importance="last")
+    encodings = [model.encode(texts) for texts in (("a good film",), ("not a film", "good"), ("",))]
+    alone = [model.forward(encoding, want_importance=True).importance for encoding in encodings]
+    outputs = model.forward_batch(encodings, want_importance=True)
+    for known, importance in zip(alone, work_out(outputs), strict=True):
+        np.testing.assert_allclose(importance, known, rtol=1e-4, atol=1e-6)
