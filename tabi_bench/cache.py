@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
-PATIENCE_S = 4 * 3600.0  # how long a lock of another process is waited for; TABI_BENCH_WAIT_S says otherwise
+PATIENCE_S = 4 * 3600.0  # how long a lock of another process, or one step, may take; TABI_BENCH_WAIT_S says otherwise
 
 
 class BusyError(ValueError):
@@ -119,7 +119,7 @@ def locked(path: Path, what: str, mode: int = 0o644) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        patience, holder = _patience_s(), _holder(path)
+        patience, holder = patience_s(), _holder(path)
         log.warning("%s is in use by %s; waiting for it, %g s at most", what, holder, patience)
         try:
             lock.acquire(timeout=patience)
@@ -133,7 +133,8 @@ def locked(path: Path, what: str, mode: int = 0o644) -> Iterator[None]:
         lock.release()
 
 
-def _patience_s() -> float:
+def patience_s() -> float:
+    """Seconds that a lock of another process, or one step, may take. Raises BusyError for what is no number."""
     text = os.environ.get("TABI_BENCH_WAIT_S", str(PATIENCE_S))
     try:
         seconds = float(text)

@@ -6,6 +6,8 @@ import io
 import logging
 import time
 
+import pytest
+
 from tabi_bench import progress as module
 from tabi_bench.progress import progress
 
@@ -38,3 +40,13 @@ def test_a_terminal_gets_a_bar():
     stream = Terminal()
     list(progress(range(3), desc="serving", stream=stream))
     assert "serving" in stream.getvalue()
+
+
+def test_a_step_that_does_not_end_is_said_and_then_interrupted(monkeypatch, caplog):
+    monkeypatch.setattr(module, "EVERY_S", 0.05)
+    monkeypatch.setenv("TABI_BENCH_WAIT_S", "0.3")
+    with pytest.raises(KeyboardInterrupt):
+        for _ in progress(range(2), desc="profile large", stream=io.StringIO()):
+            time.sleep(60)
+    assert "profile large: no step for 0 s; a model may hang" in caplog.messages
+    assert "ended. TABI_BENCH_WAIT_S sets the limit in seconds" in caplog.messages[-1]
