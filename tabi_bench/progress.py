@@ -46,7 +46,7 @@ class _Watched(tqdm):
                 log.error(
                     "%s: no step for %.0f s; ended. TABI_BENCH_WAIT_S sets the limit in seconds", self.desc, waited
                 )
-                return signal.pthread_kill(main_thread().ident, signal.SIGINT)  # as Ctrl-C does
+                return signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)  # as Ctrl-C does
             if waited >= EVERY_S:
                 log.warning("%s: no step for %.0f s; a model may hang", self.desc, waited)
 
