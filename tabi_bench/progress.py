@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from threading import Event, Thread, main_thread
 from time import monotonic
 from typing import Any, TextIO
+from weakref import ref
 
 from tqdm import tqdm
 
@@ -37,18 +38,7 @@ class _Watched(tqdm):
         self.stepped, self.ended = monotonic(), Event()
         super().__init__(*arguments, **options)
         if not self.disable:
-            Thread(target=self._watch, args=(patience_s(),), daemon=True).start()
-
-    def _watch(self, patience: float) -> None:
-        while not self.ended.wait(EVERY_S):
-            waited = monotonic() - self.stepped
-            if waited >= patience > 0:
-                log.error(
-                    "%s: no step for %.0f s; ended. TABI_BENCH_WAIT_S sets the limit in seconds", self.desc, waited
-                )
-                return signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)  # as Ctrl-C does
-            if waited >= EVERY_S:
-                log.warning("%s: no step for %.0f s; a model may hang", self.desc, waited)
+            Thread(target=_watch, args=(ref(self), self.ended, patience_s()), daemon=True).start()
 
     def __iter__(self) -> Iterator[Any]:
         for row in super().__iter__():
@@ -62,6 +52,18 @@ class _Watched(tqdm):
     def close(self) -> None:
         self.ended.set()
         super().close()
+
+
+def _watch(bar: ref[_Watched], ended: Event, patience: float) -> None:
+    """Until the bar is closed, or gone with what failed beneath it."""
+    while not ended.wait(EVERY_S) and (watched := bar()) is not None:
+        desc, waited = watched.desc, monotonic() - watched.stepped
+        del watched
+        if waited >= patience > 0:
+            log.error("%s: no step for %.0f s; ended. TABI_BENCH_WAIT_S sets the limit in seconds", desc, waited)
+            return signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)  # as Ctrl-C does
+        if waited >= EVERY_S:
+            log.warning("%s: no step for %.0f s; a model may hang", desc, waited)
 
 
 def progress(rows: Iterable[Any] | None = None, *, desc: str, stream: TextIO | None = None, **options: Any) -> tqdm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import time
@@ -50,3 +51,18 @@ def test_a_step_that_does_not_end_is_said_and_then_interrupted(monkeypatch, capl
             time.sleep(60)
     assert "profile large: no step for 0 s; a model may hang" in caplog.messages
     assert "ended. TABI_BENCH_WAIT_S sets the limit in seconds" in caplog.messages[-1]
+
+
+def test_a_bar_that_was_left_open_by_an_error_is_watched_no_longer(monkeypatch, caplog):
+    monkeypatch.setattr(module, "EVERY_S", 0.05)
+
+    def fail():
+        bar = progress(total=2, desc="serving", stream=io.StringIO())
+        raise ValueError(str(bar.total))
+
+    with pytest.raises(ValueError, match="2"):
+        fail()
+    gc.collect()
+    caplog.clear()
+    time.sleep(0.3)
+    assert caplog.messages == []
