@@ -148,7 +148,7 @@ def check_model(spec: ModelSpec, task: Task, class_of: Callable[[Path], type[Pre
     with naming(spec.path, "its config.json makes no model"), torch.device("meta"):
         made = class_of(spec.path)(AutoConfig.from_pretrained(spec.path, **FROM_FOLDER))
     _check_shapes(spec.path, shapes, {name: tuple(value.shape) for name, value in made.state_dict().items()})
-    _check_tokenizer(spec.path, shapes, len(task.config.texts))
+    _check_tokenizer(spec.path, shapes, len(task.config.texts), spec.max_length)
 
 
 def _check_shapes(path: Path, stored: Mapping[str, tuple], made: Mapping[str, tuple]) -> None:
@@ -167,8 +167,11 @@ def _check_shapes(path: Path, stored: Mapping[str, tuple], made: Mapping[str, tu
             )
 
 
-def _check_tokenizer(path: Path, shapes: Mapping[str, tuple], texts: int) -> None:
-    """Refuses a tokenizer with ids or token types that the embeddings lack, or without a token for the least text."""
+def _check_tokenizer(path: Path, shapes: Mapping[str, tuple], texts: int, most: int) -> None:
+    """Refuses a tokenizer with ids or token types that the embeddings lack, or without a token for the least text.
+
+    most: tokens that the model reads: special ones and a word of each of so many `texts` must find room.
+    """
     tokenizer = read_tokenizer(path)
     tokenizer.no_padding()
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -186,6 +189,9 @@ def _check_tokenizer(path: Path, shapes: Mapping[str, tuple], texts: int) -> Non
             encoding = tokenizer.encode(*[text] * texts)
         if not encoding.ids:
             raise ModelError(f"{path}: its tokenizer makes no token of {text!r}; it lacks [CLS] and [SEP]")
+        if not text and len(encoding.ids) + texts > most:
+            raise ModelError(f"{path} reads {most} tokens at most (zoo.max_length, or max_position_embeddings in its "
+                             f"config.json): {len(encoding.ids)} special ones leave no room for a word")  # fmt: skip
         if types > 1 and max(encoding.type_ids) >= types:
             raise ModelError(f"{path}: its tokenizer has token types up to {max(encoding.type_ids)}, its embeddings "
                              f"{types} rows")  # fmt: skip

@@ -109,6 +109,9 @@ DAMAGE = {
     "text for a number": (change_config(hidden_size="wide"), "its config.json makes no model"),
     "wide": (change_config(hidden_size=64), r"has shape \[.*\], by its config.json it has \[.*64"),
     "positions": (change_config(max_position_embeddings=512), r"position_embeddings.weight has shape .*it has \[512"),
+    "two places": (lambda folder: [change_config(max_position_embeddings=2)(folder), change_weights(
+                       bert__embeddings__position_embeddings__weight=lambda w: w[:2].clone())(folder)],
+                   r"reads 2 tokens at most .*: \d special ones leave no room for a word"),
     "labels": (change_config(id2label={"0": "a", "1": "b"}), r"has 2 outputs, task mnli 3 labels \(entailment"),
     "one output": (change_config(id2label={"0": "a"}, problem_type="single_label_classification"),
                    "one output, but its config.json says problem_type 'single_label_classification'"),
