@@ -149,9 +149,10 @@ class Item:
 
     def encoding(self, encode: Callable[[Sequence[str]], Any]) -> Any:
         """Its texts, tokenised by a model's `encode`: at most once, by whichever model or hand comes first."""
-        if encode not in self.encodings:
-            self.encodings[encode] = encode(self.query.texts)
-        return self.encodings[encode]
+        encoding = self.encodings.get(encode)
+        if encoding is None:
+            encoding = self.encodings[encode] = encode(self.query.texts)
+        return encoding
 
     def answer(self, label: float, level: int) -> Answer:
         """The Answer that `level` returns."""

@@ -135,10 +135,13 @@ class Cascade(System):
         ns = item.so_far.stages_ns
         start = encoded = perf_counter_ns()
         try:
-            if level.index == 0:
-                encoding = item.encoding(level.model.encode)
-            else:
+            if level.index:
                 encoding = item.encodings.get(level.index) or self._encode(level, item, ns)
+            elif item.encodings:
+                encoding = item.encoding(level.model.encode)
+            else:  # nobody read ahead: the same without a call more
+                encode = level.model.encode
+                encoding = item.encodings[encode] = encode(item.query.texts)
             encoded = perf_counter_ns()
             output = level.model.forward(encoding, level.wants_importance)
         except Exception as error:  # whatever an engine raises: fail expensive, never wrong
