@@ -49,12 +49,12 @@ def replay_point(point: Point, profile: Profile, positions: np.ndarray) -> Outco
 def first_confidences(point: Point, profile: Profile) -> np.ndarray:
     """(n,) what the first level compares with its threshold on those rows where its output is finite."""
     model = profile.models[point.models[0]]
-    finite = np.isfinite(model.logits).all(axis=1)
-    outputs = outputs_of(model.logits[finite], point.temperatures[0])
+    answered = model.answered
+    outputs = outputs_of(model.logits[answered], point.temperatures[0])
     if len(point.models) == 1:
         return rules.confidence(outputs)
-    pooled = None if model.pooled is None else model.pooled[finite]
-    return point.confidence_of(0, outputs, pooled, profile.rows[finite])
+    pooled = None if model.pooled is None else model.pooled[answered]
+    return point.confidence_of(0, outputs, pooled, profile.rows[answered])
 
 
 def _read(point: Point, profile: Profile, level: int, positions: np.ndarray) -> Pruned:

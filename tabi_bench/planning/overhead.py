@@ -55,7 +55,7 @@ def _probe(profile: LiveProfile, lab: Lab, small: str, importance: str | None) -
     both = Cascade.deploy(_always(profile, names, importance).plain(), lab, None)
     alone = Cascade.deploy(Point.of_one(small).plain(), lab, None)
     first, last = (lab.load(name, importance=importance, pooled=profile.is_regression) for name in names)
-    whole = np.all([np.isfinite(profile.models[name].logits).all(axis=1) for name in names], axis=0)
+    whole = np.all([profile.models[name].answered for name in names], axis=0)
     queries = [query for query, answered in zip(lab.task.queries, whole, strict=True) if answered]
     if not queries:
         raise PlanError(f"no row gets finite outputs of both {small} and {names[1]}; leave one out with zoo.models")

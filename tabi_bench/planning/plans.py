@@ -68,7 +68,7 @@ def make_plans(
 
 def _refuse_silence(plans: Mapping[str, Plan], profile: Profile) -> None:
     """Refuses plans that serve rows on which each of their models fails. Raises PlanError."""
-    fails = {name: ~np.isfinite(model.logits).all(axis=1) for name, model in profile.models.items()}
+    fails = {name: ~model.answered for name, model in profile.models.items()}
     for method, plan in plans.items():
         for fold in plan.folds:
             asked = [name for name in fails if name in set(texts_of(fold.point))]

@@ -24,7 +24,7 @@ def implausible(profile: Profile, target: float | None = None) -> list[str]:
     is below the target, and all outputs are finite."""
     constant = constant_answer(profile)
     base = score(profile.metric, profile.labels, constant)
-    failed = {name: int((~np.isfinite(model.logits).all(axis=1)).sum()) for name, model in profile.models.items()}
+    failed = {name: int((~model.answered).sum()) for name, model in profile.models.items()}
     lines = [
         f"{name} gives no finite output on {rows} of {len(profile.labels)} rows, which count as wrong."
         for name, rows in failed.items()

@@ -101,6 +101,11 @@ class ModelProfile:
         return replace(self, latency=self.in_batches.get(size, self.latency))
 
     @property
+    def answered(self) -> np.ndarray:
+        """(N,) bool, where all logits are finite."""
+        return np.isfinite(self.logits).all(axis=1)
+
+    @property
     def mean_ms(self) -> float:
         """Predicted mean latency on these rows, full text."""
         return float(self.latency(self.tokens).mean())
