@@ -84,9 +84,8 @@ def prune(importance: np.ndarray, text_words: Sequence[int], alpha: float) -> np
     """(W,) bool, True for words that are kept.
 
     importance: (W,) of the words of all texts, of one query or of several, NaN where unknown; text_words: words of each
-    text. A word is dropped if
-    its importance is below alpha times the mean over its text. Kept are unknown words, texts of at most three words,
-    and the three most important words of each text.
+    text. A word is dropped if its importance is below alpha times the mean over its text. Kept are unknown words, texts
+    of at most three words, and the three most important words of each text.
     """
     if alpha <= 0:
         return np.ones(len(importance), bool)
@@ -95,11 +94,12 @@ def prune(importance: np.ndarray, text_words: Sequence[int], alpha: float) -> np
     number = np.bincount(text, known, len(counts))
     mean = np.bincount(text, np.where(known, importance, 0.0), len(counts)) / np.maximum(number, 1)
     keep = ~(importance < np.where((counts > MIN_WORDS) & (number > 0), alpha * mean, -np.inf)[text])
+    ends = counts.cumsum()
     for few in np.flatnonzero(np.bincount(text, keep, len(counts)) < np.minimum(counts, MIN_WORDS)):
-        end = int(counts[: few + 1].sum())
-        scores = importance[end - counts[few] : end]
+        part = slice(ends[few] - counts[few], ends[few])
+        scores = importance[part]
         first = np.argsort(-np.where(np.isnan(scores), np.inf, scores), kind="stable")[:MIN_WORDS]
-        keep[end - counts[few] : end][first] = True
+        keep[part][first] = True
     return keep
 
 

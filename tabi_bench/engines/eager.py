@@ -117,11 +117,12 @@ class EagerEngine:
         self._set_threads()
         model = (spec.content_hash, spec.label_order, spec.scale, spec.max_length, pooled)
         options = (importance,) if importance else (None, "last", "mean")
-        for place in (instance, ""):
-            built = [option for option in options if (*model, place, option) in self._networks]
-            if built and place == instance:
-                return self._networks[*model, place, built[0]]
-            importance = built[0] if built else importance
+        built, first = (
+            [option for option in options if (*model, place, option) in self._networks] for place in (instance, "")
+        )
+        if built:
+            return self._networks[*model, instance, built[0]]
+        importance = first[0] if first else importance
         start, dtype = perf_counter(), getattr(torch, self.dtype)
         network = as_network(self.read(spec, dtype, self.device), importance, pooled, self.config.fuse_qkv)
         size = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
