@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import Event, Thread, main_thread
 from time import monotonic
 from typing import Any, TextIO
@@ -31,22 +31,26 @@ class _Lines:
         """Nothing is held back."""
 
 
-class _Watched(tqdm):
-    """Says every half a minute that a step does not end: a model may hang. After TABI_BENCH_WAIT_S it interrupts."""
+class Watched(tqdm):
+    """Says every half a minute that a step does not end: a model may hang. After TABI_BENCH_WAIT_S it interrupts.
+
+    within: of a long step, how many parts are done; read by the thread that watches, so that the step pays nothing.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.stepped, self.ended = monotonic(), Event()
+        self.steps, self.ended = 0, Event()
+        self.within: Callable[[], int] = int
         super().__init__(*arguments, **options)
         if not self.disable:
             Thread(target=_watch, args=(ref(self), self.ended, patience_s()), daemon=True).start()
 
     def __iter__(self) -> Iterator[Any]:
         for row in super().__iter__():
-            self.stepped = monotonic()
+            self.steps += 1
             yield row
 
     def update(self, n: float | None = 1) -> bool | None:
-        self.stepped = monotonic()
+        self.steps += 1
         return super().update(n)
 
     def close(self) -> None:
@@ -54,11 +58,16 @@ class _Watched(tqdm):
         super().close()
 
 
-def _watch(bar: ref[_Watched], ended: Event, patience: float) -> None:
+def _watch(bar: ref[Watched], ended: Event, patience: float) -> None:
     """Until the bar is closed, or gone with what failed beneath it."""
+    last, since = (0, 0), monotonic()
     while not ended.wait(EVERY_S) and (watched := bar()) is not None:
-        desc, waited = watched.desc, monotonic() - watched.stepped
+        desc, now = watched.desc, (watched.steps, watched.within())
         del watched
+        if now != last:
+            last, since = now, monotonic()
+            continue
+        waited = monotonic() - since
         if waited >= patience > 0:
             log.error("%s: no step for %.0f s; ended. TABI_BENCH_WAIT_S sets the limit in seconds", desc, waited)
             return signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)  # as Ctrl-C does
@@ -66,10 +75,10 @@ def _watch(bar: ref[_Watched], ended: Event, patience: float) -> None:
             log.warning("%s: no step for %.0f s; a model may hang", desc, waited)
 
 
-def progress(rows: Iterable[Any] | None = None, *, desc: str, stream: TextIO | None = None, **options: Any) -> tqdm:
+def progress(rows: Iterable[Any] | None = None, *, desc: str, stream: TextIO | None = None, **options: Any) -> Watched:
     """A tqdm over `rows`, or of `total` steps to be told by `update`. stream: standard error by default."""
     stream = stream or sys.stderr
     if stream.isatty():
-        return _Watched(rows, desc=desc, leave=False, file=stream, **options)
+        return Watched(rows, desc=desc, leave=False, file=stream, **options)
     rare = {"mininterval": EVERY_S, "maxinterval": EVERY_S, "miniters": 1, "delay": EVERY_S}
-    return _Watched(rows, desc=desc, leave=False, file=_Lines(), bar_format=LINE, **options, **rare)
+    return Watched(rows, desc=desc, leave=False, file=_Lines(), bar_format=LINE, **options, **rare)

@@ -7,6 +7,7 @@ import io
 import logging
 import signal
 import time
+from itertools import count
 
 import pytest
 
@@ -56,6 +57,16 @@ def test_a_step_that_does_not_end_is_said_and_then_interrupted(monkeypatch, capl
         signal.signal(signal.SIGINT, before)
     assert "profile large: no step for 0 s; a model may hang" in caplog.messages
     assert "ended. TABI_BENCH_WAIT_S sets the limit in seconds" in caplog.messages[-1]
+
+
+def test_a_long_step_whose_parts_go_on_does_not_hang(monkeypatch, caplog):
+    monkeypatch.setattr(module, "EVERY_S", 0.05)
+    monkeypatch.setenv("TABI_BENCH_WAIT_S", "0.1")
+    looks = count(1)
+    with progress(total=2, desc="serving", stream=io.StringIO()) as bar:
+        bar.within = lambda: next(looks)
+        time.sleep(0.4)
+    assert next(looks) >= 2 and not any("no step" in message for message in caplog.messages)
 
 
 def test_a_bar_that_was_left_open_by_an_error_is_watched_no_longer(monkeypatch, caplog):

@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from tabi_bench import device
 from tabi_bench.config import ScenarioConfig
+from tabi_bench.progress import Watched
+from tabi_bench.serving.clock import WallClock
+from tabi_bench.serving.queues import Limits, Server, Stream
 from tabi_bench.system import Item, System
 from tabi_bench.tasks.base import Query
 
@@ -44,6 +49,14 @@ class Scenario(ABC):
     @abstractmethod
     def serve(self, systems: Systems, queries: list[Query], expected: Expected) -> Serving:
         """Serves `queries` to every method. Raises ValueError for settings that the models rule out."""
+
+
+def serve_stream(calls: Sequence[tuple[System, Query]], due_ns: np.ndarray, limits: Limits, bar: Watched) -> Stream:
+    """Serves arriving queries on the wall clock; `bar` sees every batch as a part of its step."""
+    server = Server(calls, due_ns, WallClock(), limits)
+    bar.within = lambda: server.result.batches
+    with device.quiet_collector():
+        return server.serve()
 
 
 def by_length(queries: Sequence[Query]) -> list[Query]:

@@ -17,11 +17,11 @@ from scipy import stats
 
 from tabi_bench import device
 from tabi_bench.config import ServerConfig
+from tabi_bench.progress import progress
 from tabi_bench.serving.arrivals import poisson, recorded
-from tabi_bench.serving.clock import WallClock
 from tabi_bench.serving.load import Run, busy_shares, goodput
-from tabi_bench.serving.queues import Limits, Server, Stream
-from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, warm_up
+from tabi_bench.serving.queues import Limits, Stream
+from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, serve_stream, warm_up
 from tabi_bench.serving.single_stream import served_order
 from tabi_bench.serving.trace import Served, trace_of
 from tabi_bench.system import System
@@ -50,10 +50,12 @@ class OpenLoop(Scenario):
         self.systems, self.queries = systems, queries
         self.slo_ms = self._bound(expected.alone_ms)
         warm_up(systems, queries, config.max_batch)
-        self.saturation = self._saturation(next(iter(systems.values())))
-        self.rate = config.rate or self._default_rate()
-        idle = device.idle_watts(self.on)
-        with device.old_objects_frozen():
+        steps = len(systems) * (config.arrival_seeds * (1 + config.goodput) + len(config.curve))
+        self.bar = progress(total=steps, desc="serving", unit="step")
+        with self.bar, device.old_objects_frozen():
+            self.saturation = self._saturation(next(iter(systems.values())))
+            self.rate = config.rate or self._default_rate()
+            idle = device.idle_watts(self.on)
             serving = self._at_the_rate()
             for name in self.systems:
                 facts = {"rate": self.rate, "slo_ms": self.slo_ms, "saturation_qps": self.saturation, "idle_w": idle}
@@ -81,8 +83,7 @@ class OpenLoop(Scenario):
         order = served_order(len(self.queries), 1, self.seed)
         calls = [(reference[row], self.queries[row]) for row in order.tolist()]
         limits = Limits(self.config.max_batch, policy=self.config.policy)
-        with device.quiet_collector():
-            stream = Server(calls, np.zeros(len(calls), np.int64), WallClock(), limits).serve()
+        stream = serve_stream(calls, np.zeros(len(calls), np.int64), limits, self.bar)
         return len(calls) / (int(stream.finished_ns.max() - stream.started_ns) / 1e9)
 
     def _default_rate(self) -> float:
@@ -108,8 +109,7 @@ class OpenLoop(Scenario):
         config = self.config
         most = rate * max(PATIENCE * self.slo_ms / 1e3, LEAST_S) + 2 * config.max_batch
         limits = Limits(config.max_batch, round(config.max_wait_ms * 1e6), config.policy, most)
-        with device.quiet_collector():
-            stream = Server(calls, due, WallClock(), limits).serve()
+        stream = serve_stream(calls, due, limits, self.bar)
         if not stream.overloaded:
             for answer, ns, busy in zip(
                 stream.answered, stream.finished_ns - stream.started_ns - due, stream.busy_ns, strict=True
@@ -128,6 +128,7 @@ class OpenLoop(Scenario):
         for number in range(config.arrival_seeds):
             turn, rows = number % len(names), order[number * count : (number + 1) * count]
             for name in names[turn:] + names[:turn]:
+                self.bar.update()
                 if name in refused:
                     continue
                 joules = device.joules(self.on)
@@ -168,6 +169,7 @@ class OpenLoop(Scenario):
         for share in sorted(self.config.curve):
             rate = share * self.saturation
             for name in self.systems:
+                self.bar.update()
                 points = serving.facts[name].setdefault("curve", [])
                 if points and points[-1]["overloaded"]:
                     continue
@@ -178,6 +180,7 @@ class OpenLoop(Scenario):
         for name in self.systems:
             results: list[dict[str, Any]] = []
             for seed in range(self.seed, self.seed + self.config.arrival_seeds):
+                self.bar.update()
                 rows_of = self.systems[name]
                 start, factor = (results[-1]["passed"] or self.rate, 1.1) if results else (self.rate, 1.5)
                 run = partial(self._one, rows_of, seed)

@@ -1,11 +1,13 @@
 """Scenarios offline and server on systems that only take time, and the settings that they refuse."""
 
+import gc
+import signal
 import time
 
 import numpy as np
 import pytest
 
-from tabi_bench import device
+from tabi_bench import device, progress
 from tabi_bench.config import ConfigError, read_file
 from tabi_bench.serving.load import Run, goodput, grew
 from tabi_bench.serving.offline import Offline
@@ -96,6 +98,30 @@ def test_a_rate_that_no_system_survives_is_refused():
         ValueError, match=r"no system survives scenario.rate: overloaded at 20000 .* the reference saturates at"
     ):
         server({"a": Spinner(5.0)}, rate=20_000.0, seconds=0.4)
+
+
+class Hanging(Spinner):
+    """Hangs at its first batch that counts: the one after warming up."""
+
+    def run(self, stage, items):
+        if gc.isenabled():
+            return super().run(stage, items)
+        time.sleep(10)
+
+
+@pytest.mark.parametrize("scenario", [Offline, OpenLoop])
+def test_a_model_that_hangs_under_load_is_said_and_interrupted(scenario, monkeypatch, caplog):
+    monkeypatch.setattr(progress, "EVERY_S", 0.05)
+    monkeypatch.setenv("TABI_BENCH_WAIT_S", "0.2")
+    config = read_file("scenario", "offline" if scenario is Offline else "server", max_batch=8)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of a parallel run ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            scenario(config, 0, "cpu").serve(systems(a=Hanging()), QUERIES, EXPECTED)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert any("serving: no step for" in message and "may hang" in message for message in caplog.messages)
+    assert "ended. TABI_BENCH_WAIT_S" in caplog.messages[-1]
 
 
 def test_a_bound_below_the_floor_is_refused():
