@@ -63,6 +63,8 @@ def _watch(bar: ref[Watched], ended: Event, patience: float) -> None:
     last, since = (0, 0), monotonic()
     while not ended.wait(EVERY_S) and (watched := bar()) is not None:
         desc, now = watched.desc, (watched.steps, watched.within())
+        if now[0] == last[0] and now != last:  # no step has drawn it
+            watched.refresh()
         del watched
         if now != last:
             last, since = now, monotonic()

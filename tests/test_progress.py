@@ -59,7 +59,8 @@ def test_a_step_that_does_not_end_is_said_and_then_interrupted(monkeypatch, capl
     assert "ended. TABI_BENCH_WAIT_S sets the limit in seconds" in caplog.messages[-1]
 
 
-def test_a_long_step_whose_parts_go_on_does_not_hang(monkeypatch, caplog):
+def test_a_long_step_whose_parts_go_on_gets_lines_and_no_warning(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(module, "EVERY_S", 0.05)
     monkeypatch.setenv("TABI_BENCH_WAIT_S", "0.1")
     looks = count(1)
@@ -67,6 +68,7 @@ def test_a_long_step_whose_parts_go_on_does_not_hang(monkeypatch, caplog):
         bar.within = lambda: next(looks)
         time.sleep(0.4)
     assert next(looks) >= 2 and not any("no step" in message for message in caplog.messages)
+    assert caplog.messages[0].startswith("serving: 0 of 2, ")
 
 
 def test_a_bar_that_was_left_open_by_an_error_is_watched_no_longer(monkeypatch, caplog):
