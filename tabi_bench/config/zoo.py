@@ -99,6 +99,10 @@ class EncodersZooConfig(ZooConfig):
         """The encoders that are not left out."""
         return {name: encoder for name, encoder in self.encoders.items() if encoder is not None}
 
+    def wants(self, model: str) -> bool:
+        """Whether `models` names it, or nothing: then all are wanted."""
+        return not self.models or model in self.models
+
     def check(self, config: Config) -> None:
         if not self.used:
             raise ConfigError("zoo.encoders names none: '+zoo.encoders.NAME={source: DIR, layers: [6], train: {}}'")

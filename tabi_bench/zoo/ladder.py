@@ -90,7 +90,7 @@ class Ladder:
 
     @property
     def students(self) -> list[CutEncoder]:
-        """Every other cut, and the model without layers if it is asked for."""
+        """Every other cut that is wanted, and the model without layers if it is asked for. Raises ConfigError."""
         taught = self.config.distill
         cuts = [CutEncoder(n, k, taught) for n, e in self.config.used.items() for k in set(e.layers) - {max(e.layers)}]
         if self.config.layerless:
@@ -98,7 +98,10 @@ class Ladder:
             if base is None:
                 raise ModelError("zoo.layerless=true needs an encoder with BERT's embeddings among zoo.encoders")
             cuts.append(CutEncoder(base, 0, taught))
-        return cuts
+        names = sorted(cut.name for cut in (*self.candidates, *cuts))
+        if unknown := set(self.config.models) - set(names):
+            raise ConfigError(f"zoo.models names {sorted(unknown)}; zoo {self.config.name!r} has: {', '.join(names)}")
+        return [cut for cut in cuts if self.config.wants(cut.name)]
 
     @cached_property
     def teacher(self) -> CutEncoder:
@@ -108,11 +111,11 @@ class Ladder:
 
     @property
     def models(self) -> list[CutEncoder]:
-        """All models of the ladder. Finding out who teaches may train the candidates."""
-        if not self.config.distill:
-            return [*self.candidates, *self.students]
-        others = [replace(cut, taught=True) for cut in self.candidates if cut != self.teacher]
-        return [self.teacher, *others, *self.students]
+        """All models that are wanted. Finding out who teaches may train the candidates."""
+        candidates = self.candidates
+        if self.config.distill:
+            candidates = [cut if cut == self.teacher else replace(cut, taught=True) for cut in candidates]
+        return [*(cut for cut in candidates if self.config.wants(cut.name)), *self.students]
 
     # how a model is made
 

@@ -88,7 +88,7 @@ def job_graph(config: EncodersZooConfig, known: dict[str, tuple[list[CutEncoder]
     """
     graph: Graph = {}
     for task, (candidates, students, _) in known.items():
-        taught = [replace(cut, taught=True) for cut in candidates if config.distill]
+        taught = [replace(cut, taught=True) for cut in candidates if config.distill and config.wants(cut.name)]
         graph |= {(task, cut): set() for cut in candidates}
         graph |= {(task, cut): {(task, first) for first in candidates} for cut in (*students, *taught)}
     for (task, cut), needed in graph.items():

@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel
 from tabi_bench.config import ConfigError, EncoderConfig, read_file
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo import ladder as ladders
+from tabi_bench.zoo import load_zoo
 from tabi_bench.zoo import train as side_by_side
 from tabi_bench.zoo.encoder import first_layers, without_layers
 from tabi_bench.zoo.ladder import CutEncoder, Ladder, load, tasks_needed
@@ -124,6 +125,24 @@ def test_two_families_in_one_ladder_are_trained_once_and_the_best_one_teaches(co
     assert load(config, task, tmp_path, 0, "cpu") == zoo
     with pytest.raises(pytest.fail.Exception):
         load(config, task, tmp_path, 1, "cpu")
+
+
+def test_only_the_models_that_are_wanted_are_trained(config, tmp_path, monkeypatch):
+    trained = []
+    train = ladders.train
+    monkeypatch.setattr(
+        ladders, "train", lambda *a, course, **k: trained.append(course.title) or train(*a, course=course, **k)
+    )
+    task, some = make_task(), replace(config, models=["small-1"])
+    zoo = load_zoo(some, task, tmp_path, 0, "cpu")
+    assert zoo.names == ["small-1"] and sorted(trained) == ["toy large-3", "toy small-1", "toy small-2"]
+    whole = load(config, task, tmp_path, 0, "cpu")
+    assert zoo["small-1"] == whole["small-1"] and len(trained) == 5, "the teacher is found as ever"
+    with pytest.raises(
+        ConfigError, match=r"zoo.models names \['huge'\]; zoo 'encoders' has: large-1, large-3, small-1"
+    ):
+        load(replace(config, models=["huge"]), make_task(), tmp_path / "new", 0, "cpu")
+    assert len(trained) == 5
 
 
 def test_fewer_validation_rows_leave_the_models_as_they_are(config, tmp_path):
