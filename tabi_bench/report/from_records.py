@@ -173,6 +173,25 @@ def tail(results: Results, setting: Setting) -> Table | None:
     return make_table("tail", "Latency distribution", sorted(lines, key=in_order), columns, runs_of(chosen), [note])
 
 
+def footprint(results: Results, setting: Setting) -> Table | None:
+    """What a system loads and keeps on the device: a cascade beside one model."""
+    chosen = newest(sessions(results.pick(setting, "main_table", "all_systems", "adhoc")))
+    served = [(run, session) for session in chosen for run in session.values() if run.ok and _loads(run)["models"]]
+    lines = [{**line(run, session), **_loads(run)} for run, session in served]
+    columns = [TASK, SYSTEM, number("models", "models", 0), number("weights_mb", "weights MB", 0)]
+    columns += [number("load_s", "load s", 1), MEAN]
+    note = (
+        "Models that the plans of both halves name, each counted once. Load: from disk to the device, the first time "
+        "in the session, without captured graphs; weights: as the engine holds them."
+    )
+    runs = [run for run, _ in served]
+    return make_table("footprint", "Memory and load time", sorted(lines, key=in_order), columns, runs, [note])
+
+
+def _loads(run: Run) -> Row:
+    return run.record.details.get("footprint") or {"models": 0}
+
+
 def ablation(results: Results, setting: Setting) -> Table | None:
     """Tabi whole, and without one part; each against INFaaS of its own session."""
     candidates = [s for s in sessions(results.pick(setting, "ablation")) if names.TABI in s]
@@ -333,4 +352,5 @@ def _paragraph(setting: Setting, lines: list[Row]) -> str:
     )
 
 
-BUILDERS = (main, all_systems, paper_targets, layerless, aa, seeds, tail, three_level, deebert, ablation, engines)
+BESIDE = (paper_targets, layerless, aa, seeds, tail, footprint)
+BUILDERS = (main, all_systems, *BESIDE, three_level, deebert, ablation, engines)

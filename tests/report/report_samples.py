@@ -106,3 +106,29 @@ def write(root, *records: Record, profile: bool = True) -> None:
             (folder / "plan.json").write_text(json.dumps(plan(r.method)))
         if profile:
             save_profile(root / r.config["label"] / "profiles" / f"{r.session_id}.npz", r.task)
+
+
+def under_load(goodput, overloaded=False):
+    seeds = [{"passed": goodput * factor, "failed": goodput * factor * 1.05} for factor in (0.9, 1.0, 1.1)]
+    p99 = {"value": 4.0, "low": 3.0, "high": 5.0}
+    facts = {"rate": 700.0, "slo_ms": 10.0, "saturation_qps": 1000.0, "busy_share": 0.7, "forward_share": 0.6}
+    facts |= {"mean_batch": 3.0, "goodput": {"qps": goodput, "seeds": seeds, "seconds": 30}}
+    point = {"rate": 500.0, "p50": 1.0, "p99": 3.0, "mean": 1.5, "overloaded": False}
+    facts["curve"] = [point, {"rate": 2000.0, "overloaded": True}]
+    if overloaded:
+        return {"load": {key: facts[key] for key in ("rate", "slo_ms", "saturation_qps", "goodput", "curve")}}
+    return {"load": facts | {"p99": p99}}
+
+
+def write_under_load(root) -> None:
+    """A session of experiment=load, whose Cocktail is overloaded, and one of experiment=offline."""
+    records = [
+        record(m, "l", label="load", run_id=f"l-{m}", details=under_load(q))
+        for m, q in (("infaas", 800.0), ("tabi", 1200.0))
+    ]
+    nothing = {"accuracy": {}, "latency_ms": {}, "shares": [], "reference": {}, "cost": {}, "throughput_qps": None}
+    slow = {"status": "infeasible", "error": "overloaded at 700 queries a second", "outcome": None, **nothing}
+    records.append(record("cocktail", "l", label="load", run_id="l-c", details=under_load(300.0, True), **slow))
+    write(root, *records)
+    facts = {"load": {"forward_share": 0.8, "busy_share": 0.9, "mean_batch": 60.0}}
+    write(root, *(record(m, "o", label="offline", run_id=f"o-{m}", details=facts) for m in ("infaas", "tabi")))

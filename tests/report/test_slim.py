@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from report_samples import record, write
+from report_samples import record, write, write_under_load
 
 from tabi_bench.report.cells import Table
 from tabi_bench.report.reading import read
@@ -23,8 +23,11 @@ def built(root) -> dict[str, Table]:
 
 @pytest.fixture
 def whole(results):
-    """The main table, again at the plain rule, and a session of another preset."""
-    write(results, *(record(m, "d", margin_se=0.0, run_id=f"sst2-{m}-d") for m in ("infaas", "tabi")))
+    """The main table, again at the plain rule, and sessions of other presets."""
+    write_under_load(results)
+    details = {"footprint": {"models": 2, "load_s": 1.25, "weights_mb": 480.0}}
+    for method in ("infaas", "tabi"):
+        write(results, record(method, "d", margin_se=0.0, run_id=f"sst2-{method}-d", details=details))
     write(results, *(record(m, "e", label="ablation") for m in ("infaas", "tabi")))
     return results
 
@@ -34,6 +37,7 @@ def test_every_table_reads_the_same(whole, tmp_path_factory):
     slim(whole, out)
     before, after = built(whole), built(out)
     assert set(before) == set(after) and {"main", "ablation", "tail", "break_even", "calibration"} <= set(after)
+    assert {"load", "offline", "footprint"} <= set(after)
     for name, table in before.items():
         pd.testing.assert_frame_equal(table.text(), after[name].text())
         assert table.notes == after[name].notes and table.provenance == after[name].provenance
