@@ -41,7 +41,7 @@ def _table(name: str, title: str, runs: list[Run], notes: list[str]) -> Table | 
     columns += [number("batch", "batch", 0)] * (name == "batching")
     columns += [word("control", "words dropped by"), number("alpha", "alpha", 2, measured=False)]
     columns += [number("rerouted", "queries re-routed", 0), percent("words_pruned", "words pruned %")]
-    columns += [percent("score", "their score %"), percent("difference", "vs full text, points")]
+    columns += [percent("score", "their score %"), percent("difference", "points vs full text")]
     columns += [number("ms", "their ms", 3), number("faster_pct", "faster %", 1)]
     columns += [number("large_ms", "large model ms", 3), number("large_faster_pct", "large model faster %", 1)]
     return make_table(name, title, _lines(runs), columns, runs, notes)
