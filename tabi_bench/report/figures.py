@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -442,5 +443,6 @@ BUILDERS: tuple[Callable[[Tables], Drawing | None], ...] = (
 
 def build(tables: Tables, only: Collection[str] = ()) -> dict[str, Drawing]:
     """Every figure (or those named in `only`) for which this setting has something, by name."""
-    drawings = (builder(tables) for builder in BUILDERS if not only or builder.__name__ in only)
+    names = {builder.__name__: builder for builder in BUILDERS if not only or builder.__name__ in only}
+    drawings = [tables.attempt(name, partial(builder, tables)) for name, builder in names.items()]
     return {drawing.name: drawing for drawing in drawings if drawing is not None}

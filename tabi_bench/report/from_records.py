@@ -189,7 +189,7 @@ def footprint(results: Results, setting: Setting) -> Table | None:
 
 
 def _loads(run: Run) -> Row:
-    return run.record.details.get("footprint") or {"models": 0}
+    return run.details.get("footprint") or {"models": 0}
 
 
 def ablation(results: Results, setting: Setting) -> Table | None:

@@ -37,10 +37,12 @@ class Problems(list[str]):
 
     def read(self, path: Path, load: Callable[[Path], Any]) -> Any:
         """What `load` makes of a file; None where it is absent, or damaged in any way, which is noted."""
-        if not path.is_file():
-            return None
+        return self.attempt(path, lambda: load(path)) if path.is_file() else None
+
+    def attempt(self, path: Path, make: Callable[[], Any]) -> Any:
+        """What `make` makes; None where it fails, which is noted under the path."""
         try:
-            return load(path)
+            return make()
         except Exception as error:  # parquet, zip and JSON files raise anything when they are damaged
             self.note(path, error)
             return None
@@ -105,12 +107,13 @@ class Run:
     @property
     def margin_se(self) -> float | None:
         """Standard errors by which the target had to be met on tune; 0 is the plain rule."""
-        return self.record.config.get("search", {}).get("margin_se")
+        margin = self.record.config.get("search", {}).get("margin_se")
+        return None if margin is None else float(margin)
 
     @property
     def seed(self) -> int:
         """Of training, of the two folds and of the order of queries."""
-        return self.record.config.get("seed", 0)
+        return int(self.record.config.get("seed", 0))
 
     @property
     def option(self) -> dict[str, Any]:

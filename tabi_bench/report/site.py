@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -100,9 +101,10 @@ def settings(results: Results, out: Path, written: list[Path], only: Collection[
         entries = []
         for name in progress(names, desc=slug, unit="figure"):
             drawing, title = drawn.get(name), (built.get(name) or drawn[name]).title
-            entry = Entry(f"{slug}-{name}", title, built.get(name), drawing)
-            if drawing:
-                written += drawing.save(out / slug / "figures")
+            files = tables.attempt(name, partial(drawing.save, out / slug / "figures")) if drawing else None
+            entry = Entry(f"{slug}-{name}", title, built.get(name), drawing if files else None)
+            if files:
+                written += files
                 entry = _with_picture(entry, out, f"{slug}/figures/{name}.svg")
             entries.append(entry)
         of_setting = warnings(run for run in results.runs if run.setting == setting)

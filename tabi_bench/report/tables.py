@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 from tabi_bench.report import from_profiles, from_records, load, pruning
 from tabi_bench.report.cells import Table
@@ -23,8 +24,12 @@ class Tables:
         """The table, or None where this setting has nothing for it. Raises KeyError for an unknown name."""
         if name not in self._built:
             builder = {builder.__name__: builder for builder in BUILDERS}[name]
-            self._built[name] = builder(self.results, self.setting)
+            self._built[name] = self.attempt(name, lambda: builder(self.results, self.setting))
         return self._built[name]
+
+    def attempt(self, name: str, make: Callable[[], Any]) -> Any:
+        """A table or figure; None where the details of a record hold what nobody can draw, which is a problem noted."""
+        return self.results.problems.attempt(self.results.root / self.setting.slug / name, make)
 
     def build(self, only: Collection[str] = ()) -> dict[str, Table]:
         """Every table (or those named in `only`) for which the setting has something."""

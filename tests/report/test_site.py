@@ -131,6 +131,25 @@ def test_a_damaged_profile_and_a_plan_of_other_models_are_named(results):
     assert "unreadable: main_table/profiles/a.npz" in page and "unreadable: main_table/rte-tabi-b/plan.json" in page
 
 
+@pytest.mark.parametrize("value", ["", "many", [], {}])
+def test_details_that_nobody_can_draw_are_named_and_everything_else_goes_on(results, value):
+    held = {"models": 2, "load_s": 1.0, "weights_mb": value}
+    write(results, *(record(m, "a", details={"footprint": held}) for m in ("infaas", "cocktail", "tabi")))
+    whole = {path.name for path in rebuild(results)}
+    assert {"main.md", "main.svg"} <= whole and "footprint.md" not in whole
+    page = (results / "report" / "index.html").read_text()
+    assert "unreadable: generated-tiny-eager-float32-some/footprint: TypeError" in page
+
+
+@pytest.mark.parametrize("key, value", [("search", {"margin_se": ""}), ("seed", "one")])
+def test_a_record_whose_settings_are_no_numbers_is_named(results, key, value):
+    odd = record("tabi", "a")
+    odd.config[key] = value
+    write(results, odd)
+    rebuild(results)
+    assert "unreadable: main_table/sst2-tabi-a/record.json: ValueError" in (results / "report" / "index.html").read_text()
+
+
 @pytest.mark.parametrize("content", ["[]", '{"run_id": 1}', "{", "null"])
 def test_what_is_no_record_is_named(results, content):
     folder = results / "main_table" / "odd"
