@@ -19,7 +19,13 @@ Field = tuple[str, "Callable[[Run], Any]"]
 
 def text(meaning: str, key: str) -> Field:
     """A field of the record that is a name."""
-    return meaning, lambda run: getattr(run.record, key)
+    return meaning, lambda run: _name(getattr(run.record, key))
+
+
+def _name(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
 
 
 def at(meaning: str, *path: str) -> Field:
@@ -48,10 +54,10 @@ FIELDS: dict[str, Field] = {
     "method": text("the system, by its name in conf/method", "method"),
     "status": text("ok, failed or infeasible", "status"),
     "error": text("why there are no numbers", "error"),
-    "label": of("the preset, or adhoc", "label"),
+    "label": ("the preset, or adhoc", lambda run: _name(run.label)),
     "margin_se": of("standard errors by which the target had to be met on the tuning rows", "margin_se"),
     "seed": of("of training, folds and the order of queries", "seed"),
-    "metric": ("the task's metric", lambda run: run.record.accuracy.get("metric")),
+    "metric": ("the task's metric", lambda run: _name(run.record.accuracy.get("metric"))),
     "target": at("score to reach, a fraction", "target", "value"),
     "score": at("score reached, a fraction", "accuracy", "value"),
     "score_low": at("its 95 % interval", "accuracy", "low"),
@@ -67,7 +73,7 @@ FIELDS: dict[str, Field] = {
     "queries": at("queries served, behind the latencies", "latency_ms", "n"),
     "distinct": at("distinct ones among them", "latency_ms", "distinct"),
     "blocks": at("blocks that they were served in", "latency_ms", "blocks"),
-    "reference": ("the system that reductions are against", lambda run: run.record.reference.get("method")),
+    "reference": ("the system that reductions are against", lambda run: _name(run.record.reference.get("method"))),
     "reduction_pct": at(
         "reduction of mean latency against the reference of the session, %", "reference", "reduction_pct"
     ),
@@ -88,13 +94,13 @@ FIELDS: dict[str, Field] = {
     "source": text("where the rows come from", "source"),
     "zoo": text("where the models come from", "zoo"),
     "engine": text("what runs the models", "engine"),
-    "dtype": ("of the models' arithmetic", lambda run: run.setting.dtype),
+    "dtype": ("of the models' arithmetic", lambda run: _name(run.setting.dtype)),
     "device": text("what it ran on", "device"),
     "scenario": text("how queries arrive", "scenario"),
     "session_id": text("the session: numbers of different sessions are never divided", "session_id"),
     "run_id": text("the folder of the record", "run_id"),
-    "commit": ("of the code that measured it", lambda run: run.record.provenance.get("commit")),
-    "time": of("when it was measured, UTC", "time"),
+    "commit": ("of the code that measured it", lambda run: _name(run.record.provenance.get("commit"))),
+    "time": ("when it was measured, UTC", lambda run: _name(run.time)),
 }
 
 

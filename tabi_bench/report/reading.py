@@ -113,7 +113,7 @@ class Run:
     @property
     def seed(self) -> int:
         """Of training, of the two folds and of the order of queries."""
-        return int(self.record.config.get("seed", 0))
+        return int(np.int64(self.record.config.get("seed", 0)))
 
     @property
     def option(self) -> dict[str, Any]:

@@ -141,13 +141,22 @@ def test_details_that_nobody_can_draw_are_named_and_everything_else_goes_on(resu
     assert "unreadable: generated-tiny-eager-float32-some/footprint: TypeError" in page
 
 
-@pytest.mark.parametrize("key, value", [("search", {"margin_se": ""}), ("seed", "one")])
+@pytest.mark.parametrize("key, value", [("search", {"margin_se": ""}), ("seed", "one"), ("seed", 10**300)])
 def test_a_record_whose_settings_are_no_numbers_is_named(results, key, value):
     odd = record("tabi", "a")
     odd.config[key] = value
     write(results, odd)
     rebuild(results)
-    assert "unreadable: main_table/sst2-tabi-a/record.json: ValueError" in (results / "report" / "index.html").read_text()
+    assert "unreadable: main_table/sst2-tabi-a/record.json: " in (results / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("changes", [{"outcome": []}, {"accuracy": {"metric": -1}}, {"provenance": {"time": 7}}])
+def test_a_record_whose_names_are_no_text_is_named(results, changes):
+    path = results / "main_table" / "sst2-tabi-a" / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    actual = read(results)
+    assert len(actual.runs) == 8 and "sst2-tabi-a/record.json: TypeError: " in actual.problems[0]
+    assert "is no text" in actual.problems[0]
 
 
 @pytest.mark.parametrize("content", ["[]", '{"run_id": 1}', "{", "null"])
