@@ -75,8 +75,13 @@ def quantize(source: Path, target: Path) -> None:
     """Weights of matrix products as int8 per channel, activations quantised as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    narrow = not has_int8_products()
-    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=narrow)
+    narrow, root = not has_int8_products(), logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it logs a line per tensor there, and advice
+    try:
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=narrow)
+    finally:
+        root.setLevel(level)
 
 
 def has_int8_products() -> bool:

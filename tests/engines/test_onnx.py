@@ -1,5 +1,6 @@
 """ONNX Runtime says what eager says; int8 runs and is near it; what cannot be exported runs under eager."""
 
+import logging
 import sys
 
 import numpy as np
@@ -48,7 +49,8 @@ def test_without_importance_and_over_all_layers(specs, eager, engine):
         np.testing.assert_allclose(other.importance, known.importance, rtol=1e-3, atol=1e-5)
 
 
-def test_int8_is_another_model_near_the_first(specs, eager, tmp_path):
+def test_int8_is_another_model_near_the_first(specs, eager, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     engine = make_engine(read_file("engine", "onnx", cache_dir=str(tmp_path), quantize=True, threads=1))
     assert engine.dtype == "int8"
     actual = np.stack([output.logits for output in outputs(engine.load(specs["bert"]), False)])
@@ -56,6 +58,8 @@ def test_int8_is_another_model_near_the_first(specs, eager, tmp_path):
     assert not np.allclose(actual, known, rtol=1e-5)
     assert np.abs(actual - known).max() < 0.1 * np.abs(known).max()
     assert engine.describe()["fallbacks"] == [] and engine.describe()["quantize"]
+    assert [record.getMessage() for record in caplog.records if record.name == "root"] == []
+    assert logging.getLogger().level == logging.INFO
 
 
 def test_a_ladder_may_hold_every_model_in_both(specs, engine, tmp_path):
