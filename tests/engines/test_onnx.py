@@ -60,6 +60,8 @@ def test_int8_is_another_model_near_the_first(specs, eager, tmp_path, caplog):
     assert engine.describe()["fallbacks"] == [] and engine.describe()["quantize"]
     assert [record.getMessage() for record in caplog.records if record.name == "root"] == []
     assert logging.getLogger().level == logging.INFO
+    (file,) = tmp_path.rglob("model.onnx")
+    assert engine.loads["bert"]["weights_mb"] == file.stat().st_size / 1e6, "as it is held, not as it was read"
 
 
 def test_a_ladder_may_hold_every_model_in_both(specs, engine, tmp_path):
