@@ -4,13 +4,14 @@ Kept: every record with the details that a table reads, floats to seven digits; 
 the plans that a table reads, Tabi's, and INFaaS's where traces stay, without the rows they were tuned on, and one
 profile per task, the one that derived tables read; of traces those of the main table's first seed with the columns that
 are read, times as float32. Where a task has many labels, logits are rounded to steps of 1/32, or of 1/2 where they
-hardly count. There is no text in any of them.
+hardly count. There is no text in any of them, and of a path of the machine that measured its last name alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ PLACES = {"position": np.int32, "row": np.int32, "block": np.int32, "latency_ms"
 PLANNED = (names.TABI, names.TABI3)
 UNREAD = ("engines", "deebert", "models", "ablation", "pruning", "batching")  # labels whose plans no table reads
 DETAILS = ("also", "data", "system", "load", "footprint", "failures", "truncated", "replay", "plain_rule", "oracle")
+FOLDERS = re.compile(r"(?<![\w.~*:/-])/(?=[^\s/])(?:[^/\s,'\"\[\]]+/)*")  # of absolute paths, alone or in a command
 DIGITS = 7  # significant ones of a float in a record or plan
 MANY_LABELS, STEP = 32, 1 / 32
 LOW, LOW_STEP = 8.0, 1 / 2  # a logit so far below the row's highest has a probability below 0.04 %
@@ -66,16 +68,18 @@ def slim(root: Path | str, out: Path | str, engines: Sequence[str] = ()) -> int:
 
 
 def _dump(value: dict, path: Path) -> None:
-    path.write_text(json.dumps(_rounded(value), separators=(",", ":")), encoding="utf-8")
+    path.write_text(json.dumps(_coarse_json(value), separators=(",", ":")), encoding="utf-8")
 
 
-def _rounded(value: Any) -> Any:
-    """`value` of a JSON file with its floats rounded to DIGITS."""
+def _coarse_json(value: Any) -> Any:
+    """`value` of a JSON file with its floats rounded to DIGITS, and its paths without their folders."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, str):
+        return FOLDERS.sub("", value)
     if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: _coarse_json(inner) for key, inner in value.items()}
+    return [_coarse_json(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _plan(run: Run, folder: Path) -> None:

@@ -77,6 +77,20 @@ def test_details_that_no_table_reads_are_left_out(results, tmp_path_factory):
     assert kept == {"plain_rule": {"score": 0.9876543}}
 
 
+def test_no_path_of_the_machine_that_measured_is_kept(results, tmp_path_factory):
+    odd = record("tabi", "p", label="ablation", error="no room in '/home/me/out', see https://example.org/a/b")
+    odd.config |= {"results_dir": "/home/me/out", "cache_dir": "~/.cache/tabi-bench", "hub": "nyu-mll/glue"}
+    odd.provenance["command"] = "run.py source.dir=/data/me/real zoo.paths=[/data/me/a,/data/b] x=1 / 2"
+    write(results, odd)
+    out = tmp_path_factory.mktemp("slim") / "copy"
+    slim(results, out)
+    kept = json.loads((out / "ablation/sst2-tabi-p/record.json").read_text())
+    assert kept["error"] == "no room in 'out', see https://example.org/a/b"
+    places = [kept["config"][key] for key in ("results_dir", "cache_dir", "hub")]
+    assert places == ["out", "~/.cache/tabi-bench", "nyu-mll/glue"]
+    assert kept["provenance"]["command"] == "run.py source.dir=real zoo.paths=[a,b] x=1 / 2"
+
+
 def test_nothing_is_overwritten_or_left_out_in_silence(whole, tmp_path, tmp_path_factory, capsys):
     full = tmp_path_factory.mktemp("full")
     (full / "mine").write_text("x")
