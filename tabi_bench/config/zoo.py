@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,15 @@ class ZooConfig(Choice):
 
     max_length: int = field(metadata=number(least=8))
     models: list[str]  # subset by name; empty: the whole ladder
+
+    def wants(self, model: str) -> bool:
+        """Whether `models` names it, or nothing: then all are wanted."""
+        return not self.models or model in self.models
+
+    def check_names(self, known: Sequence[str]) -> None:
+        """Raises ConfigError where `models` names one that is not among those known."""
+        if unknown := set(self.models) - set(known):
+            raise ConfigError(f"zoo.models names {sorted(unknown)}; zoo {self.name!r} has: {', '.join(known)}")
 
     def check(self, config: Config) -> None:
         """Raises ConfigError for what cannot be used together."""
@@ -98,10 +108,6 @@ class EncodersZooConfig(ZooConfig):
     def used(self) -> dict[str, EncoderConfig]:
         """The encoders that are not left out."""
         return {name: encoder for name, encoder in self.encoders.items() if encoder is not None}
-
-    def wants(self, model: str) -> bool:
-        """Whether `models` names it, or nothing: then all are wanted."""
-        return not self.models or model in self.models
 
     def check(self, config: Config) -> None:
         if not self.used:

@@ -181,12 +181,13 @@ class OnnxEngine(EagerEngine):
             try:
                 file = self._exported(spec, network, scored, batched)
                 self._sessions[key] = self._open(file)
-                self.loads[spec.name]["weights_mb"] = file.stat().st_size / 1e6  # in int8 a quarter of what was read
             except Exception as error:  # whatever the exporter meets, the model still runs under eager
                 reason = f"export: {type(error).__name__}: {error}"
                 self.fallbacks.append(Fallback(spec.name, reason.splitlines()[0][:300]))
                 log.warning("%s runs under eager: %s", spec.name, reason)
                 self._sessions[key] = None
+            else:
+                self.loads[spec.name]["weights_mb"] = file.stat().st_size / 1e6  # in int8 a quarter of what was read
             self.export_s += perf_counter() - start
         return self._sessions[key]
 

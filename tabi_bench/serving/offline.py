@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tabi_bench import device
-from tabi_bench.progress import Watched, progress
+from tabi_bench.progress import progress
 from tabi_bench.serving.load import busy_shares
 from tabi_bench.serving.queues import Limits
 from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, by_length, serve_stream, warm_up
@@ -27,25 +27,23 @@ class Offline(Scenario):
         served: dict[str, list[Served]] = {name: [] for name in names}
         facts: dict[str, dict] = {}
         idle = device.idle_watts(self.on)
-        bar = progress(total=self.config.passes * len(names), desc="serving", unit="pass")
-        with bar, device.old_objects_frozen():
+        self.bar = progress(total=self.config.passes * len(names), desc="serving", unit="pass")
+        with self.bar, device.old_objects_frozen():
             for number in range(self.config.passes):
                 turn = number % len(names)
                 for name in names[turn:] + names[:turn]:
-                    block, busy = self._pass(systems[name], queries, number, bar)
-                    bar.update()
+                    block, busy = self._pass(systems[name], queries, number)
+                    self.bar.update()
                     served[name] += block
                     facts[name] = busy | {"idle_w": idle}
         return Serving({name: trace_of(rows, len(queries)) for name, rows in served.items()}, facts=facts)
 
-    def _pass(
-        self, system_of: Sequence[System], queries: list[Query], number: int, bar: Watched
-    ) -> tuple[list[Served], dict]:
+    def _pass(self, system_of: Sequence[System], queries: list[Query], number: int) -> tuple[list[Served], dict]:
         ordered = by_length(queries)
         calls = [(system_of[query.id], query) for query in ordered]
         limits = Limits(self.config.max_batch, policy="small_first")
         before = device.joules(self.on)
-        result = serve_stream(calls, np.zeros(len(calls), np.int64), limits, bar)
+        result = serve_stream(calls, np.zeros(len(calls), np.int64), limits, self.bar)
         joules = device.difference(before, device.joules(self.on)) / len(calls)
         taken = int(result.finished_ns.max() - result.started_ns)
         block = [

@@ -90,7 +90,12 @@ class Ladder:
 
     @property
     def students(self) -> list[CutEncoder]:
-        """Every other cut that is wanted, and the model without layers if it is asked for. Raises ConfigError."""
+        """The other cuts that are wanted."""
+        return [cut for cut in self.others if self.config.wants(cut.name)]
+
+    @property
+    def others(self) -> list[CutEncoder]:
+        """Every other cut, and the model without layers if it is asked for."""
         taught = self.config.distill
         cuts = [CutEncoder(n, k, taught) for n, e in self.config.used.items() for k in set(e.layers) - {max(e.layers)}]
         if self.config.layerless:
@@ -98,10 +103,7 @@ class Ladder:
             if base is None:
                 raise ModelError("zoo.layerless=true needs an encoder with BERT's embeddings among zoo.encoders")
             cuts.append(CutEncoder(base, 0, taught))
-        names = sorted(cut.name for cut in (*self.candidates, *cuts))
-        if unknown := set(self.config.models) - set(names):
-            raise ConfigError(f"zoo.models names {sorted(unknown)}; zoo {self.config.name!r} has: {', '.join(names)}")
-        return [cut for cut in cuts if self.config.wants(cut.name)]
+        return cuts
 
     @cached_property
     def teacher(self) -> CutEncoder:
@@ -149,6 +151,7 @@ class Ladder:
 
     def check(self) -> None:
         """Raises ConfigError, DataError or ModelError for what no model could be trained from, before any is."""
+        self.config.check_names(sorted(cut.name for cut in (*self.candidates, *self.others)))
         for cut in (*self.candidates, *self.students):
             stored = spec_of(self.folders[cut.encoder], cut.encoder)
             if cut.layers > stored.layers:
