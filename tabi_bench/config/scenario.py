@@ -74,6 +74,7 @@ class ServerConfig(BatchedConfig):
     seconds: float = field(metadata=number(above=0, most=3600))  # of arrivals in one run
     arrival_seeds: int = field(metadata=number(least=3, most=100))  # runs at the rate, each with arrivals of its own
     goodput: bool  # also bisect the highest rate that keeps slo_ms
+    confirm_seconds: float = field(metadata=number(least=0, most=3600))  # of a run that a goodput must keep again
     curve: list[float] = field(metadata=number(above=0, most=10))  # rates to serve at, too, in saturations
 
     def check(self) -> None:

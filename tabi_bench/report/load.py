@@ -69,10 +69,13 @@ def load(results: Results, setting: Setting) -> Table | None:
     ]
     columns += [number("slo_ms", "bound, ms", 2), number("rate", "at rate", 0), number("p99", "p99 ms", 2)]
     columns += [percent("busy_share", "busy %", 0), number("mean_batch", "mean batch", 1), *SPENT]
-    note = "Goodput: the highest rate whose p99 keeps the bound, median over arrival seeds, their range in brackets."
     seconds = min((_facts(run)["goodput"]["seconds"] for run in runs), default=TRUSTED_S)
+    note = (
+        "Goodput: the highest rate whose p99 keeps the bound, median over arrival seeds, their range in brackets; it "
+        f"held for {seconds:g} s."
+    )
     if seconds < TRUSTED_S:
-        note += f" Its runs took {seconds:g} s; slowly growing queues pass short ones: trust {TRUSTED_S} s and more."
+        note += f" Slowly growing queues pass short runs: trust {TRUSTED_S} s and more."
     return make_table("load", "Under load", _ratios(lines, "goodput"), columns, runs, [note])
 
 

@@ -89,3 +89,11 @@ def goodput(run: Callable[[float], Run], slo_ms: float, start: float, factor: fl
         if failed and failed < start / 1000:
             break
     return {"passed": passed, "failed": failed}
+
+
+def confirmed(run: Callable[[float], Run], slo_ms: float, rate: float) -> float:
+    """The highest of `rate`, 5 % less, and so on, that keeps the bound; 0 if none of them does."""
+    for rate in rate * (1 + STEP) ** -np.arange(TRIES):
+        if run(float(rate)).keeps(slo_ms):
+            return float(rate)
+    return 0.0

@@ -9,7 +9,7 @@ import pytest
 
 from tabi_bench import device, progress
 from tabi_bench.config import ConfigError, read_file
-from tabi_bench.serving.load import Run, goodput, grew
+from tabi_bench.serving.load import Run, confirmed, goodput, grew
 from tabi_bench.serving.offline import Offline
 from tabi_bench.serving.scenario import Expected
 from tabi_bench.serving.server import OpenLoop
@@ -151,6 +151,22 @@ def test_curve_and_goodput_of_a_system():
     facts = serving.facts["a"]
     assert [point["rate"] / facts["saturation_qps"] for point in facts["curve"]] == pytest.approx([0.05, 0.1])
     assert facts["goodput"]["qps"] > 0 and len(facts["goodput"]["seeds"]) == 3
+
+
+def test_a_goodput_is_confirmed_by_a_longer_run(monkeypatch):
+    seconds = []
+    one = OpenLoop._one
+    monkeypatch.setattr(OpenLoop, "_one", lambda *args: seconds.append(args[3]) or one(*args))
+    serving = server({"a": Spinner()}, rate=400.0, goodput=True, slo_ms=20.0, seconds=0.2, confirm_seconds=0.5)
+    facts = serving.facts["a"]["goodput"]
+    passed = sorted(seed["passed"] for seed in facts["seeds"])[1]
+    assert 0 < facts["qps"] <= passed and facts["seconds"] == 0.5 and seconds[-1] == 0.5 and 0.2 in seconds
+
+
+def test_a_rate_that_a_longer_run_does_not_keep_is_lowered_by_steps():
+    assert confirmed(at(1000), 10.0, 900.0) == 900
+    assert 950 < confirmed(at(1000), 10.0, 1500.0) <= 1000
+    assert confirmed(at(0), 10.0, 100.0) == 0
 
 
 def at(knee):
