@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tabi_bench.config import GROUPS, Config, ConfigError, conf_dir, from_dict_config, register
+from tabi_bench.config import GROUPS, Config, ConfigError, choices, conf_dir, from_dict_config, register
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -114,7 +114,7 @@ def _refuse_unknown(arguments: list[str], folders: list[Path]) -> None:
         if group.partition(".")[0] not in known:
             sys.exit(f"unknown setting {group}; there are: {', '.join(known)}")
         if group in groups and re.fullmatch(r"[\w.,-]*|\[.*", value):
-            names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+            names = choices(group, folders)
             none = [] if group in GROUPS else ["null"]
             for choice in [value] if value.startswith("[") else value.split(","):
                 if choice not in names + none:

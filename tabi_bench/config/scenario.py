@@ -35,9 +35,8 @@ class SingleStreamConfig(ScenarioConfig):
     """One query at a time, the next when the last is answered."""
 
     min_queries: int = field(metadata=number(least=1, most=10_000_000))
-    block: int = field(
-        metadata=number(least=1, most=10_000_000)
-    )  # queries that one system serves before the next system's turn
+    # queries that one system serves before the next system's turn
+    block: int = field(metadata=number(least=1, most=10_000_000))
     warmup: int = field(metadata=number(least=0, most=1_000_000))  # queries per system before the clock counts
 
 
