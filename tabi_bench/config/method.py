@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tabi_bench.config.fields import Choice, ConfigError, among, number, share
 
@@ -15,17 +15,14 @@ if TYPE_CHECKING:
 class MethodConfig(Choice):
     """Base of every method, and the options of one without knobs. `code` is its System."""
 
+    read_when_served: ClassVar[tuple[str, ...]] = ()  # settings that a saved plan does not hold
+
     def check(self, path: str) -> None:
         """Raises ConfigError for what cannot be used together; `path` is where the user set it."""
 
     @property
     def importance_options(self) -> tuple[str, ...]:
         """Which kinds of importance its systems may read."""
-        return ()
-
-    @property
-    def read_when_served(self) -> tuple[str, ...]:
-        """Settings that a saved plan does not hold."""
         return ()
 
 
@@ -85,13 +82,10 @@ class InfaasConfig(MethodConfig):
 class CocktailConfig(MethodConfig):
     """A weighted majority of several models."""
 
+    read_when_served = ("latency",)
     slo_ms: float | None = field(metadata=number(above=0))  # None: the slowest model's profiled mean
     smoothed: bool
     latency: str = field(metadata=among("auto", "serial", "concurrent"))  # how members run
-
-    @property
-    def read_when_served(self) -> tuple[str, ...]:
-        return ("latency",)
 
     def unread(self, config: Config) -> dict[str, str]:
         return {"smoothed": "scores are averaged, not voted on"} if config.task.is_regression else {}

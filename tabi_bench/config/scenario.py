@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from tabi_bench.config.fields import Choice, ConfigError, among, number
 
@@ -14,17 +15,13 @@ MOST_ARRIVALS = 10_000_000
 class ScenarioConfig(Choice):
     """Base of every scenario. `code` serves the rows of a task to the systems of a session."""
 
+    mixed: ClassVar[bool] = False  # whether a batch holds queries of any length, padded to its longest
     profile_rounds: int = field(metadata=number(least=1, most=1000))  # of profiling, each model at every length
 
     @property
     def batches(self) -> tuple[int, ...]:
         """Batch sizes at which models are timed; plans minimise the time per query at the last."""
         return (1,)
-
-    @property
-    def mixed(self) -> bool:
-        """Whether a batch holds queries of any length, padded to its longest."""
-        return False
 
     def check(self) -> None:
         """Raises ConfigError for what cannot be used together."""
@@ -65,6 +62,7 @@ class OfflineConfig(BatchedConfig):
 class ServerConfig(BatchedConfig):
     """Queries arrive by themselves, whether or not those before them are answered."""
 
+    mixed = True
     rate: float | None = field(metadata=number(above=0))  # per second; None: 70 % of saturation
     times: str | None  # a file of arrival times in seconds, one a line, in place of Poisson's
     max_wait_ms: float = field(metadata=number(least=0, most=60_000))
@@ -83,8 +81,3 @@ class ServerConfig(BatchedConfig):
                               f"{MOST_ARRIVALS:,} queries in a run")  # fmt: skip
         if self.times is not None and not Path(self.times).expanduser().is_file():
             raise ConfigError(f"scenario.times={self.times}: no such file; it holds arrival times, one a line")
-
-    @property
-    def mixed(self) -> bool:
-        """See ScenarioConfig."""
-        return True
