@@ -9,6 +9,7 @@ SHA-256 of every file, `--check` compares; `README.txt` says what to type there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -142,12 +143,11 @@ def _with_copied_folders(zoo: ZooConfig, out: Path, cache: Path) -> ZooConfig:
     if isinstance(zoo, EncodersZooConfig):
         from tabi_bench.zoo.encoder import encoder_folder
 
-        folders = {name: encoder_folder(encoder.source, cache) for name, encoder in zoo.used.items()}
-        changed: dict[str, EncoderConfig | None] = {
-            name: dataclasses.replace(encoder, source=copied(str(folders[name]), name))
-            for name, encoder in zoo.used.items()
-        }
-        return dataclasses.replace(zoo, encoders=changed)
+        encoders: dict[str, EncoderConfig | None] = {}
+        for name, encoder in zoo.used.items():
+            folder = str(encoder_folder(encoder.source, cache))
+            encoders[name] = dataclasses.replace(encoder, source=copied(folder, name))
+        return dataclasses.replace(zoo, encoders=encoders)
     if isinstance(zoo, CustomZooConfig):
         names = [Path(entry).name for entry in zoo.paths]
         if len(set(names)) < len(names):
@@ -163,16 +163,12 @@ def _copy_models(config: Config, out: Path) -> None:
     from tabi_bench.zoo import load_zoo
 
     cache = Path(config.cache_dir).expanduser().absolute()
-    here = Path.cwd()
     source = config.source
     if isinstance(source, LocalConfig) and source.dir is not None:
         source = dataclasses.replace(source, dir=str(Path(source.dir).expanduser().absolute()))
-    os.chdir(out)  # models/ is named relative to the bundle
-    try:
+    with contextlib.chdir(out):  # models/ is named relative to the bundle
         task = load_task(config.task, source, config.seed)
         zoo = load_zoo(config.zoo, task, cache, config.seed, device.resolve(config.engine.device))
-    finally:
-        os.chdir(here)
     _copy_cached(zoo, task, cache, out / "cache")
     if isinstance(config.zoo, EncodersZooConfig):  # what the best model was chosen from, and started from
         from tabi_bench.zoo.ladder import tasks_needed
@@ -196,8 +192,8 @@ def _copy_cached(zoo: Zoo, task: Task, cache: Path, target: Path) -> None:
 def _arguments(config: Config, overrides: list[str]) -> str:
     """What to type after `run.py` in the unpacked bundle: as it was given here, with the places in the bundle."""
     zoo = config.zoo
-    places = {"source.dir": "data" if isinstance(config.source, LocalConfig) else None, "cache_dir": "cache"}
-    places |= {"results_dir": None}
+    data = "data" if isinstance(config.source, LocalConfig) else None
+    places = {"source.dir": data, "cache_dir": "cache", "results_dir": None}
     if isinstance(zoo, EncodersZooConfig):
         places |= {f"zoo.encoders.{name}.source": encoder.source for name, encoder in zoo.used.items()}
     places["zoo.paths"] = f"[{','.join(zoo.paths)}]" if isinstance(zoo, CustomZooConfig) else None
