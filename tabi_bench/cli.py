@@ -187,11 +187,13 @@ def _one_line(error: Exception, folder: Path | None = None) -> str:
         )
     if isinstance(error, HydraException):
         return "; ".join(filter(None, map(str.strip, f"{error}\n{error.__cause__ or ''}".splitlines())))
-    raised_by = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__", "")
-    ours = raised_by.partition(".")[0] in OWN_PACKAGES
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) or (ours and isinstance(error, ValueError | ImportError)) or _is_plan_error(error):
+    from tabi_bench.system import NoAnswer, PlanError
+
+    raised_by = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__", "")
+    ours = raised_by.partition(".")[0] in OWN_PACKAGES
+    if isinstance(error, OSError | PlanError | NoAnswer) or (ours and isinstance(error, ValueError | ImportError)):
         return str(error)
     text = "".join(traceback.format_exception(error))
     with tempfile.NamedTemporaryFile(
@@ -200,12 +202,6 @@ def _one_line(error: Exception, folder: Path | None = None) -> str:
         file.write(text)
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return f"{reason}. This is a bug, here or in code of your own; please report it with {file.name}"
-
-
-def _is_plan_error(error: Exception) -> bool:
-    from tabi_bench.system import NoAnswer, PlanError
-
-    return isinstance(error, PlanError | NoAnswer)
 
 
 @cache

@@ -27,6 +27,7 @@ from tabi_bench.config.zoo import PaperZooConfig
 
 GROUPS = ("task", *registry.TABLE)
 OPEN = (*GROUPS, "systems", "target", "search", "certify", "cost")  # Hydra takes any key here: it is checked below
+PARTS = ("source", "zoo", "engine", "scenario")  # what checks itself; methods are checked for each system
 NOT_SETTINGS = ("name", "code", "cascade")  # of the fields of a schema
 
 
@@ -318,12 +319,11 @@ def _check(config: Config) -> None:
     _check_target(config)
     if config.task.is_regression and config.task.labels:
         raise ConfigError(f"task.labels={config.task.labels}: metric {config.task.metric} is of scores; set labels=[]")
-    config.source.check(config)
-    config.zoo.check(config)
-    config.scenario.check()
+    for group in PARTS:
+        getattr(config, group).check(config, group)
     for path, options in _systems_by_path(config):
         check_bounds(options, f"{path}.")
-        options.check(path)
+        options.check(config, path)
     for key, place in (("results_dir", config.results_dir), ("cache_dir", config.cache_dir)):
         if not place.strip() or "\0" in place:
             raise ConfigError(f"{key}={place!r}: name a folder")
@@ -368,8 +368,8 @@ def _refuse_unread(config: Config, files: Files, choices: Mapping[str, str]) -> 
     for path, options in _systems_by_path(config):
         _refuse_changed(path, options, files.raw("method", options.name), options.unread(config))
     unread = _unread(config)
-    for part in (config.source, config.zoo, config.engine, config.scenario):
-        unread |= part.unread(config)
+    for group in PARTS:
+        unread |= getattr(config, group).unread(config)
     for path, why in unread.items():
         group, _, key = path.partition(".")
         raw = files.raw(group, choices[group]) if group in GROUPS else _load(conf_dir() / "config.yaml")[group]

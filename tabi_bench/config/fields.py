@@ -26,6 +26,9 @@ class Choice:
     name: str
     code: str
 
+    def check(self, config: Config, path: str) -> None:
+        """Raises ConfigError for what cannot be used together; `path` is where the user set it."""
+
     def unread(self, config: Config) -> dict[str, str]:
         """Settings that this choice does not read, and why."""
         return {}

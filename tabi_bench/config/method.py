@@ -17,9 +17,6 @@ class MethodConfig(Choice):
 
     read_when_served: ClassVar[tuple[str, ...]] = ()  # settings that a saved plan does not hold
 
-    def check(self, path: str) -> None:
-        """Raises ConfigError for what cannot be used together; `path` is where the user set it."""
-
     @property
     def importance_options(self) -> tuple[str, ...]:
         """Which kinds of importance its systems may read."""
@@ -41,7 +38,7 @@ class CascadeConfig(MethodConfig):
     pruning: str = field(metadata=among("importance", "random", "stopwords"))  # the last two: controls, as many words
     ensembles: list[str] = field(metadata=among("weighted", "large", "log_odds", "tuned"))  # searched
 
-    def check(self, path: str) -> None:
+    def check(self, config: Config, path: str) -> None:
         for key, values in (("alphas", self.alphas), ("ensembles", self.ensembles)):
             if not values:
                 raise ConfigError(f"{path}.{key}=[]: name at least one, they are what is searched")
@@ -128,7 +125,7 @@ class ControlConfig(MethodConfig):
 class OracleConfig(ControlConfig):
     """Routes between two models."""
 
-    def check(self, path: str) -> None:
+    def check(self, config: Config, path: str) -> None:
         if self.cascade.levels > 2:
             levels = f"systems.{self.stands_on}.levels={self.cascade.levels}"
             raise ConfigError(f"{levels}: {self.name} routes between two models; set 2")
@@ -140,8 +137,8 @@ class PruningConfig(CascadeConfig):
 
     controls: list[str] = field(metadata=among("importance", "random", "stopwords"))
 
-    def check(self, path: str) -> None:
-        super().check(path)
+    def check(self, config: Config, path: str) -> None:
+        super().check(config, path)
         if not any(self.alphas) or not self.controls:
             raise ConfigError(f"{path}: alphas above 0 and controls, at least one of each, stand beside full text")
 

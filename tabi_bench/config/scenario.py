@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tabi_bench.config.fields import Choice, ConfigError, among, number
+
+if TYPE_CHECKING:
+    from tabi_bench.config.session import Config
 
 MOST_ARRIVALS = 10_000_000
 
@@ -22,9 +25,6 @@ class ScenarioConfig(Choice):
     def batches(self) -> tuple[int, ...]:
         """Batch sizes at which models are timed; plans minimise the time per query at the last."""
         return (1,)
-
-    def check(self) -> None:
-        """Raises ConfigError for what cannot be used together."""
 
 
 @dataclass
@@ -74,8 +74,7 @@ class ServerConfig(BatchedConfig):
     confirm_seconds: float = field(metadata=number(least=0, most=3600))  # of a run that a goodput must keep again
     curve: list[float] = field(metadata=number(above=0, most=10))  # rates to serve at, too, in saturations
 
-    def check(self) -> None:
-        """See ScenarioConfig."""
+    def check(self, config: Config, path: str) -> None:
         if (self.rate or 0) * self.seconds > MOST_ARRIVALS:
             raise ConfigError(f"scenario.rate={self.rate:g} for scenario.seconds={self.seconds:g}: at most "
                               f"{MOST_ARRIVALS:,} queries in a run")  # fmt: skip
