@@ -36,7 +36,6 @@ from tabi_bench.config import (
 )
 
 if TYPE_CHECKING:
-    from tabi_bench.tasks.base import Task
     from tabi_bench.zoo.base import Zoo
 
 log = logging.getLogger(__name__)
@@ -169,24 +168,21 @@ def _copy_models(config: Config, out: Path) -> None:
     with contextlib.chdir(out):  # models/ is named relative to the bundle
         task = load_task(config.task, source, config.seed)
         zoo = load_zoo(config.zoo, task, cache, config.seed, device.resolve(config.engine.device))
-    _copy_cached(zoo, task, cache, out / "cache")
-    if isinstance(config.zoo, EncodersZooConfig):  # what the best model was chosen from, and started from
+    for entry in _left_in(cache, config, zoo):
+        shutil.copytree(cache / entry, out / "cache" / entry, dirs_exist_ok=True)
+        log.info("%s: %s goes along", task.name, entry)
+
+
+def _left_in(cache: Path, config: Config, zoo: Zoo) -> list[Path]:
+    """Folders of the cache, relative to it: of models, of what these were chosen from and started from, of labels."""
+    paths = [spec.path.absolute() for spec in zoo.models]
+    if isinstance(config.zoo, EncodersZooConfig):
         from tabi_bench.zoo.ladder import tasks_needed
 
         for name in tasks_needed(config.zoo, config.task.name):
-            for folder in filter(Path.is_dir, (cache / "encoders").glob(f"{name}-*")):
-                shutil.copytree(folder, out / "cache" / "encoders" / folder.name, dirs_exist_ok=True)
-
-
-def _copy_cached(zoo: Zoo, task: Task, cache: Path, target: Path) -> None:
-    for spec in zoo.models:
-        path = spec.path.absolute()
-        if path.is_relative_to(cache):
-            entry = Path(*path.relative_to(cache).parts[:2])
-            shutil.copytree(cache / entry, target / entry, dirs_exist_ok=True)
-            log.info("%s: %s goes along", task.name, entry)
-    if (cache / "labels").is_dir():
-        shutil.copytree(cache / "labels", target / "labels", dirs_exist_ok=True)
+            paths += (cache / "encoders").glob(f"{name}-*")
+    entries = {Path(*path.relative_to(cache).parts[:2]) for path in paths if path.is_relative_to(cache)}
+    return [entry for entry in sorted({*entries, Path("labels")}) if (cache / entry).is_dir()]
 
 
 def _arguments(config: Config, overrides: list[str]) -> str:
