@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
+from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -315,7 +316,7 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
     for name, entry in entries.items():
         for kind in arguments.clocks:
             if (call := getattr(entry, kind)) is not None:
-                calls[name, kind] = lambda number, call=call: call(texts[number])
+                calls[name, kind] = partial(lambda call, number: call(texts[number]), call)
     for (name, kind), times in time_all(calls, arguments.repeats).items():
         setattr(rows[name], f"{kind}_p50", float(np.median(times)))
         if kind == "text" and len(times) >= LEAST_FOR_P99:
