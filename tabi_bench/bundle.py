@@ -9,6 +9,7 @@ SHA-256 of every file, `--check` compares; `README.txt` says what to type there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -35,7 +36,6 @@ from tabi_bench.config import (
 )
 
 if TYPE_CHECKING:
-    from tabi_bench.tasks.base import Task
     from tabi_bench.zoo.base import Zoo
 
 log = logging.getLogger(__name__)
@@ -142,12 +142,11 @@ def _with_copied_folders(zoo: ZooConfig, out: Path, cache: Path) -> ZooConfig:
     if isinstance(zoo, EncodersZooConfig):
         from tabi_bench.zoo.encoder import encoder_folder
 
-        folders = {name: encoder_folder(encoder.source, cache) for name, encoder in zoo.used.items()}
-        changed: dict[str, EncoderConfig | None] = {
-            name: dataclasses.replace(encoder, source=copied(str(folders[name]), name))
-            for name, encoder in zoo.used.items()
-        }
-        return dataclasses.replace(zoo, encoders=changed)
+        encoders: dict[str, EncoderConfig | None] = {}
+        for name, encoder in zoo.used.items():
+            folder = str(encoder_folder(encoder.source, cache))
+            encoders[name] = dataclasses.replace(encoder, source=copied(folder, name))
+        return dataclasses.replace(zoo, encoders=encoders)
     if isinstance(zoo, CustomZooConfig):
         names = [Path(entry).name for entry in zoo.paths]
         if len(set(names)) < len(names):
@@ -163,41 +162,34 @@ def _copy_models(config: Config, out: Path) -> None:
     from tabi_bench.zoo import load_zoo
 
     cache = Path(config.cache_dir).expanduser().absolute()
-    here = Path.cwd()
     source = config.source
     if isinstance(source, LocalConfig) and source.dir is not None:
         source = dataclasses.replace(source, dir=str(Path(source.dir).expanduser().absolute()))
-    os.chdir(out)  # models/ is named relative to the bundle
-    try:
+    with contextlib.chdir(out):  # models/ is named relative to the bundle
         task = load_task(config.task, source, config.seed)
         zoo = load_zoo(config.zoo, task, cache, config.seed, device.resolve(config.engine.device))
-    finally:
-        os.chdir(here)
-    _copy_cached(zoo, task, cache, out / "cache")
-    if isinstance(config.zoo, EncodersZooConfig):  # what the best model was chosen from, and started from
+    for entry in _left_in(cache, config, zoo):
+        shutil.copytree(cache / entry, out / "cache" / entry, dirs_exist_ok=True)
+        log.info("%s: %s goes along", task.name, entry)
+
+
+def _left_in(cache: Path, config: Config, zoo: Zoo) -> list[Path]:
+    """Folders of the cache, relative to it: of models, of what these were chosen from and started from, of labels."""
+    paths = [spec.path.absolute() for spec in zoo.models]
+    if isinstance(config.zoo, EncodersZooConfig):
         from tabi_bench.zoo.ladder import tasks_needed
 
         for name in tasks_needed(config.zoo, config.task.name):
-            for folder in filter(Path.is_dir, (cache / "encoders").glob(f"{name}-*")):
-                shutil.copytree(folder, out / "cache" / "encoders" / folder.name, dirs_exist_ok=True)
-
-
-def _copy_cached(zoo: Zoo, task: Task, cache: Path, target: Path) -> None:
-    for spec in zoo.models:
-        path = spec.path.absolute()
-        if path.is_relative_to(cache):
-            entry = Path(*path.relative_to(cache).parts[:2])
-            shutil.copytree(cache / entry, target / entry, dirs_exist_ok=True)
-            log.info("%s: %s goes along", task.name, entry)
-    if (cache / "labels").is_dir():
-        shutil.copytree(cache / "labels", target / "labels", dirs_exist_ok=True)
+            paths += (cache / "encoders").glob(f"{name}-*")
+    entries = {Path(*path.relative_to(cache).parts[:2]) for path in paths if path.is_relative_to(cache)}
+    return [entry for entry in sorted({*entries, Path("labels")}) if (cache / entry).is_dir()]
 
 
 def _arguments(config: Config, overrides: list[str]) -> str:
     """What to type after `run.py` in the unpacked bundle: as it was given here, with the places in the bundle."""
     zoo = config.zoo
-    places = {"source.dir": "data" if isinstance(config.source, LocalConfig) else None, "cache_dir": "cache"}
-    places |= {"results_dir": None}
+    data = "data" if isinstance(config.source, LocalConfig) else None
+    places = {"source.dir": data, "cache_dir": "cache", "results_dir": None}
     if isinstance(zoo, EncodersZooConfig):
         places |= {f"zoo.encoders.{name}.source": encoder.source for name, encoder in zoo.used.items()}
     places["zoo.paths"] = f"[{','.join(zoo.paths)}]" if isinstance(zoo, CustomZooConfig) else None

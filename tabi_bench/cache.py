@@ -14,10 +14,10 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -99,10 +99,12 @@ def cached(folder: Path, build: Callable[[Path], None]) -> Path:
                 return folder
             log.warning("cache folder %s is damaged: %s; building it again", folder, reason)
             shutil.rmtree(folder)
-        with _temporary_sibling(folder) as temporary:
+        for stale in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed; we hold the lock
+            shutil.rmtree(stale, ignore_errors=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as temporary:
             try:
-                build(temporary)
-                seal(temporary, folder.name)
+                build(Path(temporary))
+                seal(Path(temporary), folder.name)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     text = f"the disk of {folder.parent} is full; make room there, or set cache_dir"
@@ -150,17 +152,6 @@ def _holder(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip() or "another process"
     except (OSError, ValueError):
         return "another process"
-
-
-@contextmanager
-def _temporary_sibling(folder: Path) -> Iterator[Path]:
-    for stale in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed; we hold the lock
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,7 +15,7 @@ from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
-from tabi_bench.engines.base import Engine, Model
+from tabi_bench.engines.base import Engine
 from tabi_bench.planning.plan_file import check_models, load_plan
 from tabi_bench.system import Item, ModelSource, Plan, PlanError
 from tabi_bench.tasks.base import Query
@@ -46,8 +45,9 @@ class Prediction:
 class Classifier:
     """Answers texts by one operating point. Not for several threads at a time: models keep buffers."""
 
-    def __init__(self, plan: Plan, system: Cascade, engine: Engine, specs: dict[str, ModelSpec]) -> None:
-        self.plan, self.system, self.engine, self._specs = plan, system, engine, specs
+    def __init__(self, plan: Plan, point: Point, engine: Engine, specs: dict[str, ModelSpec]) -> None:
+        self.plan, self.engine, self._specs = plan, engine, specs
+        self.system = self.at(point)
         self.labels: list[str] = plan.fingerprint["labels"]
         self.columns = plan.deployment["columns"]
 
@@ -81,7 +81,7 @@ class Classifier:
     def at(self, point: Point) -> Cascade:
         """The same models at another operating point."""
         with without_bars():
-            return Cascade.of(point, partial(_load, self.engine, self._specs))
+            return Cascade.of(point, lambda name, **options: self.engine.load(self._specs[name], **options))
 
     def close(self) -> None:
         """Frees the models."""
@@ -130,8 +130,7 @@ def load(
         runs_on = make_engine(_engine(made, engine, device))
     except (ValueError, ImportError) as error:
         raise PlanError(f"{path}: {error}") from None
-    with without_bars():
-        return Classifier(made, Cascade.of(point, partial(_load, runs_on, specs)), runs_on, specs)
+    return Classifier(made, point, runs_on, specs)
 
 
 @contextmanager
@@ -146,10 +145,6 @@ def without_bars() -> Iterator[None]:
     finally:
         if shown:
             bars.enable_progress_bar()
-
-
-def _load(engine: Engine, specs: dict[str, ModelSpec], name: str, **options: Any) -> Model:
-    return engine.load(specs[name], **options)
 
 
 def _specs(plan: Plan, path: Path, point: Point, given: Mapping[str, str | Path]) -> dict[str, ModelSpec]:

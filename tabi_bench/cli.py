@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tabi_bench.config import GROUPS, Config, ConfigError, conf_dir, from_dict_config, register
+from tabi_bench.config import GROUPS, Config, ConfigError, choices, conf_dir, from_dict_config, register
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -114,7 +114,7 @@ def _refuse_unknown(arguments: list[str], folders: list[Path]) -> None:
         if group.partition(".")[0] not in known:
             sys.exit(f"unknown setting {group}; there are: {', '.join(known)}")
         if group in groups and re.fullmatch(r"[\w.,-]*|\[.*", value):
-            names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+            names = choices(group, folders)
             none = [] if group in GROUPS else ["null"]
             for choice in [value] if value.startswith("[") else value.split(","):
                 if choice not in names + none:
@@ -187,11 +187,13 @@ def _one_line(error: Exception, folder: Path | None = None) -> str:
         )
     if isinstance(error, HydraException):
         return "; ".join(filter(None, map(str.strip, f"{error}\n{error.__cause__ or ''}".splitlines())))
-    raised_by = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__", "")
-    ours = raised_by.partition(".")[0] in OWN_PACKAGES
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) or (ours and isinstance(error, ValueError | ImportError)) or _is_plan_error(error):
+    from tabi_bench.system import NoAnswer, PlanError
+
+    raised_by = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__", "")
+    ours = raised_by.partition(".")[0] in OWN_PACKAGES
+    if isinstance(error, OSError | PlanError | NoAnswer) or (ours and isinstance(error, ValueError | ImportError)):
         return str(error)
     text = "".join(traceback.format_exception(error))
     with tempfile.NamedTemporaryFile(
@@ -200,12 +202,6 @@ def _one_line(error: Exception, folder: Path | None = None) -> str:
         file.write(text)
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return f"{reason}. This is a bug, here or in code of your own; please report it with {file.name}"
-
-
-def _is_plan_error(error: Exception) -> bool:
-    from tabi_bench.system import NoAnswer, PlanError
-
-    return isinstance(error, PlanError | NoAnswer)
 
 
 @cache

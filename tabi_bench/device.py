@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -109,15 +109,13 @@ def idle_watts(device: str, seconds: float = 0.5) -> float | None:
     return difference(before, joules(device)) / seconds
 
 
-@contextmanager
-def exclusive(device_id: str) -> Iterator[None]:
+def exclusive(device_id: str) -> AbstractContextManager[None]:
     """One timing at a time per device: holds the lock of this GPU UUID or host, waiting for whoever has it.
 
     Take it after every cache lock, never before one.
     """
     path = Path(tempfile.gettempdir()) / f"tabi-bench-{device_id}.lock"
-    with locked(path, "this device (one timing at a time)", mode=0o666):
-        yield
+    return locked(path, "this device (one timing at a time)", mode=0o666)
 
 
 _meanwhile: list[Callable[[], None]] = []

@@ -61,9 +61,7 @@ def export(run: Path, folder: Path, with_models: bool = False) -> Path:
             raise PlanError(f"{run}: only cascades, and models alone, can be exported; {record.method} is neither")
         profile = measure_profile(session)
         fold = system.plan(profile, target_on(profile, config, config.search.margin_se), config.systems[record.method])
-        plan = _plan(session, profile, fold)
-        if with_models:
-            _copy_models(session, plan, folder)
+        plan = _plan(session, profile, fold, folder if with_models else None)
     finally:
         session.lab.engine.close()
     save_plan(plan, folder / "plan.json")
@@ -72,7 +70,8 @@ def export(run: Path, folder: Path, with_models: bool = False) -> Path:
     return folder / "plan.json"
 
 
-def _plan(session: Session, profile: Profile, fold: FoldPlan) -> Plan:
+def _plan(session: Session, profile: Profile, fold: FoldPlan, copies: Path | None) -> Plan:
+    """The plan of one operating point. copies: the folder that is to hold the models too."""
     config, lab = session.config, session.lab
     point = Point(**fold.point)
     if len(point.models) == 1 and not profile.is_regression:  # alone it needs none, but its confidence is handed out
@@ -84,7 +83,7 @@ def _plan(session: Session, profile: Profile, fold: FoldPlan) -> Plan:
         note=NOTE,
         metric=profile.metric,
         columns=list(lab.task.config.texts),
-        models={name: _source(lab.zoo[name]) for name in point.models},
+        models={name: _source(lab.zoo[name], copies) for name in point.models},
         engine=settings,
         confidences=np.quantile(first_confidences(point, profile), np.linspace(0, 1, 101)).tolist(),
         usd_per_hour=config.cost.usd_per_hour,
@@ -93,27 +92,22 @@ def _plan(session: Session, profile: Profile, fold: FoldPlan) -> Plan:
     return Plan(config.method.name, lab.task.name, [fold], config.seed, made_for, options, deployment)
 
 
-def _source(spec: ModelSpec) -> ModelSource:
+def _source(spec: ModelSpec, copies: Path | None) -> ModelSource:
+    """Where a model lies; in `copies`, it is put there first."""
     if spec.int8:
         why = "the other models of its plan may be in float32"
         raise PlanError(f"{spec.name} cannot be exported: {why}; measure with engine.quantize=true instead")
     folder = spec.path.resolve()
-    shipped = folder.is_relative_to(PACKAGE)
     order, scale = list(spec.label_order or ()) or None, list(spec.scale or ()) or None
     source = ModelSource(label_order=order, scale=scale, max_length=spec.max_length)
-    if shipped:
+    if copies is not None:
+        target = copies / "models" / spec.name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(folder, target)
+        return {**source, "beside": f"models/{spec.name}"}
+    if folder.is_relative_to(PACKAGE):
         return {**source, "package": folder.relative_to(PACKAGE).as_posix()}
     return {**source, "folder": str(folder)}
-
-
-def _copy_models(session: Session, plan: Plan, folder: Path) -> None:
-    for name, source in plan.deployment["models"].items():
-        target = folder / "models" / name
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(session.lab.zoo[name].path, target)
-        source.pop("package", None)
-        source.pop("folder", None)
-        source["beside"] = f"models/{name}"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -23,54 +23,47 @@ class Row(NamedTuple):
     code: str
 
 
-METHOD = "tabi_bench.config.method"
+CONFIG = "tabi_bench.config"
 CASCADE = "tabi_bench.planning.tabi:Tabi"
 TABLE: dict[str, dict[str, Row]] = {
     "source": {
-        "generated": Row("tabi_bench.config.source:GeneratedConfig", "tabi_bench.tasks.generated:load"),
-        "local": Row("tabi_bench.config.source:LocalConfig", "tabi_bench.tasks.local:load"),
-        "hub": Row("tabi_bench.config.source:HubSourceConfig", "tabi_bench.tasks.hub:load"),
+        "generated": Row(f"{CONFIG}.source:GeneratedConfig", "tabi_bench.tasks.generated:load"),
+        "local": Row(f"{CONFIG}.source:LocalConfig", "tabi_bench.tasks.local:load"),
+        "hub": Row(f"{CONFIG}.source:HubSourceConfig", "tabi_bench.tasks.hub:load"),
     },
     "zoo": {
-        "tiny": Row("tabi_bench.config.zoo:TinyZooConfig", "tabi_bench.zoo.tiny:load"),
-        "encoders": Row("tabi_bench.config.zoo:EncodersZooConfig", "tabi_bench.zoo.ladder:load"),
-        "minilm": Row("tabi_bench.config.zoo:EncodersZooConfig", "tabi_bench.zoo.ladder:load"),
-        "paper": Row("tabi_bench.config.zoo:PaperZooConfig", "tabi_bench.zoo.paper:load"),
-        "custom": Row("tabi_bench.config.zoo:CustomZooConfig", "tabi_bench.zoo.custom:load"),
+        "tiny": Row(f"{CONFIG}.zoo:TinyZooConfig", "tabi_bench.zoo.tiny:load"),
+        "encoders": Row(f"{CONFIG}.zoo:EncodersZooConfig", "tabi_bench.zoo.ladder:load"),
+        "minilm": Row(f"{CONFIG}.zoo:EncodersZooConfig", "tabi_bench.zoo.ladder:load"),
+        "paper": Row(f"{CONFIG}.zoo:PaperZooConfig", "tabi_bench.zoo.paper:load"),
+        "custom": Row(f"{CONFIG}.zoo:CustomZooConfig", "tabi_bench.zoo.custom:load"),
     },
     "method": {
-        "tabi": Row(f"{METHOD}:CascadeConfig", CASCADE),
-        "tabi3": Row(f"{METHOD}:CascadeConfig", CASCADE),
-        "infaas": Row(f"{METHOD}:InfaasConfig", "baselines.infaas:Infaas"),
-        "cocktail": Row(f"{METHOD}:CocktailConfig", "baselines.cocktail:Cocktail"),
-        "deebert": Row(f"{METHOD}:DeebertConfig", "baselines.deebert:Deebert"),
-        "single": Row(f"{METHOD}:SingleConfig", "baselines.infaas:Single"),
-        "random": Row(f"{METHOD}:ControlConfig", "baselines.controls:RandomRouting"),
-        "oracle": Row(f"{METHOD}:OracleConfig", "baselines.controls:Oracle"),
-        "pruning_scales": Row(f"{METHOD}:PruningConfig", "baselines.pruning:PruningScales"),
+        "tabi": Row(f"{CONFIG}.method:CascadeConfig", CASCADE),
+        "tabi3": Row(f"{CONFIG}.method:CascadeConfig", CASCADE),
+        "infaas": Row(f"{CONFIG}.method:InfaasConfig", "baselines.infaas:Infaas"),
+        "cocktail": Row(f"{CONFIG}.method:CocktailConfig", "baselines.cocktail:Cocktail"),
+        "deebert": Row(f"{CONFIG}.method:DeebertConfig", "baselines.deebert:Deebert"),
+        "single": Row(f"{CONFIG}.method:SingleConfig", "baselines.infaas:Single"),
+        "random": Row(f"{CONFIG}.method:ControlConfig", "baselines.controls:RandomRouting"),
+        "oracle": Row(f"{CONFIG}.method:OracleConfig", "baselines.controls:Oracle"),
+        "pruning_scales": Row(f"{CONFIG}.method:PruningConfig", "baselines.pruning:PruningScales"),
     },
     "engine": {
-        "eager": Row("tabi_bench.config.engine:EagerConfig", "tabi_bench.engines.eager:EagerEngine"),
-        "graph": Row("tabi_bench.config.engine:GraphConfig", "tabi_bench.engines.graph:GraphEngine"),
-        "fused": Row("tabi_bench.config.engine:FusedConfig", "tabi_bench.engines.fused:FusedEngine"),
-        "compile": Row("tabi_bench.config.engine:CompileConfig", "tabi_bench.engines.compiled:CompileEngine"),
-        "onnx": Row("tabi_bench.config.engine:OnnxConfig", "tabi_bench.engines.onnx:OnnxEngine"),
+        "eager": Row(f"{CONFIG}.engine:EagerConfig", "tabi_bench.engines.eager:EagerEngine"),
+        "graph": Row(f"{CONFIG}.engine:GraphConfig", "tabi_bench.engines.graph:GraphEngine"),
+        "fused": Row(f"{CONFIG}.engine:FusedConfig", "tabi_bench.engines.fused:FusedEngine"),
+        "compile": Row(f"{CONFIG}.engine:CompileConfig", "tabi_bench.engines.compiled:CompileEngine"),
+        "onnx": Row(f"{CONFIG}.engine:OnnxConfig", "tabi_bench.engines.onnx:OnnxEngine"),
     },
     "scenario": {
-        "single_stream": Row(
-            "tabi_bench.config.scenario:SingleStreamConfig", "tabi_bench.serving.single_stream:SingleStream"
-        ),
-        "offline": Row("tabi_bench.config.scenario:OfflineConfig", "tabi_bench.serving.offline:Offline"),
-        "server": Row("tabi_bench.config.scenario:ServerConfig", "tabi_bench.serving.server:OpenLoop"),
+        "single_stream": Row(f"{CONFIG}.scenario:SingleStreamConfig", "tabi_bench.serving.single_stream:SingleStream"),
+        "offline": Row(f"{CONFIG}.scenario:OfflineConfig", "tabi_bench.serving.offline:Offline"),
+        "server": Row(f"{CONFIG}.scenario:ServerConfig", "tabi_bench.serving.server:OpenLoop"),
     },
 }
-BASES = {  # of the schemas that a user's own choices name
-    "source": "tabi_bench.config.source:SourceConfig",
-    "zoo": "tabi_bench.config.zoo:ZooConfig",
-    "method": f"{METHOD}:MethodConfig",
-    "engine": "tabi_bench.config.engine:EngineConfig",
-    "scenario": "tabi_bench.config.scenario:ScenarioConfig",
-}
+# of the schemas that a user's own choices name: SourceConfig, ZooConfig, MethodConfig, EngineConfig, ScenarioConfig
+BASES = {group: f"{CONFIG}:{group.capitalize()}Config" for group in TABLE}
 REFERENCE_AGAIN = "reference_again"  # in `compare`: the reference a second time, with the reference's own options
 INSTALLED = (Path(__file__).parent / "baselines").is_dir()  # from a wheel, where no other `baselines` is in the way
 AGAIN = "baselines.controls:ReferenceAgain"

@@ -128,9 +128,8 @@ class Progress(Callback):
         folder = Path(config.hydra.runtime.output_dir)
         job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         returned = job_return._return_value
-        error = returned if isinstance(returned, str) else f"{type(returned).__name__}: {returned}"
-        failed = isinstance(returned, str | BaseException)
-        job |= {"status": "failed" if failed else "ok", "error": error if failed else None}
+        failed = isinstance(returned, str)  # the reason, as `guarded` returns it
+        job |= {"status": "failed" if failed else "ok", "error": returned if failed else None}
         job |= {"wall_s": time.time() - job["started"], "reused": not failed and _older(returned, job["started"])}
         job["result"] = "" if failed else _result(returned)
         _save(folder, job)

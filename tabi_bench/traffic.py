@@ -207,9 +207,10 @@ def _run(options: argparse.Namespace) -> None:
     seen = serve(classify.system, queries)
     sample = sampled(classify, queries, options.sample, options.seed) if len(point.models) > 1 else None
     if changes and sample is not None:
-        given = options.agreement
-        tau = threshold_for(options.at_most, seen.confidence) if given is None else 0.0
-        tau = tau if given is None else retuned(classify, queries, seen, sample, given)
+        if options.agreement is None:
+            tau = threshold_for(options.at_most, seen.confidence)
+        else:
+            tau = retuned(classify, queries, seen, sample, options.agreement)
         classify.system = classify.at(replace(point, taus=[tau]))
         seen = serve(classify.system, queries)
         classify.plan.folds[0].point["taus"] = [tau]

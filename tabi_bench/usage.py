@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
+from tabi_bench.config import choices
+
 EXAMPLES = (
     ("python run.py task=mnli method=tabi", "Tabi and its reference INFaaS, interleaved"),
     ("python run.py -m task=sst2,mnli method=tabi,cocktail", "a sweep: one session per combination"),
@@ -41,9 +43,9 @@ def short(folders: Sequence[Path]) -> str:
     lines += [f"  {command:<54}{meaning}" for command, meaning in EXAMPLES]
     lines += ["", "Groups (group=choice; the head of conf/<group>/<choice>.yaml says what a choice means)", ""]
     for group, meaning in GROUPS.items():
-        names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
-        choices = wrap(" ".join(names), WIDTH, initial_indent=MARGIN, subsequent_indent=MARGIN, break_on_hyphens=False)
-        lines += [f"  {group:<{len(MARGIN) - 2}}{meaning}", *choices]
+        names = " ".join(choices(group, folders))
+        listed = wrap(names, WIDTH, initial_indent=MARGIN, subsequent_indent=MARGIN, break_on_hyphens=False)
+        lines += [f"  {group:<{len(MARGIN) - 2}}{meaning}", *listed]
     lines += ["", "Settings (key=value)", "", *(f"  {key:<40}{meaning}" for key, meaning in SETTINGS)]
     lines += ["", "Every setting: --help-all    What would run: --cfg job    Choices of your own: --config-dir DIR"]
     return "\n".join([*lines, "All of Hydra's flags: --hydra-help"])

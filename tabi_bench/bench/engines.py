@@ -94,7 +94,6 @@ class Entry:
     The last two run on the text that they were made for, whichever they are given.
     """
 
-    name: str
     text: Callable[[str], Any]
     tokenise: Callable[[str], Any] | None = None
     forward: Callable[[str], Any] | None = None
@@ -148,7 +147,6 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
         torch.cuda.current_stream().synchronize()
 
     return Entry(
-        name,
         text=lambda text: int(plain.forward(plain.encode((text,))).logits.argmax()),
         tokenise=lambda text: plain.encode((text,)),
         forward=lambda _: plain.forward(encoding),
@@ -161,7 +159,7 @@ def engine_entry(name: str, spec: ModelSpec, arguments: argparse.Namespace, leng
 def _plain_model(spec: ModelSpec, arguments: argparse.Namespace) -> tuple[Any, Any, str, torch.dtype]:
     from transformers import PreTrainedTokenizerFast
 
-    on = devices.resolve(arguments.device)
+    on = arguments.device
     chosen = ("float16" if on.startswith("cuda") else "float32") if arguments.dtype == "auto" else arguments.dtype
     dtype = getattr(torch, chosen)
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -178,7 +176,7 @@ def pipeline_entry(spec: ModelSpec, arguments: argparse.Namespace) -> Entry:
 
     model, tokenizer, on, dtype = _plain_model(spec, arguments)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device=on, dtype=dtype)
-    return Entry("pipeline", text=classify)
+    return Entry(text=classify)
 
 
 def reduce_overhead_entry(spec: ModelSpec, arguments: argparse.Namespace, sample: str) -> Entry:
@@ -194,7 +192,7 @@ def reduce_overhead_entry(spec: ModelSpec, arguments: argparse.Namespace, sample
     for _ in range(4):
         run(prepared)
     text = lambda text: int(run(dict(tokenizer(text, return_tensors="pt"))).argmax())  # noqa: E731
-    return Entry("reduce-overhead", text=text, forward=lambda _: run(prepared))
+    return Entry(text=text, forward=lambda _: run(prepared))
 
 
 def build(name: str, spec: ModelSpec, arguments: argparse.Namespace, length: int, sample: str) -> Entry:
@@ -318,7 +316,7 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
     for name, entry in entries.items():
         for kind in arguments.clocks:
             if (call := getattr(entry, kind)) is not None:
-                calls[name, kind] = partial(_call_on, call, texts)
+                calls[name, kind] = partial(lambda call, number: call(texts[number]), call)
     for (name, kind), times in time_all(calls, arguments.repeats).items():
         setattr(rows[name], f"{kind}_p50", float(np.median(times)))
         if kind == "text" and len(times) >= LEAST_FOR_P99:
@@ -326,10 +324,6 @@ def measure(rows: dict[str, Row], entries: dict[str, Entry], texts: list[str], a
     for row in rows.values():
         if row.replay_p50 is not None and row.text_p50 is not None:
             row.outside_us = 1e3 * (row.text_p50 - row.replay_p50)
-
-
-def _call_on(call: Callable[[str], Any], texts: list[str], number: int) -> Any:
-    return call(texts[number])
 
 
 def describe_streaming(row: Row, engine: Any, bandwidth: float | None) -> None:

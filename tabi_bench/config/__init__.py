@@ -2,6 +2,7 @@
 
 from tabi_bench.config.compose import (
     GROUPS,
+    choices,
     compose_config,
     conf_dir,
     default_cache_dir,

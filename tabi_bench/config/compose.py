@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +27,7 @@ from tabi_bench.config.zoo import PaperZooConfig
 
 GROUPS = ("task", *registry.TABLE)
 OPEN = (*GROUPS, "systems", "target", "search", "certify", "cost")  # Hydra takes any key here: it is checked below
+PARTS = ("source", "zoo", "engine", "scenario")  # what checks itself; methods are checked for each system
 NOT_SETTINGS = ("name", "code", "cascade")  # of the fields of a schema
 
 
@@ -65,9 +65,10 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
 
 def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
     """The composed configuration as one `Config`, checked; hydra: Hydra's own part. Raises ConfigError."""
-    own = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file" and s.provider != "main"]
-    files = Files([folder for folder in own if folder != conf_dir()], raw)
-    sys.path += [str(folder) for folder in files.own if str(folder) not in sys.path]  # their code lies beside them
+    folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
+    files = Files(list(dict.fromkeys([conf_dir(), *folders])), raw)
+    own = map(str, files.folders[1:])
+    sys.path += [folder for folder in own if folder not in sys.path]  # their code lies beside them
     with _in_one_sentence("", "the configuration"):
         values = _plain(raw)
     for part in OPEN:
@@ -75,9 +76,10 @@ def from_dict_config(raw: DictConfig, hydra: DictConfig) -> Config:
     for group in GROUPS:
         if "name" not in values[group]:
             raise ConfigError(f"a session needs a {group}: {group}=NAME chooses one")
-    for group in registry.TABLE:
-        _check_name(group, values[group], hydra.runtime.choices[group])
-    parts: dict[str, Any] = {group: files.node(group, values.pop(group)) for group in GROUPS if group != "method"}
+        name = values[group]["name"]
+        if group != "task" and name != hydra.runtime.choices[group]:
+            raise ConfigError(f"{group}.name={name!r}: the name is that of the file; choose with {group}=NAME")
+    parts: dict[str, Any] = {group: _node(group, values.pop(group)) for group in GROUPS if group != "method"}
     parts["systems"], parts["method"] = _systems(values, files, [key.split("=")[0] for key in hydra.overrides.task])
     with _in_one_sentence("", "the configuration"):
         config = cast(Config, OmegaConf.to_object(_merged(OmegaConf.structured(Config), values, parts)))
@@ -118,13 +120,13 @@ def read_file(group: str, choice: str, overrides: Sequence[str] = (), /, **value
 
     overrides: "key=value" within the file; values: the same as Python values. Raises ConfigError.
     """
-    files = Files([], _load(conf_dir() / "config.yaml"))
+    files = Files([conf_dir()], _load(conf_dir() / "config.yaml"))
     raw = files.raw(group, choice)
     changed = _merged(raw, OmegaConf.from_dotlist(list(overrides)), values)
-    plain = _plain(_merged(files.root, {group: changed})[group])  # it may refer to other settings
+    plain = files.resolved(changed)
     if "stands_on" in raw:
         plain.setdefault("cascade", asdict(read_file(group, plain["stands_on"])))
-    node = files.node(group, plain)
+    node = _node(group, plain)
     with _in_one_sentence(group, f"{group}={choice}"):
         options = OmegaConf.to_object(node)
     check_bounds(options, f"{group}.")
@@ -154,15 +156,14 @@ def _load_version(file: Path, _changed_ns: int) -> DictConfig:
 class Files:
     """The YAML files of choices: of `conf/` first, then of the user's own folders."""
 
-    own: list[Path]
+    folders: list[Path]
     root: DictConfig  # the whole configuration
 
     def raw(self, group: str, name: str) -> DictConfig:
         """The values of a choice. Files of one's own may begin with `defaults: [another choice, _self_]`."""
-        places = [folder / group / f"{name}.yaml" for folder in (conf_dir(), *self.own)]
-        there = [place for place in places if place.is_file()]
+        there = [place for folder in self.folders if (place := folder / group / f"{name}.yaml").is_file()]
         if not there:
-            raise ConfigError(f"unknown {group} {name!r}; there are: {', '.join(self.names(group))}")
+            raise ConfigError(f"unknown {group} {name!r}; there are: {', '.join(choices(group, self.folders))}")
         if len(there) > 1:
             raise ConfigError(f"{there[1]}: {group} {name!r} is taken; rename yours")
         raw = _load(there[0]).copy()
@@ -170,51 +171,50 @@ class Files:
         return _merged(*(self.raw(group, entry) for entry in above), raw)
 
     def values(self, group: str, name: str) -> dict[str, Any]:
-        """The same as plain values, what refers to other settings resolved."""
-        raw = self.raw(group, name)
-        if "${" in OmegaConf.to_yaml(raw):
-            raw = _merged(self.root, {group: raw})[group]
-        return _plain(raw)
+        """The same as plain values."""
+        return self.resolved(self.raw(group, name))
 
-    def names(self, group: str) -> list[str]:
-        """All choices of a group."""
-        return list(dict.fromkeys(p.stem for f in (conf_dir(), *self.own) for p in sorted((f / group).glob("*.yaml"))))
+    def resolved(self, raw: DictConfig) -> dict[str, Any]:
+        """Plain values of a part, what refers to other settings resolved."""
+        return _plain(OmegaConf.create(raw, parent=self.root))
 
-    def node(self, group: str, values: dict[str, Any], path: str = "") -> DictConfig:
-        """Values as the typed node of their choice; `path` is where the user set them."""
-        name = values["name"]
-        schema, code = (TaskConfig, None) if group == "task" else self._row(group, values)
-        lists = {one.name for one in fields(schema) if str(one.type).startswith("list")}
-        known = {
-            key: [value]
-            if key in lists and isinstance(value, str | int | float)
-            else value  # zoo.paths=DIR is understood
-            for key, value in values.items()
-            if key not in ("code", "schema")
-        }
-        with _in_one_sentence(path or group, f"{group}={name}"):
-            return _merged(OmegaConf.structured(schema), known, {"code": code} if code else {})
 
-    def _row(self, group: str, values: dict[str, Any]) -> tuple[type, str]:
-        """Schema and code of a choice: of the table, or named in the user's file."""
-        name, base = values["name"], registry.load(registry.BASES[group])
-        row = registry.TABLE[group].get(name)
-        if row is not None:
-            if set(values) & {"code", "schema"}:
-                raise ConfigError(f"{group}.code: {group} {name!r} ships with its code; give yours a name of its own")
-            return registry.load(row.schema), row.code
-        if "code" not in values:
-            raise ConfigError(f"{group} {name!r}: its YAML file needs code: module:attribute")
-        try:
-            registry.load(values["code"])
-            schema = registry.load(values["schema"]) if "schema" in values else base
-        except ValueError as error:
-            raise ConfigError(f"{group} {name!r}: {error}") from None
-        if not (isinstance(schema, type) and issubclass(schema, base)):
-            raise ConfigError(
-                f"{group} {name!r}: schema {values['schema']} must be a dataclass based on {base.__name__}"
-            )
-        return schema, values["code"]
+def choices(group: str, folders: Sequence[Path]) -> list[str]:
+    """All choices of a group that lie in these folders."""
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def _node(group: str, values: dict[str, Any], path: str = "") -> DictConfig:
+    """Values as the typed node of their choice; `path` is where the user set them."""
+    schema, code = _schema(group, values)
+    known = {key: value for key, value in values.items() if key not in ("code", "schema")}
+    for one in fields(schema):
+        if str(one.type).startswith("list") and isinstance(known.get(one.name), str | int | float):
+            known[one.name] = [known[one.name]]  # zoo.paths=DIR is understood
+    with _in_one_sentence(path or group, f"{group}={values['name']}"):
+        return _merged(OmegaConf.structured(schema), known, code)
+
+
+def _schema(group: str, values: dict[str, Any]) -> tuple[type, dict[str, str]]:
+    """Schema and {"code": code} of a choice: of the table, or named in the user's file. A task has no code."""
+    if group == "task":
+        return TaskConfig, {}
+    name, base = values["name"], registry.load(registry.BASES[group])
+    row = registry.TABLE[group].get(name)
+    if row is not None:
+        if set(values) & {"code", "schema"}:
+            raise ConfigError(f"{group}.code: {group} {name!r} ships with its code; give yours a name of its own")
+        return registry.load(row.schema), {"code": row.code}
+    if "code" not in values:
+        raise ConfigError(f"{group} {name!r}: its YAML file needs code: module:attribute")
+    try:
+        registry.load(values["code"])
+        schema = registry.load(values["schema"]) if "schema" in values else base
+    except ValueError as error:
+        raise ConfigError(f"{group} {name!r}: {error}") from None
+    if not (isinstance(schema, type) and issubclass(schema, base)):
+        raise ConfigError(f"{group} {name!r}: schema {values['schema']} must be a dataclass based on {base.__name__}")
+    return schema, {"code": values["code"]}
 
 
 @contextmanager
@@ -222,15 +222,15 @@ def _in_one_sentence(path: str, what: str) -> Iterator[None]:
     """OmegaConf's errors as a ConfigError that names the setting, and for an unknown one what there is."""
     try:
         yield
-    except (ConfigKeyError, ConfigAttributeError) as error:
-        names = [f.name for f in fields(cast(Any, error.object_type)) if f.name not in NOT_SETTINGS]
-        name = ".".join(filter(None, (path, str(error.full_key))))
-        raise ConfigError(f"unknown setting {name}; {what} has: {', '.join(names) or 'none'}") from None
-    except MissingMandatoryValue as error:
-        raise ConfigError(f"{'.'.join(filter(None, (path, str(error.full_key))))} has no value; set it") from None
     except OmegaConfBaseException as error:
         name = ".".join(filter(None, (path, str(error.full_key or ""))))
-        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from None
+        reason = f"{name}: {str(error).splitlines()[0]}"
+        if isinstance(error, ConfigKeyError | ConfigAttributeError):
+            names = [f.name for f in fields(cast(Any, error.object_type)) if f.name not in NOT_SETTINGS]
+            reason = f"unknown setting {name}; {what} has: {', '.join(names) or 'none'}"
+        elif isinstance(error, MissingMandatoryValue):
+            reason = f"{name} has no value; set it"
+        raise ConfigError(reason) from None
 
 
 def _refuse_scalar(part: str, value: Any) -> None:
@@ -239,13 +239,6 @@ def _refuse_scalar(part: str, value: Any) -> None:
     if part == "target" and isinstance(value, int | float):
         raise ConfigError(f"target={value}: write target.kind=absolute target.value={value}")
     raise ConfigError(f"{part}={value}: it has settings of its own, as {part}.key=value")
-
-
-def _check_name(group: str, values: dict[str, Any], choice: str) -> None:
-    if values.get("name") != choice:
-        raise ConfigError(
-            f"{group}.name={values.get('name')!r}: the name is that of the file; choose with {group}=NAME"
-        )
 
 
 # --- the systems of a session -----------------------------------------------------------------------------------------
@@ -274,16 +267,16 @@ def _systems(values: dict[str, Any], files: Files, overridden: list[str]) -> tup
         raw[name] = chosen
     elif changed or "method" in overridden:
         raise ConfigError(f"{changed[0] if changed else 'method'} is set, but compare={compare} leaves {name} out")
-    nodes = {m: _options(m, raw, given, files, "method" if m == name else f"systems.{m}") for m in raw}
+    nodes = {m: _options(m, raw, given, "method" if m == name else f"systems.{m}") for m in raw}
     nodes[registry.REFERENCE_AGAIN] = _merged(nodes[compare[0]], {"code": registry.AGAIN})
-    return {m: nodes[m] for m in compare}, nodes.get(name) or files.node("method", chosen)
+    return {m: nodes[m] for m in compare}, nodes.get(name) or _node("method", chosen)
 
 
 def _compared(compare: Any, files: Files) -> list[str]:
     """The names of the systems, each once."""
     if not isinstance(compare, list) or not compare:
         raise ConfigError(f"compare={compare}: a list of methods, the reference first, as [infaas,tabi]")
-    known = [*files.names("method"), registry.REFERENCE_AGAIN]
+    known = [*choices("method", files.folders), registry.REFERENCE_AGAIN]
     for name in compare:
         if name not in known:
             raise ConfigError(f"compare names an unknown method {name!r}; there are: {', '.join(known)}")
@@ -298,18 +291,18 @@ def _stood_on(raw: dict[str, dict[str, Any]], given: dict[str, Any]) -> set[str]
     return {str(options["stands_on"]) for options in values if "stands_on" in options} - set(raw)
 
 
-def _options(name: str, raw: dict[str, Any], given: dict[str, Any], files: Files, path: str) -> DictConfig:
+def _options(name: str, raw: dict[str, Any], given: dict[str, Any], path: str) -> DictConfig:
     """The typed options of one system; a control's hold those of the cascade that it stands on."""
     values = _plain(_merged(raw[name], given.get(name, {})))
     base = values.get("stands_on")
     if base is None:
-        return files.node("method", values, path)
+        return _node("method", values, path)
     if "cascade" in values:
         raise ConfigError(f"{path}.cascade: {name} stands on {base}; set systems.{base}")
-    cascade = _options(base, raw, given, files, f"systems.{base}")
+    cascade = _options(base, raw, given, f"systems.{base}")
     if not issubclass(cast(type, OmegaConf.get_type(cascade)), CascadeConfig):
         raise ConfigError(f"{path}.stands_on={base}: it is no cascade")
-    return files.node("method", values | {"cascade": cascade}, path)
+    return _node("method", values | {"cascade": cascade}, path)
 
 
 # --- checks of the whole ----------------------------------------------------------------------------------------------
@@ -326,12 +319,11 @@ def _check(config: Config) -> None:
     _check_target(config)
     if config.task.is_regression and config.task.labels:
         raise ConfigError(f"task.labels={config.task.labels}: metric {config.task.metric} is of scores; set labels=[]")
-    config.source.check(config)
-    config.zoo.check(config)
-    config.scenario.check()
+    for group in PARTS:
+        getattr(config, group).check(config, group)
     for path, options in _systems_by_path(config):
         check_bounds(options, f"{path}.")
-        options.check(path)
+        options.check(config, path)
     for key, place in (("results_dir", config.results_dir), ("cache_dir", config.cache_dir)):
         if not place.strip() or "\0" in place:
             raise ConfigError(f"{key}={place!r}: name a folder")
@@ -375,8 +367,10 @@ def _refuse_unread(config: Config, files: Files, choices: Mapping[str, str]) -> 
     """What nothing reads beside the other settings must stand as it does in YAML."""
     for path, options in _systems_by_path(config):
         _refuse_changed(path, options, files.raw("method", options.name), options.unread(config))
-    reasons = [part.unread(config) for part in (config.source, config.zoo, config.engine, config.scenario)]
-    for path, why in [*chain.from_iterable(one.items() for one in reasons), *_unread(config).items()]:
+    unread = _unread(config)
+    for group in PARTS:
+        unread |= getattr(config, group).unread(config)
+    for path, why in unread.items():
         group, _, key = path.partition(".")
         raw = files.raw(group, choices[group]) if group in GROUPS else _load(conf_dir() / "config.yaml")[group]
         _refuse_changed(group, getattr(config, group), raw, {key: why})
@@ -392,8 +386,7 @@ def _refuse_changed(path: str, owner: Any, default: DictConfig, reasons: Mapping
 def _unread(config: Config) -> dict[str, str]:
     """Settings that no system, target or plan of the session reads, and why."""
     unread: dict[str, str] = {}
-    cascades = [o for o in config.systems.values() if isinstance(o, CascadeConfig)]
-    if not cascades:
+    if not any(isinstance(options, CascadeConfig) for options in config.systems.values()):
         unread |= dict.fromkeys(("certify.epsilon", "search.verify"), f"compare={config.compare} has no cascade")
     if config.certify.epsilon is None:
         unread["certify.delta"] = "certify.epsilon=null asks for no certificate"

@@ -29,9 +29,8 @@ class EngineConfig(Choice):
 class EagerConfig(EngineConfig):
     """Plain PyTorch."""
 
-    threads: int | None = field(
-        metadata=number(least=1, most=1024)
-    )  # CPU threads of one forward pass; None: torch's own choice
+    # CPU threads of one forward pass; None: torch's own choice
+    threads: int | None = field(metadata=number(least=1, most=1024))
 
     def unread(self, config: Config) -> dict[str, str]:
         return {"engine.threads": "they are threads of the CPU"} if self.device.startswith("cuda") else {}
@@ -63,9 +62,8 @@ class OnnxConfig(EngineConfig):
 
     device: str = field(metadata=among("auto", "cpu"))
     dtype: str = field(metadata=among("auto", "float32"))
-    threads: int | None = field(
-        metadata=number(least=1, most=1024)
-    )  # of one forward pass; None: every core this process may use
+    # of one forward pass; None: every core this process may use
+    threads: int | None = field(metadata=number(least=1, most=1024))
     quantize: bool  # dynamic int8
     variants: bool  # every model in float32 and in int8, as two models
     cache_dir: str  # where exported models are kept

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tabi_bench.config.session import Config
 
-Limits = dict[str, Any]  # metadata of a dataclass field
+Rule = tuple[Callable[[Any], object], str]  # what a value must fulfil, and what is said of one that does not
+Limits = dict[str, Any]  # metadata of a dataclass field: "rules", in order
 
 
 class ConfigError(ValueError):
@@ -25,6 +26,9 @@ class Choice:
     name: str
     code: str
 
+    def check(self, config: Config, path: str) -> None:
+        """Raises ConfigError for what cannot be used together; `path` is where the user set it."""
+
     def unread(self, config: Config) -> dict[str, str]:
         """Settings that this choice does not read, and why."""
         return {}
@@ -32,22 +36,26 @@ class Choice:
 
 def among(*choices: Any) -> Limits:
     """A field, or a list of such, that is one of these."""
-    return {"choices": choices}
+    reason = f"choose one of {', '.join(map(str, choices))}"
+    return {"choices": choices, "rules": [(lambda value: value in choices, reason)]}
 
 
-def number(least: float | None = None, most: float | None = None, above: float | None = None) -> Limits:
+def number(least: float = -math.inf, most: float = math.inf, above: float = -math.inf) -> Limits:
     """A field, or a list of such, within these bounds; every number must be finite."""
-    return {"least": least, "most": most, "above": above}
+    at_least: Rule = (lambda value: value >= least, f"at least {least}")
+    at_most: Rule = (lambda value: value <= most, f"at most {most}")
+    return {"rules": [at_least, at_most, (lambda value: value > above, f"above {above}")]}
 
 
 def share(text: str = "a share between 0 and 1, as 0.01 for 1 %", zero: bool = False, one: bool = False) -> Limits:
     """A fraction in (0, 1), with the ends where they are allowed; `text` says so to the user."""
-    return {"share": (zero, one), "text": text}
+    ends = [0] * zero + [1] * one
+    return {"rules": [(lambda value: 0 < value < 1 or value in ends, text)]}
 
 
 def text(pattern: str, meaning: str) -> Limits:
     """A field, or a list of such, that matches a regular expression; `meaning` says so to the user."""
-    return {"pattern": pattern, "text": meaning}
+    return {"rules": [(lambda value: re.fullmatch(pattern, value), meaning)]}
 
 
 def settings(node: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -74,17 +82,4 @@ def _refusal(value: Any, limits: Any) -> str:
     """Why a value is out of bounds; empty if it is not."""
     if isinstance(value, float) and not math.isfinite(value):
         return "a finite number is needed"
-    if "choices" in limits and value not in limits["choices"]:
-        return f"choose one of {', '.join(map(str, limits['choices']))}"
-    if "pattern" in limits and not re.fullmatch(limits["pattern"], value):
-        return limits["text"]
-    if "share" in limits:
-        zero, one = limits["share"]
-        return "" if 0 < value < 1 or (zero and value == 0) or (one and value == 1) else limits["text"]
-    if limits.get("least") is not None and value < limits["least"]:
-        return f"at least {limits['least']}"
-    if limits.get("most") is not None and value > limits["most"]:
-        return f"at most {limits['most']}"
-    if limits.get("above") is not None and value <= limits["above"]:
-        return f"above {limits['above']}"
-    return ""
+    return next((reason for allows, reason in limits.get("rules", ()) if not allows(value)), "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tabi_bench.config.fields import Choice, ConfigError, among, number, share
 
@@ -15,17 +15,11 @@ if TYPE_CHECKING:
 class MethodConfig(Choice):
     """Base of every method, and the options of one without knobs. `code` is its System."""
 
-    def check(self, path: str) -> None:
-        """Raises ConfigError for what cannot be used together; `path` is where the user set it."""
+    read_when_served: ClassVar[tuple[str, ...]] = ()  # settings that a saved plan does not hold
 
     @property
     def importance_options(self) -> tuple[str, ...]:
         """Which kinds of importance its systems may read."""
-        return ()
-
-    @property
-    def read_when_served(self) -> tuple[str, ...]:
-        """Settings that a saved plan does not hold."""
         return ()
 
 
@@ -44,7 +38,7 @@ class CascadeConfig(MethodConfig):
     pruning: str = field(metadata=among("importance", "random", "stopwords"))  # the last two: controls, as many words
     ensembles: list[str] = field(metadata=among("weighted", "large", "log_odds", "tuned"))  # searched
 
-    def check(self, path: str) -> None:
+    def check(self, config: Config, path: str) -> None:
         for key, values in (("alphas", self.alphas), ("ensembles", self.ensembles)):
             if not values:
                 raise ConfigError(f"{path}.{key}=[]: name at least one, they are what is searched")
@@ -85,13 +79,10 @@ class InfaasConfig(MethodConfig):
 class CocktailConfig(MethodConfig):
     """A weighted majority of several models."""
 
+    read_when_served = ("latency",)
     slo_ms: float | None = field(metadata=number(above=0))  # None: the slowest model's profiled mean
     smoothed: bool
     latency: str = field(metadata=among("auto", "serial", "concurrent"))  # how members run
-
-    @property
-    def read_when_served(self) -> tuple[str, ...]:
-        return ("latency",)
 
     def unread(self, config: Config) -> dict[str, str]:
         return {"smoothed": "scores are averaged, not voted on"} if config.task.is_regression else {}
@@ -134,7 +125,7 @@ class ControlConfig(MethodConfig):
 class OracleConfig(ControlConfig):
     """Routes between two models."""
 
-    def check(self, path: str) -> None:
+    def check(self, config: Config, path: str) -> None:
         if self.cascade.levels > 2:
             levels = f"systems.{self.stands_on}.levels={self.cascade.levels}"
             raise ConfigError(f"{levels}: {self.name} routes between two models; set 2")
@@ -146,8 +137,8 @@ class PruningConfig(CascadeConfig):
 
     controls: list[str] = field(metadata=among("importance", "random", "stopwords"))
 
-    def check(self, path: str) -> None:
-        super().check(path)
+    def check(self, config: Config, path: str) -> None:
+        super().check(config, path)
         if not any(self.alphas) or not self.controls:
             raise ConfigError(f"{path}: alphas above 0 and controls, at least one of each, stand beside full text")
 

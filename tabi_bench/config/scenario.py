@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from tabi_bench.config.fields import Choice, ConfigError, among, number
+
+if TYPE_CHECKING:
+    from tabi_bench.config.session import Config
 
 MOST_ARRIVALS = 10_000_000
 
@@ -14,6 +18,7 @@ MOST_ARRIVALS = 10_000_000
 class ScenarioConfig(Choice):
     """Base of every scenario. `code` serves the rows of a task to the systems of a session."""
 
+    mixed: ClassVar[bool] = False  # whether a batch holds queries of any length, padded to its longest
     profile_rounds: int = field(metadata=number(least=1, most=1000))  # of profiling, each model at every length
 
     @property
@@ -21,23 +26,14 @@ class ScenarioConfig(Choice):
         """Batch sizes at which models are timed; plans minimise the time per query at the last."""
         return (1,)
 
-    @property
-    def mixed(self) -> bool:
-        """Whether a batch holds queries of any length, padded to its longest."""
-        return False
-
-    def check(self) -> None:
-        """Raises ConfigError for what cannot be used together."""
-
 
 @dataclass
 class SingleStreamConfig(ScenarioConfig):
     """One query at a time, the next when the last is answered."""
 
     min_queries: int = field(metadata=number(least=1, most=10_000_000))
-    block: int = field(
-        metadata=number(least=1, most=10_000_000)
-    )  # queries that one system serves before the next system's turn
+    # queries that one system serves before the next system's turn
+    block: int = field(metadata=number(least=1, most=10_000_000))
     warmup: int = field(metadata=number(least=0, most=1_000_000))  # queries per system before the clock counts
 
 
@@ -66,6 +62,7 @@ class OfflineConfig(BatchedConfig):
 class ServerConfig(BatchedConfig):
     """Queries arrive by themselves, whether or not those before them are answered."""
 
+    mixed = True
     rate: float | None = field(metadata=number(above=0))  # per second; None: 70 % of saturation
     times: str | None  # a file of arrival times in seconds, one a line, in place of Poisson's
     max_wait_ms: float = field(metadata=number(least=0, most=60_000))
@@ -77,15 +74,9 @@ class ServerConfig(BatchedConfig):
     confirm_seconds: float = field(metadata=number(least=0, most=3600))  # of a run that a goodput must keep again
     curve: list[float] = field(metadata=number(above=0, most=10))  # rates to serve at, too, in saturations
 
-    def check(self) -> None:
-        """See ScenarioConfig."""
+    def check(self, config: Config, path: str) -> None:
         if (self.rate or 0) * self.seconds > MOST_ARRIVALS:
             raise ConfigError(f"scenario.rate={self.rate:g} for scenario.seconds={self.seconds:g}: at most "
                               f"{MOST_ARRIVALS:,} queries in a run")  # fmt: skip
         if self.times is not None and not Path(self.times).expanduser().is_file():
             raise ConfigError(f"scenario.times={self.times}: no such file; it holds arrival times, one a line")
-
-    @property
-    def mixed(self) -> bool:
-        """See ScenarioConfig."""
-        return True

@@ -26,9 +26,8 @@ class TargetConfig:
 class SearchConfig:
     """How plans are searched."""
 
-    margin_se: float = field(
-        metadata=number(least=0, most=100)
-    )  # standard errors by which the target must be met on tune
+    # standard errors by which the target must be met on tune
+    margin_se: float = field(metadata=number(least=0, most=100))
     verify: bool  # also search exhaustively and report the regret
 
 

@@ -21,9 +21,6 @@ class SourceConfig(Choice):
     train_rows: int | None = field(metadata=number(least=1, most=10**8))  # at most, drawn by the seed; None: all
     validation_rows: int | None = field(metadata=number(least=4, most=10**8))  # two for each fold
 
-    def check(self, config: Config) -> None:
-        """Raises ConfigError for what cannot be used together."""
-
 
 @dataclass
 class GeneratedConfig(SourceConfig):
@@ -32,7 +29,7 @@ class GeneratedConfig(SourceConfig):
     train_rows: int = field(metadata=number(least=1, most=10_000_000))
     validation_rows: int = field(metadata=number(least=4, most=10_000_000))
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Config, path: str) -> None:
         splits = config.task.official_rows
         if splits and config.task.split not in splits:
             raise ConfigError(f"task.split={config.task.split!r}: task {config.task.name} has {', '.join(splits)}")
@@ -48,7 +45,7 @@ class LocalConfig(SourceConfig):
 
     dir: str | None
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Config, path: str) -> None:
         files = config.task.files
         if not self.dir and not files.train:
             raise ConfigError("source=local needs source.dir, a folder with one folder per task (or task.files)")

@@ -52,9 +52,6 @@ class ZooConfig(Choice):
         if unknown := set(self.models) - set(known):
             raise ConfigError(f"zoo.models names {sorted(unknown)}; zoo {self.name!r} has: {', '.join(known)}")
 
-    def check(self, config: Config) -> None:
-        """Raises ConfigError for what cannot be used together."""
-
 
 @dataclass
 class TinyZooConfig(ZooConfig):
@@ -109,7 +106,7 @@ class EncodersZooConfig(ZooConfig):
         """The encoders that are not left out."""
         return {name: encoder for name, encoder in self.encoders.items() if encoder is not None}
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Config, path: str) -> None:
         if not self.used:
             raise ConfigError("zoo.encoders names none: '+zoo.encoders.NAME={source: DIR, layers: [6], train: {}}'")
         for name, encoder in self.used.items():
@@ -149,6 +146,6 @@ class CustomZooConfig(ZooConfig):
 
     paths: list[str]
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Config, path: str) -> None:
         if not self.paths:
             raise ConfigError("zoo=custom needs zoo.paths=[DIR_OR_HUB_ID,...], models fine-tuned on the task")
