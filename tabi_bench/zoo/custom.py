@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from tabi_bench.cache import cached, content_key, file_sha256
-from tabi_bench.config import CustomZooConfig
+from tabi_bench.config import CustomZooConfig, ZooConfig
 from tabi_bench.hub import fetch
 from tabi_bench.names import printable
 from tabi_bench.tasks.base import Task
@@ -23,7 +23,7 @@ from tabi_bench.zoo.checks import FROM_FOLDER, check_model, read_config, refuse_
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.families.sentencepieces import first_difference, raw_model
 from tabi_bench.zoo.labels import checked
-from tabi_bench.zoo.loading import ModelError, load_folder, model_class, spec_of
+from tabi_bench.zoo.loading import ModelError, load_folder, spec_of
 
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 OTHER_FILES = (
@@ -40,11 +40,7 @@ def load(config: CustomZooConfig, task: Task, cache_dir: Path, seed: int, device
     if not config.paths:
         raise ModelError("zoo=custom needs zoo.paths=[DIR_OR_HUB_ID,...], models fine-tuned on the task")
     names, sources = _names(config.paths), [locate(entry) for entry in config.paths]
-    specs = []
-    for name, source in zip(names, sources, strict=True):
-        specs.append(spec_of(usable(source, cache_dir), name, config.max_length))
-        check_model(specs[-1], task, model_class)
-        compare_tokens(source, specs[-1], task)
+    specs = [described(s, name, config, task, cache_dir) for name, s in zip(names, sources, strict=True)]
     measured = [checked(spec, task, cache_dir, seed, device) for spec in specs]
     notes = {
         name: {"from": entry, "folder": source.name, **asdict(finding)}
@@ -109,6 +105,14 @@ def _convert(folder: Path, target: Path) -> None:
         shards(index)
     write_tokenizer(folder, target / "tokenizer.json")
     load_folder(folder, "auto").save_pretrained(target)
+
+
+def described(source: Path, name: str, config: ZooConfig, task: Task, cache_dir: Path) -> ModelSpec:
+    """The model in a folder of whatever layout, which is whole and fits `task`. Raises ModelError."""
+    spec = spec_of(usable(source, cache_dir), name, config.max_length)
+    check_model(spec, task)
+    compare_tokens(source, spec, task)
+    return spec
 
 
 def compare_tokens(source: Path, spec: ModelSpec, task: Task) -> None:

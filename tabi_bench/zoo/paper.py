@@ -7,24 +7,24 @@ cell's sanity bound. `python -m tabi_bench.zoo.paper` prints which cells there a
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from tabi_bench.cache import cached, content_key
-from tabi_bench.config import ConfigError, PaperZooConfig, TrainConfig, read_file
+from tabi_bench.config import PaperZooConfig, TrainConfig, read_file
 from tabi_bench.hub import HubError, fetch
+from tabi_bench.names import TASKS
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.checks import check_model
-from tabi_bench.zoo.custom import compare_tokens, download, usable
+from tabi_bench.zoo.custom import described, download
 from tabi_bench.zoo.families.shapes import PAPER, write_shape
 from tabi_bench.zoo.labels import Finding, checked
-from tabi_bench.zoo.loading import ModelError, model_class, spec_of
+from tabi_bench.zoo.loading import ModelError, spec_of
+from tabi_bench.zoo.training import changed_recipe
 
-TASKS = ("sst2", "mnli", "rte", "qqp", "mrpc", "cola", "qnli", "stsb", "massive", "clinc")
 FROM_MNLI = ("rte", "mrpc", "stsb")
 RECIPE = 1  # raised when fine-tuning changes what is learnt
 
@@ -42,8 +42,8 @@ def load(config: PaperZooConfig, task: Task, cache_dir: Path, seed: int, device:
     _check_cells(config, task, [name for name in names if not own[name].is_dir()])
     models, notes = [], {}
     for name in names:
-        described, origin = _cell(config, name, task, own[name], cache_dir)
-        spec, measured = checked(described, task, cache_dir, seed, device)
+        stored, origin = _cell(config, name, task, own[name], cache_dir)
+        spec, measured = checked(stored, task, cache_dir, seed, device)
         check_bound(name, task.name, measured, config.cells.get(name, {}).get(task.name, {}).get("at_least"))
         notes[name] = {**origin, **asdict(measured)}
         models.append(spec)
@@ -99,10 +99,7 @@ def _cell(
         return spec_of(own, name, config.max_length), {"from": "fine-tuned here", "commit": own.name}
     cell = config.cells.get(name, {}).get(task.name, {})
     source = download(cell["id"], cell.get("revision"))
-    described = spec_of(usable(source, cache_dir), name, config.max_length)
-    check_model(described, task, model_class)
-    compare_tokens(source, described, task)
-    return described, {"from": cell["id"], "commit": source.name}
+    return described(source, name, config, task, cache_dir), {"from": cell["id"], "commit": source.name}
 
 
 def check_bound(name: str, task: str, finding: Finding, bound: float | None) -> None:
@@ -119,11 +116,8 @@ def check_bound(name: str, task: str, finding: Finding, bound: float | None) -> 
 
 def recipe(config: PaperZooConfig, model: str, task: str) -> TrainConfig:
     """How `model` is fine-tuned on `task`."""
-    changes = {**config.recipes.get(model, {}), **config.tasks.get(task, {})}
-    try:
-        return TrainConfig(**asdict(replace(config.train, **changes)), distill=0.0, distill_temperature=1.0)
-    except TypeError as error:
-        raise ConfigError(f"zoo.recipes.{model}, zoo.tasks.{task}: {error}; the keys are those of zoo.train") from None
+    changes = {f"zoo.recipes.{model}": config.recipes.get(model, {}), f"zoo.tasks.{task}": config.tasks.get(task, {})}
+    return TrainConfig(**asdict(changed_recipe(config.train, changes)), distill=0.0, distill_temperature=1.0)
 
 
 def start(config: PaperZooConfig, model: str, task: str) -> dict:

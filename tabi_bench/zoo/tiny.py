@@ -31,7 +31,7 @@ from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import ModelError, load_tokenizer, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
-from tabi_bench.zoo.training import Course, Examples, encode, metric_score, predict, split_slice, train
+from tabi_bench.zoo.training import Course, Examples, encode, predict, split_slice, train, validation_score
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +76,11 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     write_tokenizer([" ".join(row) for row in task.texts("train")], folder / "tokenizer.json", config.vocabulary)
     tokenizer = load_tokenizer(folder, config.max_length)
     rows = encode(tokenizer, task.texts("train"), task.labels("train"))
-    held = encode(tokenizer, task.texts("validation"))
     done: dict[str, dict] = {}
     for name in reversed(config.shapes):
         model = new_model(name, config, tokenizer.get_vocab_size(), task, seed)
         done[name] = learn(model, rows, task, config, seed, device)
-        score = metric_score(task.config.metric, task.labels("validation"), predict(model, held, device))
-        done[name]["score"] = round(score, 4)
+        done[name]["score"] = score = round(validation_score(model, tokenizer, task, device), 4)
         took = done[name]["steps"], done[name]["train_s"]
         log.info("%s %s: %.4f on validation after %d steps, %.0f s", task.name, name, score, *took)
         if rows.teacher is None:

@@ -65,7 +65,7 @@ class Family:
 
     def takes_types(self, config: PreTrainedConfig) -> bool:
         """Whether token type ids change anything."""
-        return config.to_dict().get("type_vocab_size", 0) > 1
+        return getattr(config, "type_vocab_size", 0) > 1
 
     def padding(self, config: PreTrainedConfig) -> int:
         """The id that fills a batch."""
