@@ -19,7 +19,7 @@ from tabi_bench.hub import fetch
 from tabi_bench.names import printable
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.checks import FROM_FOLDER, check_model, read_config, refuse_pointer, shards
+from tabi_bench.zoo.checks import FROM_FOLDER, check_model, naming, read_config, refuse_pointer, shards
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.families.sentencepieces import first_difference, raw_model
 from tabi_bench.zoo.labels import checked
@@ -97,9 +97,10 @@ def usable(folder: Path, cache_dir: Path) -> Path:
 
 
 def _convert(folder: Path, target: Path) -> None:
-    if not any(path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
+    weights = [path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)]
+    if not weights:
         raise ModelError(f"{folder} has no weights (model.safetensors or pytorch_model.bin)")
-    for file in (path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
+    for file in weights:
         refuse_pointer(file)
     for index in folder.glob("*.index.json"):
         shards(index)
@@ -141,13 +142,8 @@ def write_tokenizer(folder: Path, file: Path) -> None:
         return
     if not any(path.is_file() for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
-    try:
+    advice = "sentencepiece models need pip install 'tabi-bench[paper]'"
+    with naming(folder, f"no tokenizer.json can be made of what is there; {advice}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
         adapter = family(read_config(folder)["model_type"])
         adapter.mend_tokenizer(folder, tokenizer.backend_tokenizer).save(str(file))
-    except Exception as error:  # whatever a foreign folder makes the library raise
-        line = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
-        raise ModelError(
-            f"{folder}: no tokenizer.json can be made of what is there ({line}); sentencepiece models need "
-            f"pip install 'tabi-bench[paper]'"
-        ) from error

@@ -70,11 +70,11 @@ def with_new_head(folder: Path, task: Task, seed: int) -> PreTrainedModel:
 
 
 def _composed(arguments: list[str]) -> tuple[str, Config]:
-    chosen = [argument.removeprefix("model=") for argument in arguments if argument.startswith("model=")]
+    chosen = [argument for argument in arguments if argument.startswith("model=")]
     if len(chosen) != 1:
         raise ConfigError("which model? model=bert-large; `python -m tabi_bench.zoo.paper` lists them")
-    overrides = [argument for argument in arguments if not argument.startswith("model=")]
-    return chosen[0], compose_config(["zoo=paper", *overrides])
+    overrides = [argument for argument in arguments if argument not in chosen]
+    return chosen[0].removeprefix("model="), compose_config(["zoo=paper", *overrides])
 
 
 def main(argv: list[str] | None = None) -> None:

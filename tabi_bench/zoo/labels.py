@@ -12,6 +12,7 @@ import logging
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -198,6 +199,5 @@ def _stored(file: Path) -> Finding | None:
     if content is None:
         return None
     raw = json.loads(content)
-    for name in ("label_order", "scale"):
-        raw[name] = None if raw[name] is None else tuple(raw[name])
-    return Finding(**raw)
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
+    return Finding(**values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -31,27 +32,27 @@ RECIPE = 1  # raised when fine-tuning changes what is learnt
 
 def load(config: PaperZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
     """The models of `zoo.models` (all twelve where it is empty) on `task`. Raises ModelError, and hub.HubError."""
-    names = config.models or list(PAPER)
-    unknown = [name for name in names if name not in PAPER]
-    if unknown:
-        raise ModelError(f"zoo.models: no model {', '.join(unknown)}; the paper's are {', '.join(PAPER)}")
+    config.check_names(list(PAPER))
+    names, notes = config.models or list(PAPER), {}
     if config.random_weights:
         models = [_shape(name, config, task, cache_dir) for name in names]
-        return Zoo(config.name, _sorted(models), notes={"random_weights": True})
-    own = {name: tuned_folder(config, name, task, cache_dir, seed) for name in names}
-    _check_cells(config, task, [name for name in names if not own[name].is_dir()])
-    models, notes = [], {}
-    for name in names:
-        stored, origin = _cell(config, name, task, own[name], cache_dir)
-        spec, measured = checked(stored, task, cache_dir, seed, device)
-        check_bound(name, task.name, measured, config.cells.get(name, {}).get(task.name, {}).get("at_least"))
-        notes[name] = {**origin, **asdict(measured)}
-        models.append(spec)
-    return Zoo(config.name, _sorted(models), notes={"checkpoints": notes})
+    else:
+        own = {name: tuned_folder(config, name, task, cache_dir, seed) for name in names}
+        _check_cells(config, task, [name for name in names if not own[name].is_dir()])
+        models = []
+        for name in names:
+            stored, origin = _cell(config, name, task, own[name], cache_dir)
+            spec, measured = checked(stored, task, cache_dir, seed, device)
+            check_bound(name, task.name, measured, cell_of(config, name, task.name).get("at_least"))
+            notes[name] = origin | asdict(measured)
+            models.append(spec)
+    models.sort(key=lambda spec: spec.params)
+    return Zoo(config.name, tuple(models), notes={"checkpoints": notes} if notes else {"random_weights": True})
 
 
-def _sorted(models: list[ModelSpec]) -> tuple[ModelSpec, ...]:
-    return tuple(sorted(models, key=lambda spec: spec.params))
+def cell_of(config: PaperZooConfig, model: str, task: str) -> dict[str, Any]:
+    """What is known of a public checkpoint; empty without one."""
+    return config.cells.get(model, {}).get(task, {})
 
 
 def _shape(name: str, config: PaperZooConfig, task: Task, cache_dir: Path) -> ModelSpec:
@@ -71,7 +72,7 @@ def _check_cells(config: PaperZooConfig, task: Task, names: list[str]) -> None:
             "zoo=paper holds models of the real tasks: use source=hub or source=local, or zoo.random_weights=true for "
             "latency alone"
         )
-    missing = [name for name in names if task.name not in config.cells.get(name, {})]
+    missing = [name for name in names if not cell_of(config, name, task.name)]
     if not missing:
         return
     fill = [f"  {command(config, name, task.name, task.source)}" for name in missing]
@@ -97,7 +98,7 @@ def _cell(
     """One model as it lies on disk, and where it is from: fine-tuned here where there is such, else the public one."""
     if own.is_dir():
         return spec_of(own, name, config.max_length), {"from": "fine-tuned here", "commit": own.name}
-    cell = config.cells.get(name, {}).get(task.name, {})
+    cell = cell_of(config, name, task.name)
     source = download(cell["id"], cell.get("revision"))
     return described(source, name, config, task, cache_dir), {"from": cell["id"], "commit": source.name}
 
@@ -126,8 +127,8 @@ def start(config: PaperZooConfig, model: str, task: str) -> dict:
         known = ", ".join(config.backbones)
         raise ModelError(f"{model} has no backbone to fine-tune (zoo.backbones); there are: {known}")
     backbone = config.backbones[model]
-    via = backbone.get("via_mnli") and task in FROM_MNLI and config.cells.get(model, {}).get("mnli")
-    chosen = via or backbone
+    via = backbone.get("via_mnli") and task in FROM_MNLI
+    chosen = (cell_of(config, model, "mnli") if via else {}) or backbone
     return {"id": chosen["id"], "revision": chosen.get("revision")}
 
 
@@ -146,10 +147,9 @@ def coverage(config: PaperZooConfig) -> pd.DataFrame:
     """Models x tasks: "pinned", "main" (a checkpoint without a commit), "tune" (to be fine-tuned here), "none"."""
 
     def state(model: str, task: str) -> str:
-        cell = config.cells.get(model, {}).get(task)
-        if cell is None:
-            return "tune" if model in config.backbones else "none"
-        return "pinned" if cell.get("revision") else "main"
+        if cell := cell_of(config, model, task):
+            return "pinned" if cell.get("revision") else "main"
+        return "tune" if model in config.backbones else "none"
 
     return pd.DataFrame({task: {model: state(model, task) for model in PAPER} for task in TASKS})
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import nn
 from transformers import BertConfig, PreTrainedModel
 
-from tabi_bench.cache import cached, content_key, damage, seal
+from tabi_bench.cache import cached, content_key, damage
 from tabi_bench.config import TinyZooConfig, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
@@ -191,14 +191,10 @@ def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, se
 def ship(task: str) -> dict:
     """Trains the ladder of one generated task, as conf/zoo/tiny.yaml says, into the package; its notes."""
     rows = load_task(read_file("task", task), read_file("source", "generated"), 0)
-    building = SHIPPED / f".{task}"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    with one_thread():
-        build(building, read_file("zoo", "tiny"), rows, 0, "cpu")
-    seal(building, task)
-    shutil.rmtree(SHIPPED / task, ignore_errors=True)
-    os.replace(building, SHIPPED / task)
+    with TemporaryDirectory() as place, one_thread():
+        made = cached(Path(place) / task, lambda building: build(building, read_file("zoo", "tiny"), rows, 0, "cpu"))
+        shutil.rmtree(SHIPPED / task, ignore_errors=True)
+        shutil.copytree(made, SHIPPED / task)
     return notes_of(SHIPPED / task)
 
 

@@ -317,11 +317,7 @@ def parameter_groups(model: PreTrainedModel, config: TrainConfig) -> list[dict[s
         if parameter.requires_grad:
             groups.setdefault((depth.get(id(parameter), 0), parameter.ndim > 1), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": config.weight_decay if decays else 0.0,
-            "scale": factor ** (layers + 1 - level),
-        }
+        {"params": parameters, "weight_decay": config.weight_decay * decays, "scale": factor ** (layers + 1 - level)}
         for (level, decays), parameters in sorted(groups.items(), key=lambda group: group[0])
     ]
 
