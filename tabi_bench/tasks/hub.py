@@ -7,12 +7,11 @@ it resolves every configuration of the repository's card, and silently takes ano
 from __future__ import annotations
 
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from tabi_bench.config import HubConfig, SourceConfig, TaskConfig
-from tabi_bench.hub import fetch, is_commit
+from tabi_bench.hub import fetch, is_commit, matching
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError, make_task
 from tabi_bench.tasks.readers import FORMATS, read, usual_files
@@ -70,8 +69,7 @@ def _patterns(card: dict[str, Any], hub: HubConfig) -> dict[str, list[str]]:
 
 
 def _read(folder: Path, patterns: list[str], hub: HubConfig) -> Table:
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    paths = [p for p in paths if any(fnmatch(p.relative_to(folder).as_posix(), pattern) for pattern in patterns)]
+    paths = matching(folder, patterns)
     if not paths:
         raise DataError(
             f"{hub.path} has no file like {patterns[0]} (nor {', '.join(FORMATS[1:])}) at revision {hub.revision}; "

@@ -37,8 +37,6 @@ HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 def load(config: CustomZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
     """The models of `zoo.paths` on `task`, smallest first. Raises ModelError, and hub.HubError."""
-    if not config.paths:
-        raise ModelError("zoo=custom needs zoo.paths=[DIR_OR_HUB_ID,...], models fine-tuned on the task")
     names, sources = _names(config.paths), [locate(entry) for entry in config.paths]
     specs = [described(s, name, config, task, cache_dir) for name, s in zip(names, sources, strict=True)]
     measured = [checked(spec, task, cache_dir, seed, device) for spec in specs]

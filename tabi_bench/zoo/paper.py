@@ -57,12 +57,9 @@ def cell_of(config: PaperZooConfig, model: str, task: str) -> dict[str, Any]:
 
 def _shape(name: str, config: PaperZooConfig, task: Task, cache_dir: Path) -> ModelSpec:
     """The model's shape with random weights, stored in half precision."""
-    key = content_key("shape", name, task.n_outputs)
-
-    def write(folder: Path) -> None:
-        write_shape(name, folder, config.max_length, task.n_outputs, torch.float16)
-
-    return spec_of(cached(Path(cache_dir) / "shapes" / f"{name}-{key}", write), name, config.max_length)
+    place = Path(cache_dir) / "shapes" / f"{name}-{content_key('shape', name, task.n_outputs)}"
+    folder = cached(place, lambda building: write_shape(name, building, task.n_outputs, torch.float16))
+    return spec_of(folder, name, config.max_length)
 
 
 def _check_cells(config: PaperZooConfig, task: Task, names: list[str]) -> None:

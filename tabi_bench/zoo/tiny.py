@@ -142,7 +142,8 @@ def write_tokenizer(texts: list[str], path: Path, vocabulary: int) -> None:
     """
     vocabulary = min(vocabulary, round(TOKENS_PER_WORD * len({word for text in texts for word in text.split()})))
     learnt = _wordpiece({})
-    words = (w for text in texts for w, _ in _words(learnt, text))
+    plain = map(learnt.normalizer.normalize_str, texts)
+    words = (word for text in plain for word, _ in learnt.pre_tokenizer.pre_tokenize_str(text))
     within = sorted({character for word in words for character in word[1:]})
     special = [*SPECIAL, *(f"##{character}" for character in within)]
     trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
@@ -158,11 +159,6 @@ def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
-
-
-def _words(tokenizer: Tokenizer, text: str) -> list[tuple[str, tuple[int, int]]]:
-    """The words that tokens are sought in, with their places."""
-    return tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
 
 
 def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, seed: int) -> PreTrainedModel:

@@ -257,15 +257,10 @@ def score_of(logits: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -
     return float(rule(labels, logits.argmax(1)))
 
 
-def metric_score(metric: str, labels: np.ndarray, logits: np.ndarray) -> float:
-    """Score of logits (N, K) in a task's own metric, a fraction; 0 where a correlation is not defined."""
-    return score(metric, labels, predictions_from(logits))
-
-
 def validation_score(model: nn.Module, tokenizer: Tokenizer, task: Task, device: str) -> float:
-    """Score of a model on `device` on the task's validation split, in its own metric."""
+    """The model's score on validation in the task's own metric, a fraction; 0 where a correlation is not defined."""
     logits = predict(model, encode(tokenizer, task.texts("validation")), device)
-    return metric_score(task.config.metric, task.labels("validation"), logits)
+    return score(task.config.metric, task.labels("validation"), predictions_from(logits))
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from tabi_bench.zoo.checks import check_model
 from tabi_bench.zoo.labels import best_orders, checked, find_order, find_scale, measure, named_order, slice_rows
 from tabi_bench.zoo.loading import ModelError, fold_head, load_folder, load_model, load_tokenizer
-from tabi_bench.zoo.training import encode, metric_score, predict
+from tabi_bench.zoo.training import validation_score
 from tests.engines.micro_models import write_model
 from tests.zoo.toys import LABELS, permuted, toy_task, trained
 
@@ -22,9 +22,8 @@ def test_each_of_the_six_mnli_orders_is_found_and_undone(order, task, model, tmp
     spec = permuted(model, tmp_path / "model", order)
     spec, finding = checked(spec, task, tmp_path, 0, "cpu")
     assert spec.label_order == order and finding.margin > 10
-    examples = encode(load_tokenizer(spec.path, 24), task.texts("validation"))
-    logits = predict(load_model(spec, torch.float32, "cpu"), examples, "cpu")
-    assert metric_score("accuracy", task.labels("validation"), logits) > 0.9
+    undone = load_model(spec, torch.float32, "cpu")
+    assert validation_score(undone, load_tokenizer(spec.path, 24), task, "cpu") > 0.9
 
 
 def test_names_are_not_believed_against_the_evidence(task, model, tmp_path):
