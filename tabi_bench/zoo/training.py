@@ -127,14 +127,12 @@ class Table:
     def __init__(self, examples: Examples, pad_id: int, device: str):
         self.device = device
         self.lengths = np.array([len(row) for row in examples.ids])
-        self.ids = self._pad(examples.ids, pad_id)
-        self.type_ids = self._pad(examples.type_ids, 0)
-        self.words = self._pad(examples.words, -1)
         self.length = torch.tensor(self.lengths, device=device)
-        self.labels, self.teacher = (
-            None if values is None else torch.as_tensor(values, device=device)
-            for values in (examples.labels, examples.teacher)
-        )
+        tokens = {"input_ids": (examples.ids, pad_id), "token_type_ids": (examples.type_ids, 0)}
+        tokens |= {"words": (examples.words, -1)}
+        self.tokens = {name: self._pad(rows, value) for name, (rows, value) in tokens.items()}
+        known = {"labels": examples.labels, "teacher": examples.teacher}
+        self.known = {name: torch.as_tensor(rows, device=device) for name, rows in known.items() if rows is not None}
 
     def _pad(self, rows: list[np.ndarray], value: int) -> torch.Tensor:
         table = np.full((len(rows), -(-int(self.lengths.max()) // WIDTHS) * WIDTHS), value, np.int32)
@@ -149,16 +147,12 @@ class Table:
         """
         longest = int(self.lengths[rows].max())
         if self.device.startswith("cuda"):
-            longest = min(-(-longest // WIDTHS) * WIDTHS, self.ids.shape[1])
+            longest = -(-longest // WIDTHS) * WIDTHS
         index = torch.from_numpy(rows).to(self.device)
         mask = torch.arange(longest, device=self.device) < self.length[index, None]
-        known = {"labels": self.labels, "teacher": self.teacher}
-        return {name: values[index] for name, values in known.items() if values is not None} | {
-            "input_ids": self.ids[index, :longest].long(),
-            "token_type_ids": self.type_ids[index, :longest].long(),
-            "attention_mask": mask.long(),
-            "words": self.words[index, :longest].long(),
-        }
+        inputs = {name: column[index, :longest].long() for name, column in self.tokens.items()}
+        inputs |= {name: column[index] for name, column in self.known.items()}
+        return inputs | {"attention_mask": mask.long()}
 
 
 def batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
