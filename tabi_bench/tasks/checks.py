@@ -129,7 +129,7 @@ def _label_names(table: Table, column: str) -> list[str]:
 def _refuse_rows(table: Table, rows: list[int], problem: str, advice: str, cells: list[str] | None = None) -> None:
     """Raises DataError if there are `rows` with this problem; names the first, with what it holds of `cells`."""
     if rows:
-        first = f"{table.place(rows[0])}{f': {cells[rows[0]]!r}' if cells else ''}"
+        first = table.place(rows[0]) + (f": {cells[rows[0]]!r}" if cells else "")
         raise DataError(f"{len(rows)} of {len(table)} rows {problem}, the first at {first}; {advice}")
 
 

@@ -18,13 +18,12 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from tabi_bench.tasks.base import Task
-from tabi_bench.zoo.base import ModelError, ModelSpec
+from tabi_bench.zoo.base import FROM_FOLDER, ModelError, ModelSpec
 from tabi_bench.zoo.families import FAMILIES
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
 from tabi_bench.zoo.models import PREFIX, mean_pooled
 
 WEIGHTS = "model.safetensors"
-FROM_FOLDER = {"local_files_only": True, "trust_remote_code": False}  # how transformers reads whatever lies there
 LFS = b"version https://git-lfs"
 SHORTEST = ("", "a", "\u4e2d\U0001f600")  # texts that a tokenizer must turn into at least one token
 LAYER = re.compile(r"\.\d+\.")
@@ -84,8 +83,8 @@ def weight_files(path: Path) -> list[Path]:
         return [path / WEIGHTS]
     if index.is_file():
         return shards(index)
-    for part in sorted(path.glob("model-*.safetensors")):
-        raise ModelError(f"{path} has {part.name} but no {index.name}; copy the whole folder")
+    if parts := sorted(path.glob("model-*.safetensors")):
+        raise ModelError(f"{path} has {parts[0].name} but no {index.name}; copy the whole folder")
     raise ModelError(f"{path} has no {WEIGHTS}; save the model with save_pretrained")
 
 

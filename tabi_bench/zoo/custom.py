@@ -18,8 +18,8 @@ from tabi_bench.config import CustomZooConfig, ZooConfig
 from tabi_bench.hub import fetch
 from tabi_bench.names import printable
 from tabi_bench.tasks.base import Task
-from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.checks import FROM_FOLDER, check_model, naming, read_config, refuse_pointer, shards
+from tabi_bench.zoo.base import FROM_FOLDER, ModelSpec, Zoo
+from tabi_bench.zoo.checks import check_model, naming, read_config, refuse_pointer, shards
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.families.sentencepieces import first_difference, raw_model
 from tabi_bench.zoo.labels import checked

@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, BertConfig, PreTrainedModel
 
 from tabi_bench.cache import cached, content_key, file_sha256
-from tabi_bench.zoo.checks import FROM_FOLDER, read_config, read_supported, weight_files
+from tabi_bench.zoo.base import FROM_FOLDER, ModelError
+from tabi_bench.zoo.checks import read_config, read_supported, weight_files
 from tabi_bench.zoo.custom import locate, usable
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.layerless import Layerless, layerless
-from tabi_bench.zoo.loading import ModelError, read_weights
+from tabi_bench.zoo.loading import read_weights
 from tabi_bench.zoo.models import mean_pooled
 
 INSTALL = "pip install 'tabi-bench[encoders]'"

@@ -20,7 +20,7 @@ from tabi_bench.cache import cached
 from tabi_bench.config import Config, ConfigError, PaperZooConfig, compose_config
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
-from tabi_bench.zoo.checks import FROM_FOLDER
+from tabi_bench.zoo.base import FROM_FOLDER
 from tabi_bench.zoo.custom import download, write_tokenizer
 from tabi_bench.zoo.loading import ModelError, final_linear, load_tokenizer, read_weights
 from tabi_bench.zoo.paper import recipe, start, tuned_folder

@@ -13,16 +13,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tabi_bench.cache import file_sha256
-from tabi_bench.zoo.base import ModelError, ModelSpec
-from tabi_bench.zoo.checks import (
-    FROM_FOLDER,
-    model_class,
-    naming,
-    read_supported,
-    read_tokenizer,
-    tensor_shapes,
-    weight_files,
-)  # fmt: skip
+from tabi_bench.zoo.base import FROM_FOLDER, ModelError, ModelSpec
+from tabi_bench.zoo.checks import model_class, naming, read_supported, read_tokenizer, tensor_shapes, weight_files
 from tabi_bench.zoo.families import family
 
 

@@ -33,7 +33,7 @@ RECIPE = 1  # raised when fine-tuning changes what is learnt
 def load(config: PaperZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
     """The models of `zoo.models` (all twelve where it is empty) on `task`. Raises ModelError, and hub.HubError."""
     config.check_names(list(PAPER))
-    names, notes = config.models or list(PAPER), {}
+    names, origins = config.models or list(PAPER), dict[str, dict]()
     if config.random_weights:
         models = [_shape(name, config, task, cache_dir) for name in names]
     else:
@@ -44,10 +44,10 @@ def load(config: PaperZooConfig, task: Task, cache_dir: Path, seed: int, device:
             stored, origin = _cell(config, name, task, own[name], cache_dir)
             spec, measured = checked(stored, task, cache_dir, seed, device)
             check_bound(name, task.name, measured, cell_of(config, name, task.name).get("at_least"))
-            notes[name] = origin | asdict(measured)
+            origins[name] = origin | asdict(measured)
             models.append(spec)
-    models.sort(key=lambda spec: spec.params)
-    return Zoo(config.name, tuple(models), notes={"checkpoints": notes} if notes else {"random_weights": True})
+    notes: dict[str, Any] = {"random_weights": True} if config.random_weights else {"checkpoints": origins}
+    return Zoo(config.name, tuple(sorted(models, key=lambda spec: spec.params)), notes=notes)
 
 
 def cell_of(config: PaperZooConfig, model: str, task: str) -> dict[str, Any]:
