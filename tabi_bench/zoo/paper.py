@@ -89,9 +89,7 @@ def command(config: PaperZooConfig, model: str, task: str, source: str = "hub") 
     return f"python -m tabi_bench.zoo.finetune model={model} task={task} {where}"
 
 
-def _cell(
-    config: PaperZooConfig, name: str, task: Task, own: Path, cache_dir: Path
-) -> tuple[ModelSpec, dict[str, str]]:
+def _cell(config: PaperZooConfig, name: str, task: Task, own: Path, cache_dir: Path) -> tuple[ModelSpec, dict]:
     """One model as it lies on disk, and where it is from: fine-tuned here where there is such, else the public one."""
     if own.is_dir():
         return spec_of(own, name, config.max_length), {"from": "fine-tuned here", "commit": own.name}
