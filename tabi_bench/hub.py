@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 KINDS = {"model": "model", "dataset": "data set"}
 TRIES = 6  # of each request, as huggingface_hub does for files
-SHA256, SHA1 = 64, 40  # hex digits
+SHA256, SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 PASSING = (408, 429, 500, 502, 503, 504)  # answers that may be different a moment later
 
 
@@ -50,7 +50,7 @@ def fetch(repo: str, revision: str | None, patterns: list[str], kind: str = "mod
         path.unlink()
     if damaged:
         folder = _snapshot(what, repo, revision, patterns, kind)
-        wrong = [path.name for path in _damaged(folder, patterns) if len(path.resolve().name) == SHA256]
+        wrong = [path.name for path in _damaged(folder, patterns) if SHA256.fullmatch(path.resolve().name)]
         if wrong:
             raise HubError(f"{what}: {_endpoint()} sends {wrong[0]} with another hash than it announces; a proxy or "
                            f"mirror changes it: set HF_ENDPOINT, or try again later")  # fmt: skip
@@ -82,17 +82,19 @@ def _damaged(folder: Path, patterns: list[str]) -> list[Path]:
     Large files are named by SHA-256, small ones by git's SHA-1. The latter are not looked at without a network: a
     mirror may name them otherwise.
     """
-    damaged = []
-    for path in sorted(folder.rglob("*")):
-        blob = path.resolve()
-        wanted = any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns)
-        if not wanted or not path.is_symlink() or not blob.is_file() or not re.fullmatch(r"[0-9a-f]+", blob.name):
-            continue
-        small = len(blob.name) != SHA256
-        whole = small and (_offline() or len(blob.name) != SHA1 or git_hash(blob.read_bytes()) == blob.name)
-        if not whole and (small or file_sha256(blob) != blob.name):
-            damaged.append(path)
-    return damaged
+    return [path for path in matching(folder, patterns) if path.is_symlink() and not _is_whole(path.resolve())]
+
+
+def _is_whole(blob: Path) -> bool:
+    if SHA256.fullmatch(blob.name):
+        return file_sha256(blob) == blob.name
+    return not SHA1.fullmatch(blob.name) or _offline() or git_hash(blob.read_bytes()) == blob.name
+
+
+def matching(folder: Path, patterns: list[str]) -> list[Path]:
+    """The files below `folder` that match one of the patterns, sorted."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in files if any(fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)]
 
 
 def git_hash(content: bytes) -> str:
@@ -134,7 +136,7 @@ def _client() -> httpx.Client:
 
 def is_commit(revision: str) -> bool:
     """Whether `revision` names one commit for good (40 hex digits)."""
-    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+    return SHA1.fullmatch(revision) is not None
 
 
 def _endpoint() -> str:

@@ -58,7 +58,7 @@ class Stages:
     def __init__(self, model: PreTrainedModel):
         self.model, self.family = model, family(model.config.model_type)
         self.layers = model.config.num_hidden_layers
-        self.typed = self.family.takes_types(model.config)  # asked once: the answer copies the whole configuration
+        self.typed = self.family.takes_types(model.config)
         self.stack = [self._callable(block) for block in self.family.blocks(model)]
 
     def _callable(self, block: nn.Module) -> Layer | nn.Module:

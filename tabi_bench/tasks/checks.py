@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tabi_bench.config.task import REGRESSION_METRICS
+from tabi_bench.names import printable
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.doubts import NUMBER, doubts, spelling
 from tabi_bench.tasks.table import Cell, DataError, Table
@@ -62,9 +63,8 @@ def make_task(
     that column exists, else from `config.label`. Empty `config.labels` with a classification metric: the sorted names
     in train. Raises DataError.
     """
-    check_config(config)
     raw = {"train": Table.of(train), "validation": Table.of(validation)}
-    names, texts = {}, {}
+    names, texts, labels = {}, {}, {}
     for split, table in raw.items():
         try:
             on_hub = config.hub.label
@@ -72,20 +72,19 @@ def make_task(
             _check_columns(table, [*config.texts, stored])
             texts[split] = {column: _texts(table, column) for column in config.texts}
             names[split] = _label_names(table, stored)
+            if config.is_regression:
+                labels[split] = _scores(names[split], table, config)
         except DataError as error:
             raise DataError(f"{where[split]}: {error}") from None
-    splits = {}
-    if config.is_regression:
-        labels = {split: _scores(names[split], raw[split], where[split], config) for split in raw}
-    else:
+    if not config.is_regression:
         config, labels = _positions(config, names, raw, where)
-    for split in raw:
-        splits[split] = _dataset(config, texts[split], labels[split])
+    splits = {split: _dataset(config, texts[split], labels[split]) for split in raw}
     notes = _notes(config, splits)
     limits = {"train": source.train_rows, "validation": source.validation_rows}
     splits = {split: _limited(data, limits[split], seed) for split, data in splits.items()}
     notes["rows"] = {split: len(data) for split, data in splits.items()}
-    warnings = [line for table in raw.values() for line in table.warnings] + doubts(config, notes, splits)
+    by_readers = [line for table in raw.values() for line in table.warnings]
+    warnings = [*by_readers, *map(printable, doubts(config, notes, splits))]
     for line in warnings:
         log.warning("%s: %s", config.name, line)
     task = Task(config, source.name, splits["train"], splits["validation"], notes, source, warnings)
@@ -116,20 +115,22 @@ def _label_names(table: Table, column: str) -> list[str]:
         if hidden:
             raise DataError(f"{hidden} of {len(cells)} labels are hidden (-1); choose a labelled task.split")
         wrong = [row for row, cell in enumerate(cells) if not (isinstance(cell, int) and 0 <= cell < len(classes))]
-        _refuse_rows(table, wrong, f"have a number outside its {len(classes)} classes in column {column!r}; mend them")
+        problem = f"have a number outside its {len(classes)} classes in column {column!r}"
+        _refuse_rows(table, wrong, problem, "mend them")
         return [classes[int(cell or 0)] for cell in cells]
     texts = [_as_name(cell) for cell in cells]
     empty = [row for row, text in enumerate(texts) if text == ""]
-    _refuse_rows(table, empty, f"have no label in column {column!r}; drop or label them")
+    _refuse_rows(table, empty, f"have no label in column {column!r}", "drop or label them")
     several = [row for row, text in enumerate(texts) if SEVERAL.fullmatch(text)]
-    _refuse_rows(table, several, f"have a list of labels in column {column!r}; one label a row")
+    _refuse_rows(table, several, f"have a list of labels in column {column!r}", "one label a row")
     return texts
 
 
-def _refuse_rows(table: Table, rows: list[int], what: str) -> None:
+def _refuse_rows(table: Table, rows: list[int], problem: str, advice: str, cells: list[str] | None = None) -> None:
+    """Raises DataError if there are `rows` with this problem; names the first, with what it holds of `cells`."""
     if rows:
-        problem, _, advice = what.partition(";")
-        raise DataError(f"{len(rows)} of {len(table)} rows {problem}, the first at {table.place(rows[0])};{advice}")
+        first = table.place(rows[0]) + (f": {cells[rows[0]]!r}" if cells else "")
+        raise DataError(f"{len(rows)} of {len(table)} rows {problem}, the first at {first}; {advice}")
 
 
 def _is_missing(cell: Cell) -> bool:
@@ -145,7 +146,7 @@ def _as_name(cell: Cell) -> str:
 def _texts(table: Table, column: str) -> list[str]:
     cells = table.cells(column)
     missing = [row for row, cell in enumerate(cells) if _is_missing(cell)]
-    _refuse_rows(table, missing, f"have no text in column {column!r}; drop or fill them")
+    _refuse_rows(table, missing, f"have no text in column {column!r}", "drop or fill them")
     return [str(cell) for cell in cells]
 
 
@@ -232,33 +233,29 @@ def _unknown(
     few = ", ".join(config.labels[:5]) + (f", ... ({len(known)})" if len(known) > 5 else "")
     few += f", as positions 0 to {len(known) - 1}" if as_positions else ""
     other = "validation" if split == "train" else "train"
-    hint = "drop these rows, or name every label in task.labels"
+    hint = "Drop these rows, or name every label in task.labels"
     if "-1" in counts:
         hint = "-1 means hidden labels: choose a labelled task.split"
     elif numbers >= set(counts) and config.family == "intent":
-        hint = "intents are mapped by name, never by number: give a column of names (task.hub.label)"
+        hint = "Intents are mapped by name, never by number: give a column of names (task.hub.label)"
     elif numbers >= set(counts) and not any(map(_is_position, names[other])):
-        hint = f"{other} has names, so numbers are not read as positions here: write names in both"
+        hint = f"{other.capitalize()} has names, so numbers are not read as positions here: write names in both"
     elif {spelling(name) for name in counts} <= {spelling(name) for name in known}:
-        hint = "they look like other spellings of these labels: write them alike in both files"
+        hint = "They look like other spellings of these labels: write them alike in both files"
     elif given:
-        hint = "mend task.labels, or the rows"
+        hint = "Mend task.labels, or the rows"
     rows = f"{sum(counts.values())} of {len(names[split])} rows"
-    place = raw[split].place(first)
-    hint = hint[0].upper() + hint[1:]
     return (
-        f"{where[split]}: {rows} have another label than {who}: {shown}, the first at {place}; there are {few}. {hint}"
+        f"{where[split]}: {rows} have another label than {who}: {shown}, the first at {raw[split].place(first)}; "
+        f"there are {few}. {hint}"
     )
 
 
-def _scores(names: list[str], table: Table, where: str, config: TaskConfig) -> np.ndarray:
+def _scores(names: list[str], table: Table, config: TaskConfig) -> np.ndarray:
     """Scores of a regression task, (N,) float64, all finite."""
     wrong = [row for row, name in enumerate(names) if not NUMBER.fullmatch(name) or not math.isfinite(float(name))]
-    if wrong:
-        raise DataError(
-            f"{where}: {len(wrong)} of {len(names)} rows have no finite number in column {config.label!r}, the first "
-            f"at {table.place(wrong[0])}: {names[wrong[0]]!r}; metric {config.metric} needs scores as 3.5"
-        )
+    problem, advice = f"have no finite number in column {config.label!r}", f"metric {config.metric} needs scores as 3.5"
+    _refuse_rows(table, wrong, problem, advice, names)
     return np.array([float(name) for name in names], dtype=np.float64)
 
 
@@ -289,21 +286,15 @@ def _check_defined(task: Task, split: str, where: str) -> None:
 
 def _notes(config: TaskConfig, splits: dict[str, Dataset]) -> dict:
     """Facts for the record: official row counts, subsets, duplicates, labels that a split lacks, empty texts."""
-    official = {
-        "train": config.official_rows.get(config.train_split),
-        "validation": config.official_rows.get(config.split),
-    }
-    differs = {
-        split: f"{len(data)} of {official[split]}"
-        for split, data in splits.items()
-        if official[split] not in (None, len(data))
-    }
+    rows = {split: len(data) for split, data in splits.items()}
+    published = {"train": config.train_split, "validation": config.split}
+    official = {s: config.official_rows[name] for s, name in published.items() if name in config.official_rows}
     keys = {split: _keys(data, config) for split, data in splits.items()}
     seen = set(keys["train"])
     notes = {
-        "available_rows": {split: len(data) for split, data in splits.items()},
-        "official_rows": {split: rows for split, rows in official.items() if rows is not None},
-        "subset": differs,
+        "available_rows": rows,
+        "official_rows": official,
+        "subset": {s: f"{rows[s]} of {count}" for s, count in official.items() if count != rows[s]},
         "validation_rows_in_train": sum(key in seen for key in keys["validation"]),
         "repeated_validation_rows": len(keys["validation"]) - len(set(keys["validation"])),
         "empty_texts": {split: sum("" in key for key in keys[split]) for split in splits},

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tabi_bench.names import printable
-
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -18,32 +16,14 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 NO_LABEL = {
-    "nan",
-    "inf",
-    "-inf",
-    "none",
-    "null",
-    "nil",
-    "na",
-    "n/a",
-    "#n/a",
-    "<na>",
-    "nat",
-    "missing",
-    "undefined",
-    "-",
-    "?",
-}
+    "nan", "inf", "-inf", "none", "null", "nil", "na", "n/a", "#n/a", "<na>", "nat", "missing", "undefined", "-", "?",
+}  # fmt: skip
 MANY = 10  # labels that are whole numbers: so many may be classes, as one to ten stars are
 SHARE_EMPTY = 0.05  # of validation texts
 
 
 def doubts(config: TaskConfig, notes: dict, splits: dict[str, Dataset]) -> list[str]:
     """One sentence each for what a person should look at before believing a score."""
-    return list(map(printable, _doubts(config, notes, splits)))
-
-
-def _doubts(config: TaskConfig, notes: dict, splits: dict[str, Dataset]) -> list[str]:
     lines = [f"{split} holds {share} official rows" for split, share in notes["subset"].items()]
     validation = len(splits["validation"])
     if notes["validation_rows_in_train"]:
@@ -104,14 +84,6 @@ def spelling(name: str) -> str | float:
     return re.sub(r"[\s_.\-]+", "", visible) or plain
 
 
-def _numbers(names: list[str]) -> list[float]:
-    """The names as numbers, if all are; else nothing."""
-    try:
-        return [float(name) for name in names if name.casefold() != "nan"]
-    except ValueError:
-        return []
-
-
 def _several(names: list[str]) -> list[str]:
     """Names that are made of two other names, with a mark between them."""
     known = set(names)
@@ -120,5 +92,8 @@ def _several(names: list[str]) -> list[str]:
 
 
 def _like_scores(names: list[str]) -> bool:
-    numbers = _numbers(names)
-    return len(numbers) > 1 and (any(number % 1 for number in numbers) or len(numbers) > MANY)
+    """Whether all are numbers, a missing one apart, and broken ones or many."""
+    present = [name for name in names if name.casefold() != "nan"]
+    if len(present) < 2 or not all(map(NUMBER.fullmatch, present)):
+        return False
+    return len(present) > MANY or any(float(name) % 1 for name in present)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def two_folds(labels: np.ndarray, seed: int, bins: int = 10) -> list[np.ndarray]:
+def two_folds(labels: np.ndarray, seed: int) -> list[np.ndarray]:
     """Two disjoint halves of the rows 0..N-1, stratified by label (scores: by decile), each sorted.
 
     labels: (N,) integers, or floats for regression. Within each stratum the rows are shuffled by `seed` and dealt
@@ -15,7 +15,7 @@ def two_folds(labels: np.ndarray, seed: int, bins: int = 10) -> list[np.ndarray]
         raise ValueError(f"cross-fitting needs at least 4 validation rows, got {len(labels)}; hundreds say something")
     strata = labels
     if labels.dtype.kind == "f":
-        strata = np.searchsorted(np.quantile(labels, np.linspace(0, 1, bins + 1)[1:-1]), labels)
+        strata = np.searchsorted(np.quantile(labels, np.linspace(0, 1, 11)[1:-1]), labels)
     random = np.random.default_rng(seed)
     deck = np.concatenate([random.permutation(np.flatnonzero(strata == s)) for s in np.unique(strata)])
     return [np.sort(deck[0::2]), np.sort(deck[1::2])]

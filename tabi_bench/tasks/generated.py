@@ -97,14 +97,11 @@ def _dataset(task: TaskConfig, rows: list[Row]) -> Dataset:
 
     columns: dict[str, list] = {name: [row.texts[i] for row in rows] for i, name in enumerate(task.texts)}
     columns[task.label] = [row.label for row in rows]
-    features = {name: Value("string") for name in task.texts}
-    features |= {task.label: Value("int64" if task.labels else "float64")}
     if task.family == "intent" and task.label == "label":
         columns["label_text"] = [task.labels[int(row.label)] for row in rows]
-        features["label_text"] = Value("string")
-    columns["hard"], features["hard"] = [row.hard for row in rows], Value("bool")
-    columns["cue"], features["cue"] = [row.cue for row in rows], Value("string")
-    return Dataset.from_dict(columns, features=Features(features))
+    columns |= {"hard": [row.hard for row in rows], "cue": [row.cue for row in rows]}
+    kinds = {task.label: "int64" if task.labels else "float64", "hard": "bool"}
+    return Dataset.from_dict(columns, Features({name: Value(kinds.get(name, "string")) for name in columns}))
 
 
 # --- draws: built on random() alone, whose sequence Python guarantees across versions --------------------------------

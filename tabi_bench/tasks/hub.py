@@ -7,16 +7,15 @@ it resolves every configuration of the repository's card, and silently takes ano
 from __future__ import annotations
 
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from tabi_bench.config import HubConfig, SourceConfig, TaskConfig
-from tabi_bench.hub import fetch, is_commit
+from tabi_bench.hub import fetch, is_commit, matching
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError, make_task
-from tabi_bench.tasks.readers import FORMATS, read
-from tabi_bench.tasks.table import Table
+from tabi_bench.tasks.readers import FORMATS, read, usual_files
+from tabi_bench.tasks.table import Table, class_names
 
 
 def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
@@ -28,16 +27,16 @@ def load(task: TaskConfig, source: SourceConfig, seed: int) -> Task:
         raise DataError(f"task.hub.revision={hub.revision}: pin {hub.path} to a commit, 40 hex digits; a branch moves")
     card = _card(fetch(hub.path, hub.revision, ["README.md"], "dataset", required=False))
     known = _patterns(card, hub)
-    splits, data = {"train": task.train_split, "validation": task.split}, {}
+    splits = {"train": task.train_split, "validation": task.split}
     for split in splits.values():
         if known and split not in known:
             raise DataError(f"{hub.path}: no split {split!r}; it has {', '.join(known)} (task.split, task.train_split)")
-    patterns = {split: known.get(split) or _usual(hub.name, split) for split in splits.values()}
+    place = f"{hub.name}/" if hub.name else ""
+    patterns = {split: known.get(split) or usual_files(place + split) for split in splits.values()}
     folder = fetch(hub.path, hub.revision, [one for several in patterns.values() for one in several], "dataset")
     classes = _classes(card, hub)
-    for role, split in splits.items():
-        table = _read(folder, patterns[split], hub)
-        data[role] = replace(table, classes=classes | table.classes)
+    tables = {role: _read(folder, patterns[split], hub) for role, split in splits.items()}
+    data = {role: replace(table, classes=classes | table.classes) for role, table in tables.items()}
     where = {role: " ".join(filter(None, (hub.path, hub.name, split))) for role, split in splits.items()}
     return make_task(task, source, seed, data["train"], data["validation"], where)
 
@@ -69,15 +68,8 @@ def _patterns(card: dict[str, Any], hub: HubConfig) -> dict[str, list[str]]:
     return {split: [path] if isinstance(path, str) else list(path) for split, path in pairs}
 
 
-def _usual(name: str | None, split: str) -> list[str]:
-    """Patterns of a split's files where the card says nothing: in the folder of the configuration, by their names."""
-    folder = f"{name}/" if name else ""
-    return [f"{folder}{split}{middle}{suffix}" for suffix in FORMATS for middle in ("", "-*-of-*")]
-
-
 def _read(folder: Path, patterns: list[str], hub: HubConfig) -> Table:
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    paths = [p for p in paths if any(fnmatch(p.relative_to(folder).as_posix(), pattern) for pattern in patterns)]
+    paths = matching(folder, patterns)
     if not paths:
         raise DataError(
             f"{hub.path} has no file like {patterns[0]} (nor {', '.join(FORMATS[1:])}) at revision {hub.revision}; "
@@ -93,6 +85,5 @@ def _classes(card: dict[str, Any], hub: HubConfig) -> dict[str, list[str]]:
     infos = infos if isinstance(infos, list) else [infos]
     chosen = [info for info in infos if len(infos) == 1 or info.get("config_name") == hub.name]
     features = [feature for info in chosen for feature in info.get("features") or []]
-    named = {f["name"]: f["dtype"]["class_label"].get("names") or [] for f in features
-             if isinstance(f.get("dtype"), dict) and "class_label" in f["dtype"]}  # fmt: skip
-    return {column: list(names.values()) if isinstance(names, dict) else names for column, names in named.items()}
+    return {f["name"]: class_names(f["dtype"]["class_label"].get("names")) for f in features
+            if isinstance(f.get("dtype"), dict) and "class_label" in f["dtype"]}  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 from tabi_bench.config import LocalConfig, TaskConfig
 from tabi_bench.tasks.base import Task
 from tabi_bench.tasks.checks import DataError, make_task
-from tabi_bench.tasks.readers import FORMATS, read
+from tabi_bench.tasks.readers import FORMATS, read, usual_files
 
 
 def load(task: TaskConfig, source: LocalConfig, seed: int) -> Task:
@@ -47,16 +47,13 @@ def _task_folder(task: TaskConfig, source: LocalConfig) -> Path:
 
 
 def _split_files(folder: Path, split: str) -> list[Path]:
-    by_format = {}
-    for suffix in FORMATS:
-        paths = sorted([*folder.glob(f"{split}{suffix}"), *folder.glob(f"{split}-*-of-*{suffix}")])
-        if paths:
-            by_format[suffix] = paths
-    if not by_format:
+    paths = sorted(path for pattern in usual_files(split) for path in folder.glob(pattern))
+    if not paths:
         raise DataError(f"{folder}: no file {split}.parquet (nor {', '.join(FORMATS[1:])}); {_listing(folder)}")
-    if len(by_format) > 1:
-        raise DataError(f"{folder}: split {split} lies there as {' and '.join(by_format)}; keep one of them")
-    return next(iter(by_format.values()))
+    formats = sorted({path.suffix for path in paths})
+    if len(formats) > 1:
+        raise DataError(f"{folder}: split {split} lies there as {' and '.join(formats)}; keep one of them")
+    return paths
 
 
 def _listing(folder: Path) -> str:

@@ -29,6 +29,11 @@ LINE_END = re.compile(r"\r\n|\n|\r")
 MANY_LINES = 3  # a cell over so many lines whose every line looks like a row is two stray quotation marks
 
 
+def usual_files(split: str) -> list[str]:
+    """Patterns of the files that hold a split of this name: one, or shards."""
+    return [f"{split}{middle}{suffix}" for suffix in FORMATS for middle in ("", "-*-of-*")]
+
+
 def read(paths: list[Path], advice: str = "write it again") -> Table:
     """The rows of files of one format; columns of csv and tsv are all text. Raises DataError, with `advice`."""
     parts = {}
@@ -75,13 +80,10 @@ def _text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = len(re.findall(rb"\r\n|\n|\r", data[: error.start])) + 1
-        try:
-            character = f", {data[error.start : error.start + 1].decode('cp1252')!r} in Windows-1252 (cp1252)"
-        except UnicodeDecodeError:
-            character = ""
-        raise DataError(
-            f"line {line}: byte 0x{data[error.start]:02x} is no UTF-8{character}; save the file as UTF-8"
-        ) from None
+        meant = data[error.start : error.start + 1].decode("cp1252", "ignore")
+        hint = f", {meant!r} in Windows-1252 (cp1252)" if meant else ""
+        wrong = f"line {line}: byte 0x{data[error.start]:02x} is no UTF-8{hint}"
+        raise DataError(f"{wrong}; save the file as UTF-8") from None
 
 
 def _jsonl(path: Path) -> Table:
@@ -136,16 +138,13 @@ def _records(text: str) -> Iterator[tuple[int, int, list[str]]]:
     """(first line, last line, cells) of each record of a csv."""
     csv.field_size_limit(2**31 - 1)
     reader, last = csv.reader(io.StringIO(text, newline=""), strict=True), 0
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(f"line {last + 1}: quotation marks that do not pair up ({error}); "
-                            f'write "" for one inside quotation marks, or use jsonl') from None  # fmt: skip
-        yield last + 1, reader.line_num, cells
-        last = reader.line_num
+    try:
+        for cells in reader:
+            yield last + 1, reader.line_num, cells
+            last = reader.line_num
+    except csv.Error as error:
+        raise DataError(f"line {last + 1}: quotation marks that do not pair up ({error}); "
+                        f'write "" for one inside quotation marks, or use jsonl') from None  # fmt: skip
 
 
 def _refuse_swallowed(records: list[tuple[int, int, list[str]]], raw: list[str]) -> None:

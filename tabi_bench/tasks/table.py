@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,10 +57,8 @@ class Table:
         except (ValueError, AttributeError):
             features = {}
         classes = {name: f for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
-        listed = {name: feature.get("names") for name, feature in classes.items()}
-        lists = {name: list(names.values()) if isinstance(names, dict) else names for name, names in listed.items()}
-        named = {name: names for name, names in lists.items() if isinstance(names, list) and _are_texts(names)}
-        columns = {name: table.column(index) for index, name in enumerate(table.column_names)}
+        named = {name: names for name, feature in classes.items() if (names := class_names(feature.get("names")))}
+        columns = dict(zip(table.column_names, table.columns, strict=True))
         return cls(columns, table.num_rows, lambda row: f"row {row + 1}", named)
 
     @classmethod
@@ -78,9 +76,7 @@ class Table:
             shard = int(np.searchsorted(starts, row, side="right")) - 1
             return f"{list(parts)[shard]} {list(parts.values())[shard].place(row - int(starts[shard]))}"
 
-        columns = {
-            name: [cell for part in parts.values() for cell in part.cells(name)] for name in parts[first].columns
-        }
+        columns = {name: [c for part in parts.values() for c in part.cells(name)] for name in parts[first].columns}
         warnings = [line for part in parts.values() for line in part.warnings]
         return cls(columns, int(starts[-1]), place, parts[first].classes, warnings)
 
@@ -95,8 +91,7 @@ class Table:
         cells, values = [], self.columns[column]
         arrow = isinstance(values, pa.ChunkedArray)
         kind = values.type if isinstance(values, pa.ChunkedArray) else None
-        if kind is not None and pa.types.is_dictionary(kind):
-            kind = kind.value_type
+        kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
         narrow = {pa.float32(): np.float32, pa.float16(): np.float16}.get(kind)
         for row, value in enumerate(values):
             try:
@@ -109,8 +104,10 @@ class Table:
         return cells
 
 
-def _are_texts(names: list) -> bool:
-    return bool(names) and all(isinstance(name, str) for name in names)
+def class_names(names: Any) -> list[str]:
+    """The names of classes, written as a list or by their number; none where they are not all texts."""
+    listed = list(names.values()) if isinstance(names, dict) else names
+    return listed if isinstance(listed, list) and all(isinstance(name, str) for name in listed) else []
 
 
 def _cell(value: object) -> Cell:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tabi_bench.cache import content_key
 
+FROM_FOLDER = {"local_files_only": True, "trust_remote_code": False}  # how transformers reads whatever lies there
+
 
 class ModelError(ValueError):
     """A folder that is not a usable model; the message names it and says what to do."""

@@ -28,15 +28,14 @@ class CapturedSteps:
     def __call__(self, inputs: Inputs) -> None:
         """Runs one step, on the current stream."""
         shape = tuple(inputs["input_ids"].shape)
-        if self.refused or shape not in self._met:
-            self._met.add(shape)
-            self.step(inputs)
-        elif shape in self._graphs or self._capture(shape, inputs):
+        met = shape in self._met and not self.refused
+        if met and (shape in self._graphs or self._capture(shape, inputs)):
             buffers, graph = self._graphs[shape]
             for name, buffer in buffers.items():
                 buffer.copy_(inputs[name])
             graph.replay()
         else:
+            self._met.add(shape)
             self.step(inputs)
 
     def _capture(self, shape: tuple, inputs: Inputs) -> bool:

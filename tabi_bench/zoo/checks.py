@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,19 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from tabi_bench.tasks.base import Task
-from tabi_bench.zoo.base import ModelError, ModelSpec
+from tabi_bench.zoo.base import FROM_FOLDER, ModelError, ModelSpec
+from tabi_bench.zoo.families import FAMILIES
+from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
+from tabi_bench.zoo.models import PREFIX, mean_pooled
 
 WEIGHTS = "model.safetensors"
-FROM_FOLDER = {"local_files_only": True, "trust_remote_code": False}  # how transformers reads whatever lies there
 LFS = b"version https://git-lfs"
 SHORTEST = ("", "a", "\u4e2d\U0001f600")  # texts that a tokenizer must turn into at least one token
 LAYER = re.compile(r"\.\d+\.")
+LAYERLESS = {kind.__name__: kind for kind in (TextCnn, DecomposableAttention)}
 WORDS, TYPES = "word_embeddings.weight", "token_type_embeddings.weight"
 
 
@@ -62,18 +65,26 @@ def read_config(path: Path) -> dict[str, Any]:
     return read_json(file)
 
 
+def read_supported(path: Path) -> dict[str, Any]:
+    """config.json of a folder that has a tokenizer, too, of a model whose family is known here. Raises ModelError."""
+    config = read_config(path)
+    kind = config.get("model_type", "")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise ModelError(f"{path}: model_type {kind!r} is not supported; there are: {', '.join(FAMILIES)}")
+    if not (Path(path) / "tokenizer.json").is_file():
+        raise ModelError(f"{path} has no tokenizer.json; save its fast tokenizer there with save_pretrained")
+    return config
+
+
 def weight_files(path: Path) -> list[Path]:
     """The safetensors files of a model folder, those of its index where it is sharded. Raises ModelError."""
     path, index = Path(path), Path(path) / f"{WEIGHTS}.index.json"
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]
-    return shards(index) if index.is_file() else _none(path)
-
-
-def _none(path: Path) -> list[Path]:
-    parts = sorted(path.glob("model-*.safetensors"))
-    if parts:
-        raise ModelError(f"{path} has {parts[0].name} but no {WEIGHTS}.index.json; copy the whole folder")
+    if index.is_file():
+        return shards(index)
+    if parts := sorted(path.glob("model-*.safetensors")):
+        raise ModelError(f"{path} has {parts[0].name} but no {index.name}; copy the whole folder")
     raise ModelError(f"{path} has no {WEIGHTS}; save the model with save_pretrained")
 
 
@@ -82,12 +93,13 @@ def shards(index: Path) -> list[Path]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{index} has no weight_map; save the model again with save_pretrained")
-    for name in sorted(set(names.values())):
+    files = sorted(set(names.values()))
+    for name in files:
         if Path(name).name != name:
             raise ModelError(f"{index} names {name!r}, which lies outside the folder; it is refused")
         if not (index.parent / name).is_file():
             raise ModelError(f"{index.parent} lacks {name}, which its {index.name} names; copy the whole folder")
-    return [index.parent / name for name in sorted(set(names.values()))]
+    return [index.parent / name for name in files]
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -98,10 +110,8 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             with safe_open(file, "pt") as tensors:
                 shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
         except Exception as error:  # safetensors raises its own kinds, and OSError
-            if not file.stat().st_size:
-                reason = "it is empty"
-            else:
-                reason = "it is a git-lfs pointer: git lfs pull" if _is_pointer(file) else str(error).splitlines()[0]
+            reason = "it is a git-lfs pointer: git lfs pull" if _is_pointer(file) else str(error).splitlines()[0]
+            reason = reason if file.stat().st_size else "it is empty"
             raise ModelError(f"{file} is no whole safetensors file ({reason}); copy or save it again") from None
     return shapes
 
@@ -126,11 +136,19 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(file))
 
 
-def check_model(spec: ModelSpec, task: Task, class_of: Callable[[Path], type[PreTrainedModel]]) -> None:
-    """Refuses a folder whose configuration, weights and tokenizer contradict each other or the task.
+def model_class(path: Path) -> type[PreTrainedModel]:
+    """The *ForSequenceClassification class that the folder's config.json asks for."""
+    names = read_config(path).get("architectures") or [""]
+    if names[0] in LAYERLESS:
+        return LAYERLESS[names[0]]
+    config = AutoConfig.from_pretrained(path, **FROM_FOLDER)
+    if names[0].startswith(PREFIX):
+        return mean_pooled(config.__class__)
+    return AutoModelForSequenceClassification._model_mapping[type(config)]
 
-    class_of: the class that a folder's configuration asks for. Raises ModelError.
-    """
+
+def check_model(spec: ModelSpec, task: Task) -> None:
+    """Refuses a folder whose configuration, weights and tokenizer contradict each other or the task: a ModelError."""
     config, shapes = read_config(spec.path), tensor_shapes(spec.path)
     outputs = config.get("num_labels", len(config.get("id2label") or {}) or 2)
     problem = config.get("problem_type")
@@ -146,7 +164,7 @@ def check_model(spec: ModelSpec, task: Task, class_of: Callable[[Path], type[Pre
             f"another task (leave it out), or the labels are not those (task.label)"
         )
     with naming(spec.path, "its config.json makes no model"), torch.device("meta"):
-        made = class_of(spec.path)(AutoConfig.from_pretrained(spec.path, **FROM_FOLDER))
+        made = model_class(spec.path)(AutoConfig.from_pretrained(spec.path, **FROM_FOLDER))
     _check_shapes(spec.path, shapes, {name: tuple(value.shape) for name, value in made.state_dict().items()})
     _check_tokenizer(spec.path, shapes, len(task.config.texts), spec.max_length)
 
@@ -159,12 +177,9 @@ def _check_shapes(path: Path, stored: Mapping[str, tuple], made: Mapping[str, tu
         raise ModelError(f"{path} has weights of layers that its config.json does not have ({beyond[0]}); they are not "
                          f"of one model")  # fmt: skip
     for name, shape in stored.items():
-        wanted = made.get(name)
-        if wanted is not None and wanted != shape:
-            raise ModelError(
-                f"{path}: {name} has shape {list(shape)}, by its config.json it has {list(wanted)}; they are not of "
-                f"one model"
-            )
+        if (wanted := made.get(name, shape)) != shape:
+            raise ModelError(f"{path}: {name} has shape {list(shape)}, by its config.json it has {list(wanted)}; they "
+                             f"are not of one model")  # fmt: skip
 
 
 def _check_tokenizer(path: Path, shapes: Mapping[str, tuple], texts: int, most: int) -> None:

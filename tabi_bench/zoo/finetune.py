@@ -20,11 +20,11 @@ from tabi_bench.cache import cached
 from tabi_bench.config import Config, ConfigError, PaperZooConfig, compose_config
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
-from tabi_bench.zoo.checks import FROM_FOLDER
+from tabi_bench.zoo.base import FROM_FOLDER
 from tabi_bench.zoo.custom import download, write_tokenizer
-from tabi_bench.zoo.loading import ModelError, final_linear, load_tokenizer
+from tabi_bench.zoo.loading import ModelError, final_linear, load_tokenizer, read_weights
 from tabi_bench.zoo.paper import recipe, start, tuned_folder
-from tabi_bench.zoo.training import Course, encode, metric_score, predict, train
+from tabi_bench.zoo.training import Course, encode, train, validation_score
 
 HEADS = ("classifier", "pooler", "pre_classifier")  # what a backbone lacks, by the first part of its name
 
@@ -43,8 +43,7 @@ def fine_tuned(config: PaperZooConfig, model: str, task: Task, cache_dir: Path, 
         rows = encode(tokenizer, task.texts("train"), task.labels("train"))
         course = Course(metric, checkpoint, f"{model} on {task.name}")
         result = train(network, rows, steps, seed=seed, device=device, course=course)
-        held = encode(tokenizer, task.texts("validation"))
-        score = metric_score(metric, task.labels("validation"), predict(network, held, device))
+        score = validation_score(network, tokenizer, task, device)
         network.to("cpu", torch.float16).save_pretrained(target)
         notes = {"from": origin["id"], "commit": source.name, "metric": metric, "validation_score": score}
         notes |= {"seconds": round(result.seconds, 1), "recipe": asdict(steps)}
@@ -60,24 +59,22 @@ def with_new_head(folder: Path, task: Task, seed: int) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, **heads, **FROM_FOLDER)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, dtype=torch.float32, weights_only=True, ignore_mismatched_sizes=True,
-            output_loading_info=True, **FROM_FOLDER,
-        )  # fmt: skip
-    body = [key for key in report["missing_keys"] if not any(part in HEADS for part in key.split("."))]
+        options = {"config": config, "dtype": torch.float32, "ignore_mismatched_sizes": True}
+        network, missing = read_weights(AutoModelForSequenceClassification, folder, **options)
+    body = [name for name in missing if not any(part in HEADS for part in name.split("."))]
     if body:
-        raise ModelError(f"{folder}: weights are missing ({', '.join(sorted(body)[:4])}); it is no backbone")
+        raise ModelError(f"{folder}: weights are missing ({', '.join(body[:4])}); it is no backbone")
     if task.is_regression:
         torch.nn.init.constant_(final_linear(network).bias, float(task.labels("train").mean()))
     return network
 
 
 def _composed(arguments: list[str]) -> tuple[str, Config]:
-    chosen = [argument.removeprefix("model=") for argument in arguments if argument.startswith("model=")]
+    chosen = [argument for argument in arguments if argument.startswith("model=")]
     if len(chosen) != 1:
         raise ConfigError("which model? model=bert-large; `python -m tabi_bench.zoo.paper` lists them")
-    overrides = [argument for argument in arguments if not argument.startswith("model=")]
-    return chosen[0], compose_config(["zoo=paper", *overrides])
+    overrides = [argument for argument in arguments if argument not in chosen]
+    return chosen[0].removeprefix("model="), compose_config(["zoo=paper", *overrides])
 
 
 def main(argv: list[str] | None = None) -> None:

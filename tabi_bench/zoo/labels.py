@@ -12,6 +12,7 @@ import logging
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from sklearn.metrics import confusion_matrix
 from tabi_bench.cache import content_key, read_sealed, write_sealed
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec
-from tabi_bench.zoo.checks import naming
-from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer, read_config
+from tabi_bench.zoo.checks import naming, read_config
+from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer
 from tabi_bench.zoo.training import encode, predict
 
 log = logging.getLogger(__name__)
@@ -167,17 +168,12 @@ def measure(spec: ModelSpec, task: Task, seed: int, device: str) -> Finding:
     with naming(spec.path, "it cannot answer rows of train, an empty text or a long one"):
         model = load_model(replace(spec, label_order=None, scale=None), torch.float32, device)
         logits = predict(model, examples, device)
-    if logits.shape[1] != task.n_outputs:
-        wanted = f"{task.n_outputs} labels" if not task.is_regression else "one score"
-        raise ModelError(
-            f"{spec.name} ({spec.path}) has {logits.shape[1]} outputs, task {task.name} {wanted}. {ADVICE}"
-        )
+    what = f"{spec.name} ({spec.path})"
     wrong = int((~np.isfinite(logits).all(axis=1)).sum())
     if wrong:
-        raise ModelError(f"{spec.name} ({spec.path}): its outputs on {wrong} of {len(logits)} texts are not finite; "
-                         f"its weights are damaged: leave it out")  # fmt: skip
+        raise ModelError(f"{what}: its outputs on {wrong} of {len(logits)} texts are not finite; its weights are "
+                         f"damaged: leave it out")  # fmt: skip
     logits = logits[: len(rows)]
-    what = f"{spec.name} ({spec.path})"
     if task.is_regression:
         return find_scale(logits[:, 0].astype(np.float64), labels[rows], what)
     counts = confusion_matrix(labels[rows], logits.argmax(1), labels=np.arange(task.n_outputs))
@@ -203,6 +199,5 @@ def _stored(file: Path) -> Finding | None:
     if content is None:
         return None
     raw = json.loads(content)
-    for name in ("label_order", "scale"):
-        raw[name] = None if raw[name] is None else tuple(raw[name])
-    return Finding(**raw)
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
+    return Finding(**values)

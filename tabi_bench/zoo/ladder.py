@@ -24,9 +24,9 @@ from tabi_bench.config import ConfigError, EncodersZooConfig, LadderTrainConfig,
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.encoder import carries_layerless, carry_over, encoder_folder, first_layers, without_layers
-from tabi_bench.zoo.loading import ModelError, content_hash, load_model, load_tokenizer, spec_of
-from tabi_bench.zoo.training import Course, Examples, encode, metric_score, predict, train
+from tabi_bench.zoo.encoder import BASE, carry_over, encoder_folder, first_layers, without_layers
+from tabi_bench.zoo.loading import ModelError, load_model, load_tokenizer, spec_of
+from tabi_bench.zoo.training import Course, changed_recipe, encode, predict, train, validation_score
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +74,10 @@ class Ladder:
     # what there is
 
     @cached_property
-    def folders(self) -> dict[str, Path]:
-        """The encoders' folders by name. Raises ModelError, hub.HubError."""
-        return {name: encoder_folder(encoder.source, self.cache_dir) for name, encoder in self.config.used.items()}
-
-    @cached_property
-    def hashes(self) -> dict[str, str]:
-        """The content of each encoder."""
-        return {name: content_hash(folder) for name, folder in self.folders.items()}
+    def encoders(self) -> dict[str, ModelSpec]:
+        """The encoders by name, as they lie on disk. Raises ModelError, hub.HubError."""
+        folders = {name: encoder_folder(encoder.source, self.cache_dir) for name, encoder in self.config.used.items()}
+        return {name: spec_of(folder, name, self.config.max_length) for name, folder in folders.items()}
 
     @property
     def candidates(self) -> list[CutEncoder]:
@@ -99,7 +95,7 @@ class Ladder:
         taught = self.config.distill
         cuts = [CutEncoder(n, k, taught) for n, e in self.config.used.items() for k in set(e.layers) - {max(e.layers)}]
         if self.config.layerless:
-            base = next((name for name, folder in self.folders.items() if carries_layerless(folder)), None)
+            base = next((name for name, encoder in self.encoders.items() if encoder.family == BASE), None)
             if base is None:
                 raise ModelError("zoo.layerless=true needs an encoder with BERT's embeddings among zoo.encoders")
             cuts.append(CutEncoder(base, 0, taught))
@@ -124,12 +120,8 @@ class Ladder:
     def recipe(self, cut: CutEncoder) -> LadderTrainConfig:
         """How a model is trained here: zoo.train, changed by its encoder, then by the task. Raises ConfigError."""
         config, task = self.config, self.task.name
-        changes = {**config.used[cut.encoder].train, **config.tasks.get(task, {})}
-        try:
-            base = replace(config.train, **changes)
-        except TypeError as error:
-            where = f"zoo.encoders.{cut.encoder}.train, zoo.tasks.{task}"
-            raise ConfigError(f"{where}: {error}; their keys are those of zoo.train") from None
+        changes = {f"zoo.encoders.{cut.encoder}.train": config.used[cut.encoder].train}
+        base = changed_recipe(config.train, changes | {f"zoo.tasks.{task}": config.tasks.get(task, {})})
         rate = base.learning_rate * config.rates.get(task, 1.0) * (config.student_rate if cut.taught else 1.0)
         rate = rate if cut.layers else config.layerless_rate
         return replace(base, learning_rate=rate, distill=base.distill if cut.taught else 0.0)
@@ -153,7 +145,7 @@ class Ladder:
         """Raises ConfigError, DataError or ModelError for what no model could be trained from, before any is."""
         self.config.check_names(sorted(cut.name for cut in (*self.candidates, *self.others)))
         for cut in (*self.candidates, *self.students):
-            stored = spec_of(self.folders[cut.encoder], cut.encoder)
+            stored = self.encoders[cut.encoder]
             if cut.layers > stored.layers:
                 raise ModelError(f"zoo.encoders: {cut.layers} layers asked of {stored.path}, which has {stored.layers}")
             self.recipe(cut)
@@ -163,7 +155,7 @@ class Ladder:
     def key(self, cut: CutEncoder) -> str:
         """Hash of everything that the model is made from; a taught one's includes its teacher's."""
         data = (self.task.train_hash, self.task.config.metric, self.task.config.labels)
-        parts = [RECIPE, data, self.hashes[cut.encoder], self.config.max_length, cut.layers]
+        parts = [RECIPE, data, self.encoders[cut.encoder].content_hash, self.config.max_length, cut.layers]
         parts += [asdict(self.recipe(cut)), self.seed, self.key(self.teacher) if cut.taught else None]
         return content_key(*parts, self.start.key(self.start.own(cut)) if self.start else None)
 
@@ -189,33 +181,25 @@ class Ladder:
         ladders = [self, self.start] if self.start else [self]
         return sum(one.notes(cut)["seconds"] for one in ladders for cut in {*one.candidates, *one.models})
 
-    def _validation_facts(self) -> dict:
-        """Rows of the validation split, and the share of its most frequent label (None for scores)."""
-        labels = self.task.labels("validation")
-        most = None if self.task.is_regression else float(np.bincount(labels).max() / len(labels))
-        return {"validation_rows": len(labels), "majority_share": most}
-
-    def _encode(self, cut: CutEncoder, split: str) -> Examples:
-        folder = self.folders[cut.encoder]
-        tokenizer = load_tokenizer(folder, spec_of(folder, cut.encoder, self.config.max_length).max_length)
-        return encode(tokenizer, self.task.texts(split), self.task.labels(split))
-
     def _build(self, cut: CutEncoder, folder: Path, checkpoint: Path) -> None:
-        recipe, metric = self.recipe(cut), self.task.config.metric
-        model, rows = self._start(cut), self._encode(cut, "train")
+        recipe, task, encoder = self.recipe(cut), self.task, self.encoders[cut.encoder]
+        tokenizer = load_tokenizer(encoder.path, encoder.max_length)
         teacher = np.load(self.folder(self.teacher) / LOGITS) if recipe.distill else None
-        course = Course(metric, checkpoint, "" if self.quiet else f"{self.task.name} {cut.name}")
+        model, rows = self._start(cut), encode(tokenizer, task.texts("train"), task.labels("train"))
         rows = replace(rows, teacher=teacher)
+        course = Course(task.config.metric, checkpoint, "" if self.quiet else f"{task.name} {cut.name}")
         result = train(model, rows, recipe, seed=self.seed, device=self.device, course=course)
         model.to("cpu", torch.float16).save_pretrained(folder)  # half the disk; the third decimal of logits differs
-        shutil.copyfile(self.folders[cut.encoder] / "tokenizer.json", folder / "tokenizer.json")
+        shutil.copyfile(encoder.path / "tokenizer.json", folder / "tokenizer.json")
         stored = load_model(spec_of(folder, "stored"), torch.float32, self.device)
         if cut in self.candidates:
             np.save(folder / LOGITS, predict(stored, rows, self.device))
-        predictions = predict(stored, self._encode(cut, "validation"), self.device)
-        notes = self._validation_facts() | {
-            "metric": metric,
-            "validation_score": metric_score(metric, self.task.labels("validation"), predictions),
+        labels = task.labels("validation")
+        notes = {
+            "validation_rows": len(labels),
+            "majority_share": None if task.is_regression else float(np.bincount(labels).max() / len(labels)),
+            "metric": task.config.metric,
+            "validation_score": validation_score(stored, tokenizer, task, self.device),
             "slice_score": result.score,
             "steps": result.steps,
             "seconds": round(result.seconds, 2),
@@ -229,7 +213,7 @@ class Ladder:
 
     def _start(self, cut: CutEncoder) -> PreTrainedModel:
         """The cut encoder, or mnli's model. A regression's head starts at the mean label: else an epoch is lost."""
-        labels, folder = self.task.config.labels, self.folders[cut.encoder]
+        labels, folder = self.task.config.labels, self.encoders[cut.encoder].path
         if cut.layers:
             model = first_layers(folder, cut.layers, labels, self.seed)
         else:

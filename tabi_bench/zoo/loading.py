@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
-from tabi_bench.zoo.base import ModelError, ModelSpec
-from tabi_bench.zoo.checks import FROM_FOLDER, naming, read_config, read_tokenizer, tensor_shapes, weight_files
-from tabi_bench.zoo.families import FAMILIES, family
-from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn
-from tabi_bench.zoo.models import PREFIX, mean_pooled
-
-LAYERLESS = {kind.__name__: kind for kind in (TextCnn, DecomposableAttention)}
-
-
-def count_parameters(path: Path) -> int:
-    """Number of stored weights, from the safetensors headers alone (position ids are no weights)."""
-    shapes = tensor_shapes(path)
-    return sum(torch.Size(shape).numel() for name, shape in shapes.items() if not name.endswith("position_ids"))
+from tabi_bench.cache import file_sha256
+from tabi_bench.zoo.base import FROM_FOLDER, ModelError, ModelSpec
+from tabi_bench.zoo.checks import model_class, naming, read_supported, read_tokenizer, tensor_shapes, weight_files
+from tabi_bench.zoo.families import family
 
 
 def content_hash(path: Path) -> str:
     """SHA-256 (16 hex digits) of weights, configuration and tokenizer."""
     digest = hashlib.sha256()
     for file in [Path(path) / "config.json", *weight_files(path), Path(path) / "tokenizer.json"]:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(file)))
     return digest.hexdigest()[:16]
 
 
@@ -45,27 +37,14 @@ def spec_of(
 
     Raises ModelError for an incomplete or foreign folder.
     """
-    config = read_config(path)
-    kind = config.get("model_type", "")
-    if not isinstance(kind, str) or kind not in FAMILIES:
-        raise ModelError(f"{path}: model_type {kind!r} is not supported; there are: {', '.join(FAMILIES)}")
-    if not (Path(path) / "tokenizer.json").is_file():
-        raise ModelError(f"{path} has no tokenizer.json; save its fast tokenizer there with save_pretrained")
+    config = read_supported(path)
+    kind = config["model_type"]
     with naming(path, "its config.json lacks what a model of its type has"):
         layers, places = family(kind).layers(config), family(kind).places(config, max_length)
-    params, digest = count_parameters(path), content_hash(path)
-    return ModelSpec(name, Path(path), kind, layers, params, digest, min(max_length, places), label_order, scale)
-
-
-def model_class(path: Path) -> type[PreTrainedModel]:
-    """The *ForSequenceClassification class that the folder's config.json asks for."""
-    names = read_config(path).get("architectures") or [""]
-    if names[0] in LAYERLESS:
-        return LAYERLESS[names[0]]
-    config = AutoConfig.from_pretrained(path, **FROM_FOLDER)
-    if names[0].startswith(PREFIX):
-        return mean_pooled(config.__class__)
-    return AutoModelForSequenceClassification._model_mapping[type(config)]
+    shapes = tensor_shapes(path)  # of which position ids are no weights
+    params = sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith("position_ids"))
+    limit = min(max_length, places)
+    return ModelSpec(name, Path(path), kind, layers, params, content_hash(path), limit, label_order, scale)
 
 
 def final_linear(model: nn.Module) -> nn.Linear:
@@ -90,33 +69,25 @@ def fold_head(model: nn.Module, label_order: tuple[int, ...] | None, scale: tupl
         head.bias.mul_(scale[0]).add_(scale[1])
 
 
-def load_folder(path: Path, dtype: torch.dtype, attention: str = "sdpa") -> PreTrainedModel:
-    """The model in `path`, on the CPU, in eval mode. Weights that are missing are an error, never drawn at random.
+def read_weights(kind: Any, path: Path, **options: Any) -> tuple[PreTrainedModel, list[str]]:
+    """A model of class `kind` with the weights in `path`, on the CPU; and the names of those that are missing there."""
+    model, report = kind.from_pretrained(path, weights_only=True, output_loading_info=True, **FROM_FOLDER, **options)
+    return model, sorted(report["missing_keys"])
 
-    DeBERTa computes its own disentangled attention: there `attention` has no effect.
-    """
+
+def load_folder(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in `path`, on the CPU, in eval mode. Weights that are missing are an error, never drawn at random."""
     with naming(path, "it cannot be loaded; copy or save it again"):
-        kind = model_class(path)
-        chosen = attention if kind._supports_sdpa else "eager"
-        model, report = kind.from_pretrained(
-            path,
-            dtype=dtype,
-            attn_implementation=chosen,
-            weights_only=True,
-            output_loading_info=True,
-            **FROM_FOLDER,
-        )
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:4])
-        raise ModelError(
-            f"{path}: weights are missing ({missing}); it is not a fine-tuned classifier: fine-tune it first"
-        )
+        model, missing = read_weights(model_class(path), path, dtype=dtype)
+    if missing:
+        raise ModelError(f"{path}: weights are missing ({', '.join(missing[:4])}); it is not a fine-tuned classifier: "
+                         f"fine-tune it first")  # fmt: skip
     return model.eval()
 
 
-def load_model(spec: ModelSpec, dtype: torch.dtype, device: str, attention: str = "sdpa") -> PreTrainedModel:
+def load_model(spec: ModelSpec, dtype: torch.dtype, device: str) -> PreTrainedModel:
     """A *ForSequenceClassification in eval mode on `device`, its logits in the task's label order and scale."""
-    model = load_folder(spec.path, dtype, attention)
+    model = load_folder(spec.path, dtype)
     fold_head(model, spec.label_order, spec.scale)
     return model.to(device, dtype)  # from_pretrained leaves DeBERTa's biases of queries and values in float32
 

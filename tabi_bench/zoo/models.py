@@ -43,15 +43,9 @@ class MeanPooled(PreTrainedModel):
         self.post_init()
 
     def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.Tensor | None = None,
-        **kwargs,
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> SequenceClassifierOutput:
         """Logits (B, K) of token ids (B, L); `attention_mask=None` means that nothing is padded."""
-        if token_type_ids is not None:
-            kwargs["token_type_ids"] = token_type_ids
         encoded = self._modules[self.base_model_prefix](input_ids, attention_mask=attention_mask, **kwargs)
         logits = self.classifier(self.dropout(mean_pool(encoded.last_hidden_state, attention_mask)))
         return SequenceClassifierOutput(

@@ -7,61 +7,59 @@ cell's sanity bound. `python -m tabi_bench.zoo.paper` prints which cells there a
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
 from tabi_bench.cache import cached, content_key
-from tabi_bench.config import ConfigError, PaperZooConfig, TrainConfig, read_file
+from tabi_bench.config import PaperZooConfig, TrainConfig, read_file
 from tabi_bench.hub import HubError, fetch
+from tabi_bench.names import TASKS
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import ModelSpec, Zoo
-from tabi_bench.zoo.checks import check_model
-from tabi_bench.zoo.custom import compare_tokens, download, usable
+from tabi_bench.zoo.custom import described, download
 from tabi_bench.zoo.families.shapes import PAPER, write_shape
 from tabi_bench.zoo.labels import Finding, checked
-from tabi_bench.zoo.loading import ModelError, model_class, spec_of
+from tabi_bench.zoo.loading import ModelError, spec_of
+from tabi_bench.zoo.training import changed_recipe
 
-TASKS = ("sst2", "mnli", "rte", "qqp", "mrpc", "cola", "qnli", "stsb", "massive", "clinc")
 FROM_MNLI = ("rte", "mrpc", "stsb")
 RECIPE = 1  # raised when fine-tuning changes what is learnt
 
 
 def load(config: PaperZooConfig, task: Task, cache_dir: Path, seed: int, device: str) -> Zoo:
     """The models of `zoo.models` (all twelve where it is empty) on `task`. Raises ModelError, and hub.HubError."""
-    names = config.models or list(PAPER)
-    unknown = [name for name in names if name not in PAPER]
-    if unknown:
-        raise ModelError(f"zoo.models: no model {', '.join(unknown)}; the paper's are {', '.join(PAPER)}")
+    config.check_names(list(PAPER))
+    names, origins = config.models or list(PAPER), dict[str, dict]()
     if config.random_weights:
         models = [_shape(name, config, task, cache_dir) for name in names]
-        return Zoo(config.name, _sorted(models), notes={"random_weights": True})
-    own = {name: tuned_folder(config, name, task, cache_dir, seed) for name in names}
-    _check_cells(config, task, [name for name in names if not own[name].is_dir()])
-    models, notes = [], {}
-    for name in names:
-        described, origin = _cell(config, name, task, own[name], cache_dir)
-        spec, measured = checked(described, task, cache_dir, seed, device)
-        check_bound(name, task.name, measured, config.cells.get(name, {}).get(task.name, {}).get("at_least"))
-        notes[name] = {**origin, **asdict(measured)}
-        models.append(spec)
-    return Zoo(config.name, _sorted(models), notes={"checkpoints": notes})
+    else:
+        own = {name: tuned_folder(config, name, task, cache_dir, seed) for name in names}
+        _check_cells(config, task, [name for name in names if not own[name].is_dir()])
+        models = []
+        for name in names:
+            stored, origin = _cell(config, name, task, own[name], cache_dir)
+            spec, measured = checked(stored, task, cache_dir, seed, device)
+            check_bound(name, task.name, measured, cell_of(config, name, task.name).get("at_least"))
+            origins[name] = origin | asdict(measured)
+            models.append(spec)
+    notes: dict[str, Any] = {"random_weights": True} if config.random_weights else {"checkpoints": origins}
+    return Zoo(config.name, tuple(sorted(models, key=lambda spec: spec.params)), notes=notes)
 
 
-def _sorted(models: list[ModelSpec]) -> tuple[ModelSpec, ...]:
-    return tuple(sorted(models, key=lambda spec: spec.params))
+def cell_of(config: PaperZooConfig, model: str, task: str) -> dict[str, Any]:
+    """What is known of a public checkpoint; empty without one."""
+    return config.cells.get(model, {}).get(task, {})
 
 
 def _shape(name: str, config: PaperZooConfig, task: Task, cache_dir: Path) -> ModelSpec:
     """The model's shape with random weights, stored in half precision."""
-    key = content_key("shape", name, task.n_outputs)
-
-    def write(folder: Path) -> None:
-        write_shape(name, folder, config.max_length, task.n_outputs, torch.float16)
-
-    return spec_of(cached(Path(cache_dir) / "shapes" / f"{name}-{key}", write), name, config.max_length)
+    place = Path(cache_dir) / "shapes" / f"{name}-{content_key('shape', name, task.n_outputs)}"
+    folder = cached(place, lambda building: write_shape(name, building, task.n_outputs, torch.float16))
+    return spec_of(folder, name, config.max_length)
 
 
 def _check_cells(config: PaperZooConfig, task: Task, names: list[str]) -> None:
@@ -71,7 +69,7 @@ def _check_cells(config: PaperZooConfig, task: Task, names: list[str]) -> None:
             "zoo=paper holds models of the real tasks: use source=hub or source=local, or zoo.random_weights=true for "
             "latency alone"
         )
-    missing = [name for name in names if task.name not in config.cells.get(name, {})]
+    missing = [name for name in names if not cell_of(config, name, task.name)]
     if not missing:
         return
     fill = [f"  {command(config, name, task.name, task.source)}" for name in missing]
@@ -91,18 +89,13 @@ def command(config: PaperZooConfig, model: str, task: str, source: str = "hub") 
     return f"python -m tabi_bench.zoo.finetune model={model} task={task} {where}"
 
 
-def _cell(
-    config: PaperZooConfig, name: str, task: Task, own: Path, cache_dir: Path
-) -> tuple[ModelSpec, dict[str, str]]:
+def _cell(config: PaperZooConfig, name: str, task: Task, own: Path, cache_dir: Path) -> tuple[ModelSpec, dict]:
     """One model as it lies on disk, and where it is from: fine-tuned here where there is such, else the public one."""
     if own.is_dir():
         return spec_of(own, name, config.max_length), {"from": "fine-tuned here", "commit": own.name}
-    cell = config.cells.get(name, {}).get(task.name, {})
+    cell = cell_of(config, name, task.name)
     source = download(cell["id"], cell.get("revision"))
-    described = spec_of(usable(source, cache_dir), name, config.max_length)
-    check_model(described, task, model_class)
-    compare_tokens(source, described, task)
-    return described, {"from": cell["id"], "commit": source.name}
+    return described(source, name, config, task, cache_dir), {"from": cell["id"], "commit": source.name}
 
 
 def check_bound(name: str, task: str, finding: Finding, bound: float | None) -> None:
@@ -119,11 +112,8 @@ def check_bound(name: str, task: str, finding: Finding, bound: float | None) -> 
 
 def recipe(config: PaperZooConfig, model: str, task: str) -> TrainConfig:
     """How `model` is fine-tuned on `task`."""
-    changes = {**config.recipes.get(model, {}), **config.tasks.get(task, {})}
-    try:
-        return TrainConfig(**asdict(replace(config.train, **changes)), distill=0.0, distill_temperature=1.0)
-    except TypeError as error:
-        raise ConfigError(f"zoo.recipes.{model}, zoo.tasks.{task}: {error}; the keys are those of zoo.train") from None
+    changes = {f"zoo.recipes.{model}": config.recipes.get(model, {}), f"zoo.tasks.{task}": config.tasks.get(task, {})}
+    return TrainConfig(**asdict(changed_recipe(config.train, changes)), distill=0.0, distill_temperature=1.0)
 
 
 def start(config: PaperZooConfig, model: str, task: str) -> dict:
@@ -132,8 +122,8 @@ def start(config: PaperZooConfig, model: str, task: str) -> dict:
         known = ", ".join(config.backbones)
         raise ModelError(f"{model} has no backbone to fine-tune (zoo.backbones); there are: {known}")
     backbone = config.backbones[model]
-    via = backbone.get("via_mnli") and task in FROM_MNLI and config.cells.get(model, {}).get("mnli")
-    chosen = via or backbone
+    via = backbone.get("via_mnli") and task in FROM_MNLI
+    chosen = (cell_of(config, model, "mnli") if via else {}) or backbone
     return {"id": chosen["id"], "revision": chosen.get("revision")}
 
 
@@ -152,10 +142,9 @@ def coverage(config: PaperZooConfig) -> pd.DataFrame:
     """Models x tasks: "pinned", "main" (a checkpoint without a commit), "tune" (to be fine-tuned here), "none"."""
 
     def state(model: str, task: str) -> str:
-        cell = config.cells.get(model, {}).get(task)
-        if cell is None:
-            return "tune" if model in config.backbones else "none"
-        return "pinned" if cell.get("revision") else "main"
+        if cell := cell_of(config, model, task):
+            return "pinned" if cell.get("revision") else "main"
+        return "tune" if model in config.backbones else "none"
 
     return pd.DataFrame({task: {model: state(model, task) for model in PAPER} for task in TASKS})
 

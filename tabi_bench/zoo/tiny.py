@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import nn
 from transformers import BertConfig, PreTrainedModel
 
-from tabi_bench.cache import cached, content_key, damage, seal
+from tabi_bench.cache import cached, content_key, damage
 from tabi_bench.config import TinyZooConfig, read_file
 from tabi_bench.tasks import load_task
 from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.base import Zoo
 from tabi_bench.zoo.loading import ModelError, load_tokenizer, spec_of
 from tabi_bench.zoo.models import MeanPoolBert
-from tabi_bench.zoo.training import Course, Examples, encode, metric_score, predict, split_slice, train
+from tabi_bench.zoo.training import Course, Examples, encode, predict, split_slice, train, validation_score
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +76,11 @@ def build(folder: Path, config: TinyZooConfig, task: Task, seed: int, device: st
     write_tokenizer([" ".join(row) for row in task.texts("train")], folder / "tokenizer.json", config.vocabulary)
     tokenizer = load_tokenizer(folder, config.max_length)
     rows = encode(tokenizer, task.texts("train"), task.labels("train"))
-    held = encode(tokenizer, task.texts("validation"))
     done: dict[str, dict] = {}
     for name in reversed(config.shapes):
         model = new_model(name, config, tokenizer.get_vocab_size(), task, seed)
         done[name] = learn(model, rows, task, config, seed, device)
-        score = metric_score(task.config.metric, task.labels("validation"), predict(model, held, device))
-        done[name]["score"] = round(score, 4)
+        done[name]["score"] = score = round(validation_score(model, tokenizer, task, device), 4)
         took = done[name]["steps"], done[name]["train_s"]
         log.info("%s %s: %.4f on validation after %d steps, %.0f s", task.name, name, score, *took)
         if rows.teacher is None:
@@ -144,7 +142,8 @@ def write_tokenizer(texts: list[str], path: Path, vocabulary: int) -> None:
     """
     vocabulary = min(vocabulary, round(TOKENS_PER_WORD * len({word for text in texts for word in text.split()})))
     learnt = _wordpiece({})
-    words = (w for text in texts for w, _ in _words(learnt, text))
+    plain = map(learnt.normalizer.normalize_str, texts)
+    words = (word for text in plain for word, _ in learnt.pre_tokenizer.pre_tokenize_str(text))
     within = sorted({character for word in words for character in word[1:]})
     special = [*SPECIAL, *(f"##{character}" for character in within)]
     trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
@@ -160,11 +159,6 @@ def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
-
-
-def _words(tokenizer: Tokenizer, text: str) -> list[tuple[str, tuple[int, int]]]:
-    """The words that tokens are sought in, with their places."""
-    return tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
 
 
 def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, seed: int) -> PreTrainedModel:
@@ -193,14 +187,10 @@ def new_model(shape: str, config: TinyZooConfig, vocabulary: int, task: Task, se
 def ship(task: str) -> dict:
     """Trains the ladder of one generated task, as conf/zoo/tiny.yaml says, into the package; its notes."""
     rows = load_task(read_file("task", task), read_file("source", "generated"), 0)
-    building = SHIPPED / f".{task}"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    with one_thread():
-        build(building, read_file("zoo", "tiny"), rows, 0, "cpu")
-    seal(building, task)
-    shutil.rmtree(SHIPPED / task, ignore_errors=True)
-    os.replace(building, SHIPPED / task)
+    with TemporaryDirectory() as place, one_thread():
+        made = cached(Path(place) / task, lambda building: build(building, read_file("zoo", "tiny"), rows, 0, "cpu"))
+        shutil.rmtree(SHIPPED / task, ignore_errors=True)
+        shutil.copytree(made, SHIPPED / task)
     return notes_of(SHIPPED / task)
 
 

@@ -171,10 +171,9 @@ def main(argv: list[str] | None = None) -> int:
     """Trains the ladders and prints their scores."""
     options = _arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    source, cache_dir = "local" if options.source_dir else "generated", options.cache_dir.expanduser()
-    overrides = tuple(options.overrides)
-    where = options.zoo, source, options.source_dir, options.train_rows, options.validation_rows
-    work = Work(*where, overrides, cache_dir, options.seed, options.device)
+    source = "local" if options.source_dir else "generated"
+    data = options.zoo, source, options.source_dir, options.train_rows, options.validation_rows
+    work = Work(*data, tuple(options.overrides), options.cache_dir.expanduser(), options.seed, options.device)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
     rows, started, tasks = [], time.monotonic(), options.tasks.split(",")
     try:

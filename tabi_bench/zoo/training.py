@@ -15,21 +15,21 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 from sklearn.model_selection import train_test_split
-from tokenizers import Encoding as Tokens
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel
 
-from tabi_bench.config import FineTuneConfig, LadderTrainConfig, TrainConfig
+from tabi_bench.config import ConfigError, FineTuneConfig, LadderTrainConfig, TrainConfig
 from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.progress import progress
+from tabi_bench.tasks.base import Task
 from tabi_bench.zoo.captured import CapturedSteps
 from tabi_bench.zoo.families import family
 from tabi_bench.zoo.words import align, without_short_texts
@@ -42,6 +42,7 @@ MIN_WORDS = 3  # texts of at most so many words are never shortened, as in pruni
 EVALUATION_BATCH = 256
 KEPT = ("fingerprint", "step", "stale", "best", "best_weights", "history")  # plain values of a checkpoint
 WIDTHS = 8  # widths of batches on a GPU are multiples of it
+Recipe = TypeVar("Recipe", bound=FineTuneConfig)
 
 
 class TrainingError(ValueError):
@@ -84,6 +85,16 @@ class TrainResult:
     history: list[tuple[int, float, float]] = field(default_factory=list)
 
 
+def changed_recipe(recipe: Recipe, changes: dict[str, dict[str, Any]]) -> Recipe:
+    """`recipe` with the changes of several settings, by their names, one after the other. Raises ConfigError."""
+    try:
+        for values in changes.values():
+            recipe = replace(recipe, **values)
+        return recipe
+    except TypeError as error:
+        raise ConfigError(f"{', '.join(changes)}: {error}; their keys are those of zoo.train") from None
+
+
 @dataclass(frozen=True)
 class Course:
     """How a training is scored on its slice, where it goes on from, and the title of its bar (empty: no bar)."""
@@ -105,14 +116,9 @@ def encode(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], labels: np.ndar
     return Examples(
         [np.asarray(token.ids, np.int32) for token in tokens],
         [np.asarray(token.type_ids, np.int32) for token in tokens],
-        [_droppable(token, row) for token, row in zip(tokens, texts, strict=True)],
+        [without_short_texts(align(row, token), row, MIN_WORDS) for token, row in zip(tokens, texts, strict=True)],
         labels,
     )
-
-
-def _droppable(tokens: Tokens, texts: Sequence[str]) -> np.ndarray:
-    """(L,) word of each token, numbered through the row's texts; -1: special, or in a text of few words."""
-    return without_short_texts(align(texts, tokens), texts, MIN_WORDS).astype(np.int32)
 
 
 class Table:
@@ -121,14 +127,12 @@ class Table:
     def __init__(self, examples: Examples, pad_id: int, device: str):
         self.device = device
         self.lengths = np.array([len(row) for row in examples.ids])
-        self.ids = self._pad(examples.ids, pad_id)
-        self.type_ids = self._pad(examples.type_ids, 0)
-        self.words = self._pad(examples.words, -1)
         self.length = torch.tensor(self.lengths, device=device)
-        self.labels, self.teacher = (
-            None if values is None else torch.as_tensor(values, device=device)
-            for values in (examples.labels, examples.teacher)
-        )
+        tokens = {"input_ids": (examples.ids, pad_id), "token_type_ids": (examples.type_ids, 0)}
+        tokens |= {"words": (examples.words, -1)}
+        self.tokens = {name: self._pad(rows, value) for name, (rows, value) in tokens.items()}
+        known = {"labels": examples.labels, "teacher": examples.teacher}
+        self.known = {name: torch.as_tensor(rows, device=device) for name, rows in known.items() if rows is not None}
 
     def _pad(self, rows: list[np.ndarray], value: int) -> torch.Tensor:
         table = np.full((len(rows), -(-int(self.lengths.max()) // WIDTHS) * WIDTHS), value, np.int32)
@@ -137,18 +141,18 @@ class Table:
         return torch.from_numpy(table).to(self.device)
 
     def batch(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Ids, segment ids, mask and words of some rows, (B, longest of them, rounded up on a GPU: fewer shapes)."""
+        """Ids, segment ids, mask and words of some rows, (B, longest of them, rounded up on a GPU: fewer shapes).
+
+        Their labels and their teacher's logits too, where the rows have them.
+        """
         longest = int(self.lengths[rows].max())
         if self.device.startswith("cuda"):
-            longest = min(-(-longest // WIDTHS) * WIDTHS, self.ids.shape[1])
+            longest = -(-longest // WIDTHS) * WIDTHS
         index = torch.from_numpy(rows).to(self.device)
         mask = torch.arange(longest, device=self.device) < self.length[index, None]
-        return {
-            "input_ids": self.ids[index, :longest].long(),
-            "token_type_ids": self.type_ids[index, :longest].long(),
-            "attention_mask": mask.long(),
-            "words": self.words[index, :longest].long(),
-        }
+        inputs = {name: column[index, :longest].long() for name, column in self.tokens.items()}
+        inputs |= {name: column[index] for name, column in self.known.items()}
+        return inputs | {"attention_mask": mask.long()}
 
 
 def batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -171,19 +175,17 @@ def drop_words(batch: dict[str, torch.Tensor], rate: float, generator: torch.Gen
     keep = mask & ((draw >= share) | (words < 0))
     order = torch.sort(keep.int(), dim=1, descending=True, stable=True).indices
     moved = {key: batch[key].gather(1, order) for key in ("input_ids", "token_type_ids", "words")}
-    return {**moved, "attention_mask": keep.gather(1, order).long()}
+    return {**batch, **moved, "attention_mask": keep.gather(1, order).long()}
 
 
 # --- model ------------------------------------------------------------------------------------------------------------
 
 
-def _forward(model: nn.Module, batch: dict[str, torch.Tensor], takes_types: bool) -> torch.Tensor:
-    keys = ("input_ids", "attention_mask", "token_type_ids") if takes_types else ("input_ids", "attention_mask")
+def _forward(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    keys = ["input_ids", "attention_mask"]
+    if not model.config.num_hidden_layers or family(model.config.model_type).takes_types(model.config):
+        keys.append("token_type_ids")
     return model(**{key: batch[key] for key in keys}).logits.float()
-
-
-def _takes_types(model: PreTrainedModel) -> bool:
-    return model.config.num_hidden_layers == 0 or family(model.config.model_type).takes_types(model.config)
 
 
 def _pad_id(model: PreTrainedModel) -> int:
@@ -198,20 +200,19 @@ def _autocast(device: str) -> torch.autocast:
     return torch.autocast("cuda", dtype=kind, cache_enabled=False)  # a captured step must cast its weights itself
 
 
-@torch.no_grad()
-def predict(model: nn.Module, examples: Examples, device: str, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
+def predict(model: nn.Module, examples: Examples, device: str) -> np.ndarray:
     """Logits (N, K) float32 of all rows, in row order; `model` already lies on `device`."""
-    return _predict(model, Table(examples, _pad_id(model), device), batch_size)
+    return _predict(model, Table(examples, _pad_id(model), device))
 
 
 @torch.no_grad()
-def _predict(model: nn.Module, table: Table, batch_size: int = EVALUATION_BATCH) -> np.ndarray:
-    was_training, takes_types = model.training, _takes_types(model)
+def _predict(model: nn.Module, table: Table) -> np.ndarray:
+    was_training = model.training
     model.eval()
     order = np.argsort(table.lengths, kind="stable")
-    chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    chunks = [order[i : i + EVALUATION_BATCH] for i in range(0, len(order), EVALUATION_BATCH)]
     with _autocast(table.device):
-        logits = torch.cat([_forward(model, table.batch(rows), takes_types) for rows in chunks]).cpu().numpy()
+        logits = torch.cat([_forward(model, table.batch(rows)) for rows in chunks]).cpu().numpy()
     model.train(was_training)
     result = np.empty_like(logits)
     result[order] = logits
@@ -250,9 +251,10 @@ def score_of(logits: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -
     return float(rule(labels, logits.argmax(1)))
 
 
-def metric_score(metric: str, labels: np.ndarray, logits: np.ndarray) -> float:
-    """Score of logits (N, K) in a task's own metric, a fraction; 0 where a correlation is not defined."""
-    return score(metric, labels, predictions_from(logits))
+def validation_score(model: nn.Module, tokenizer: Tokenizer, task: Task, device: str) -> float:
+    """The model's score on validation in the task's own metric, a fraction; 0 where a correlation is not defined."""
+    logits = predict(model, encode(tokenizer, task.texts("validation")), device)
+    return score(task.config.metric, task.labels("validation"), predictions_from(logits))
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -292,7 +294,7 @@ def split_slice(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(train), np.sort(held)
 
 
-def parameter_groups(model: PreTrainedModel, config: FineTuneConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: PreTrainedModel, config: TrainConfig) -> list[dict[str, Any]]:
     """Weights with decay and without, layer by layer; each layer learns `layer_decay` times as fast as the next one."""
     factor = config.layer_decay if isinstance(config, LadderTrainConfig) else 1.0
     layers = model.config.num_hidden_layers
@@ -304,11 +306,7 @@ def parameter_groups(model: PreTrainedModel, config: FineTuneConfig) -> list[dic
         if parameter.requires_grad:
             groups.setdefault((depth.get(id(parameter), 0), parameter.ndim > 1), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": config.weight_decay if decays else 0.0,
-            "scale": factor ** (layers + 1 - level),
-        }
+        {"params": parameters, "weight_decay": config.weight_decay * decays, "scale": factor ** (layers + 1 - level)}
         for (level, decays), parameters in sorted(groups.items(), key=lambda group: group[0])
     ]
 
@@ -316,7 +314,7 @@ def parameter_groups(model: PreTrainedModel, config: FineTuneConfig) -> list[dic
 class _Run:
     """State of one training: what a checkpoint holds, and the best weights so far."""
 
-    def __init__(self, model: nn.Module, config: FineTuneConfig, steps: int, fingerprint: str, checkpoint: Path | None):
+    def __init__(self, model: nn.Module, config: TrainConfig, steps: int, fingerprint: str, checkpoint: Path | None):
         self.model, self.config, self.steps = model, config, steps
         self.fingerprint, self.checkpoint = fingerprint, checkpoint
         self.device = next(model.parameters()).device
@@ -343,8 +341,12 @@ class _Run:
             else:
                 group["lr"] = rate
 
-    def learn(self, loss: torch.Tensor) -> None:
-        """Gradients, and the optimizer's step: what a captured step holds."""
+    def learn(self, inputs: dict[str, torch.Tensor]) -> None:
+        """Loss, gradients, and the optimizer's step: what a captured step holds."""
+        with _autocast(self.device.type):
+            logits = _forward(self.model, inputs)
+        taught = inputs.get("teacher"), self.config.distill, self.config.distill_temperature
+        loss = loss_of(logits, inputs["labels"], *taught)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -367,8 +369,13 @@ class _Run:
         """What is scored and kept: the model, or its moving average."""
         return self.model if self.averaged is None else self.averaged
 
-    def judge(self, score: float, loss: float) -> None:
+    def judge(self, held: Table, labels: np.ndarray, metric: str) -> None:
         """Keeps the weights if they are the best on the slice (the lower loss among equals)."""
+        logits = _predict(self.judged, held)
+        loss = float(loss_of(torch.from_numpy(logits), torch.from_numpy(labels)))
+        if not math.isfinite(loss):
+            raise TrainingError(f"training diverged at step {self.step} (loss {loss}); lower zoo.train.learning_rate")
+        score = score_of(logits, labels, metric)
         self.history.append((self.step, score, loss))
         self.stale += 1
         if (score, -loss) > (self.best[0], -self.best[1]):
@@ -377,9 +384,7 @@ class _Run:
 
     @property
     def done(self) -> bool:
-        if self.step >= self.steps:
-            return True
-        return self.config.patience > 0 and self.stale >= self.config.patience
+        return self.step >= self.steps or 0 < self.config.patience <= self.stale
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
@@ -416,38 +421,12 @@ class _Run:
         log.info("resumed %s at step %d of %d", self.checkpoint, self.step, self.steps)
 
 
-def _schedule(lengths: np.ndarray, config: FineTuneConfig, seed: int, start: int, steps: int) -> Iterator[np.ndarray]:
+def _schedule(lengths: np.ndarray, config: TrainConfig, seed: int, start: int, steps: int) -> Iterator[np.ndarray]:
     """Row numbers of each step's batch from step `start` on."""
     per_epoch = len(batches(lengths, config.batch_size, seed, 0))
     for epoch in range(start // per_epoch, math.ceil(steps / per_epoch)):
         skip = max(0, start - epoch * per_epoch)
         yield from batches(lengths, config.batch_size, seed, epoch)[skip:]
-
-
-def _inputs(table: Table, rows: np.ndarray, config: FineTuneConfig, seed: int) -> dict[str, torch.Tensor]:
-    """One batch with its labels and its teacher's logits; dropped words are drawn from `seed`."""
-    batch = table.batch(rows)
-    if config.word_dropout > 0:
-        batch = drop_words(batch, config.word_dropout, torch.Generator(table.device).manual_seed(seed))
-    index = torch.from_numpy(rows).to(table.device)
-    known = {"labels": table.labels, "teacher": table.teacher}
-    return batch | {name: values[index] for name, values in known.items() if values is not None}
-
-
-def _loss(model: nn.Module, inputs: dict[str, torch.Tensor], config: FineTuneConfig, types: bool) -> torch.Tensor:
-    with _autocast(inputs["labels"].device.type):
-        logits = _forward(model, inputs, types)
-    taught = (config.distill, config.distill_temperature) if isinstance(config, TrainConfig) else (0.0, 1.0)
-    return loss_of(logits, inputs["labels"], inputs.get("teacher"), *taught)
-
-
-def _evaluate(run: _Run, held: Table, labels: np.ndarray, metric: str) -> None:
-    logits = _predict(run.judged, held)
-    with torch.no_grad():
-        loss = float(loss_of(torch.from_numpy(logits), torch.from_numpy(labels)))
-    if not math.isfinite(loss):
-        raise TrainingError(f"training diverged at step {run.step} (loss {loss}); lower zoo.train.learning_rate")
-    run.judge(score_of(logits, labels, metric), loss)
 
 
 @contextmanager
@@ -464,21 +443,23 @@ def _own_stream(device: torch.device) -> Iterator[None]:
 
 def _loop(run: _Run, table: Table, held: tuple[Table, np.ndarray] | None, course: Course, seed: int) -> float:
     """Steps until done; returns the seconds spent, earlier parts included. held: the held-out slice and its labels."""
-    config, types, started = run.config, _takes_types(run.model), time.monotonic() - run.seconds
+    config, started = run.config, time.monotonic() - run.seconds
     marks = {max(1, round(run.steps * (i + 1) / config.evaluations)) for i in range(config.evaluations)} | {run.steps}
-    step = lambda inputs: run.learn(_loss(run.model, inputs, config, types))  # noqa: E731
-    captured = CapturedSteps(step) if table.device.startswith("cuda") and not run.scaler.is_enabled() else step
+    capturable = table.device.startswith("cuda") and not run.scaler.is_enabled()
+    captured = CapturedSteps(run.learn) if capturable else run.learn
     with progress(total=run.steps, initial=run.step, desc=course.title, unit="step", disable=not course.title) as bar:
         for rows in _schedule(table.lengths, config, seed, run.step, run.steps):
             if run.done:
                 break
             torch.manual_seed(drawn := (seed * 1_000_003 + run.step) % 2**31)
-            inputs = _inputs(table, rows, config, drawn)
-            run.update(partial(captured if len(rows) == config.batch_size else step, inputs))
+            inputs = table.batch(rows)
+            if config.word_dropout > 0:
+                inputs = drop_words(inputs, config.word_dropout, torch.Generator(table.device).manual_seed(drawn))
+            run.update(partial(captured if len(rows) == config.batch_size else run.learn, inputs))
             bar.update()
             if run.step in marks:
                 if held is not None:
-                    _evaluate(run, *held, course.metric)
+                    run.judge(*held, course.metric)
                     bar.set_postfix(score=f"{run.history[-1][1]:.3f}")
                 run.save(time.monotonic() - started)
     return time.monotonic() - started
@@ -487,7 +468,7 @@ def _loop(run: _Run, table: Table, held: tuple[Table, np.ndarray] | None, course
 def train(
     model: nn.Module,
     examples: Examples,
-    config: FineTuneConfig,
+    config: TrainConfig,
     *,
     seed: int,
     device: str = "cpu",

@@ -58,7 +58,8 @@ def test_a_word_takes_the_maximum_of_its_tokens():
 
 def transformers_importance(spec, encoding, option: str) -> np.ndarray:
     """Words' importance from the attentions of the model as transformers runs it."""
-    model = load_model(spec, torch.float32, "cpu", attention="eager")
+    model = load_model(spec, torch.float32, "cpu")
+    model.set_attn_implementation("eager")
     kwargs = {"input_ids": torch.tensor([encoding.ids])}
     if getattr(model.config, "type_vocab_size", 0) > 1:
         kwargs["token_type_ids"] = torch.tensor([encoding.type_ids])

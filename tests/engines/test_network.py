@@ -47,7 +47,8 @@ def test_padding_changes_nothing(specs, family, importance):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_those_of_transformers(specs, family):
-    model = load_model(specs[family], torch.float32, "cpu", attention="eager")
+    model = load_model(specs[family], torch.float32, "cpu")
+    model.set_attn_implementation("eager")
     given = query(LENGTH, LENGTH)
     network = build(specs[family], importance=None, pooled=False)
     kwargs = {"token_type_ids": given["types"]} if network.typed else {}

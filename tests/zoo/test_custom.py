@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from tabi_bench.config import read_file
+from tabi_bench.config import ConfigError, read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.zoo.custom import _names, load, locate, usable
 from tabi_bench.zoo.loading import ModelError, load_folder, spec_of
@@ -106,8 +106,6 @@ def test_missing_pieces_are_named(model, tmp_path):
         usable(tmp_path / "empty", tmp_path / "cache")
     with pytest.raises(ModelError, match=r"no folder .*/not/a/folder; give a folder, or a hub id"):
         locate("./not/a/folder")
-    with pytest.raises(ModelError, match=r"needs zoo\.paths"):
-        load(read_file("zoo", "custom"), None, tmp_path, 0, "cpu")
 
 
 def test_names_stay_apart():
@@ -120,3 +118,5 @@ def test_names_stay_apart():
 def test_configuration_names_the_paths(composed):
     config = composed("task=mnli", "zoo=custom", "zoo.paths=[runs/a,owner/name@abc]")
     assert config.zoo.paths == ["runs/a", "owner/name@abc"] and config.task.labels == LABELS
+    with pytest.raises(ConfigError, match=r"needs zoo\.paths"):
+        composed("task=mnli", "zoo=custom")

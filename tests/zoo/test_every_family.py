@@ -44,7 +44,8 @@ def folder(request, tmp_path_factory):
 
 def oracle(spec, tokenizer) -> np.ndarray:
     """(W,) importance from transformers' own attentions, words found by their characters alone."""
-    model = load_model(spec, torch.float32, "cpu", attention="eager")
+    model = load_model(spec, torch.float32, "cpu")
+    model.set_attn_implementation("eager")
     tokens = tokenizer.encode(*TEXTS)
     inputs = {"input_ids": torch.tensor([tokens.ids])}
     if family(spec.family).takes_types(model.config):

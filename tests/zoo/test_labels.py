@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from tabi_bench.zoo.checks import check_model
 from tabi_bench.zoo.labels import best_orders, checked, find_order, find_scale, measure, named_order, slice_rows
 from tabi_bench.zoo.loading import ModelError, fold_head, load_folder, load_model, load_tokenizer
-from tabi_bench.zoo.training import encode, metric_score, predict
+from tabi_bench.zoo.training import validation_score
 from tests.engines.micro_models import write_model
 from tests.zoo.toys import LABELS, permuted, toy_task, trained
 
@@ -21,9 +22,8 @@ def test_each_of_the_six_mnli_orders_is_found_and_undone(order, task, model, tmp
     spec = permuted(model, tmp_path / "model", order)
     spec, finding = checked(spec, task, tmp_path, 0, "cpu")
     assert spec.label_order == order and finding.margin > 10
-    examples = encode(load_tokenizer(spec.path, 24), task.texts("validation"))
-    logits = predict(load_model(spec, torch.float32, "cpu"), examples, "cpu")
-    assert metric_score("accuracy", task.labels("validation"), logits) > 0.9
+    undone = load_model(spec, torch.float32, "cpu")
+    assert validation_score(undone, load_tokenizer(spec.path, 24), task, "cpu") > 0.9
 
 
 def test_names_are_not_believed_against_the_evidence(task, model, tmp_path):
@@ -32,10 +32,11 @@ def test_names_are_not_believed_against_the_evidence(task, model, tmp_path):
 
 
 def test_random_model_and_wrong_number_of_outputs_are_refused(task, tmp_path):
+    """The number of outputs by `check_model`, which comes before any model is measured."""
     with pytest.raises(ModelError, match=r"fits the task|about as well"):
         measure(replace(write_model(tmp_path / "random", "bert"), max_length=24), task, 0, "cpu")
     with pytest.raises(ModelError, match="2 outputs, task mnli 3 labels"):
-        measure(write_model(tmp_path / "two", "bert", num_labels=2), task, 0, "cpu")
+        check_model(write_model(tmp_path / "two", "bert", num_labels=2), task)
 
 
 def test_found_once_then_read_back(task, model, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 from transformers import BertConfig
 
 from tabi_bench.zoo.layerless import DecomposableAttention, TextCnn, layerless
-from tabi_bench.zoo.training import Examples, metric_score, predict, train
+from tabi_bench.zoo.training import Examples, predict, train
 from tests.settings import fine_tuning
 
 WORDS, LENGTH, CLS, SEP = 12, 5, 1, 2
@@ -55,7 +55,7 @@ def test_neighbours_and_partners_are_learnt(texts):
     learner, rows = model(texts), examples(texts)
     train(learner, rows, fine_tuning(epochs=12, batch_size=16, learning_rate=1e-2, patience=0), seed=0)
     fresh = examples(texts, 1400).take(np.arange(800, 1400))
-    assert metric_score("accuracy", fresh.labels, predict(learner, fresh, "cpu")) > 0.8
+    assert (predict(learner, fresh, "cpu").argmax(1) == fresh.labels).mean() > 0.8
 
 
 def test_the_number_of_texts_decides():

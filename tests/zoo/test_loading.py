@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from tabi_bench.zoo.base import ModelSpec
-from tabi_bench.zoo.loading import FAMILIES, ModelError, load_model, spec_of
+from tabi_bench.zoo.families import FAMILIES
+from tabi_bench.zoo.loading import ModelError, load_model, spec_of
 
 SHAPE = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 OWN = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tabi_bench.config import PaperZooConfig, read_file
+from tabi_bench.config import ConfigError, PaperZooConfig, read_file
 from tabi_bench.zoo import paper
 from tabi_bench.zoo.families import shapes
 from tabi_bench.zoo.families.shapes import PAPER
@@ -102,7 +102,7 @@ def test_a_missing_cell_names_what_fills_it_and_is_filled(config, task, tmp_path
 
 def test_unknown_models_and_generated_data_are_refused(listed, task, tmp_path):
     listed.models = ["bert-huge"]
-    with pytest.raises(ModelError, match="no model bert-huge; the paper's are bert-small"):
+    with pytest.raises(ConfigError, match=r"zoo.models names \['bert-huge'\]; zoo 'paper' has: bert-small"):
         load(listed, task, tmp_path, 0, "cpu")
     listed.models = ["bert-base"]
     generated = type(task)(task.config, "generated", task.train, task.validation)

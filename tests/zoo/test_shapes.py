@@ -12,6 +12,7 @@ from tabi_bench.config import conf_dir, read_file
 from tabi_bench.engines import make_engine
 from tabi_bench.zoo.families import shapes
 from tabi_bench.zoo.families.shapes import PAPER, config_of, write_shape
+from tabi_bench.zoo.loading import spec_of
 
 with (conf_dir().parent / "results/paper/models.csv").open() as stream:
     MILLIONS = {row["model"].lower(): float(row["params_millions"]) for row in csv.DictReader(stream)}
@@ -37,7 +38,8 @@ def test_a_shape_is_written_loaded_and_run(name, tmp_path, monkeypatch):
     small = {"n_layers": 1, "dim": 32, "n_heads": 2, "hidden_dim": 32} if family == "distilbert" else small
     small |= {"attention_head_size": 32} if "attention_head_size" in changes else {}
     monkeypatch.setitem(shapes.SHAPES, name, (family, changes | small))
-    spec = write_shape(name, tmp_path, 32, n_outputs=5, dtype=torch.float16)
+    write_shape(name, tmp_path, n_outputs=5, dtype=torch.float16)
+    spec = spec_of(tmp_path, name, 32)
     engine = make_engine(read_file("engine", "eager", device="cpu", dtype="float32"))
     model = engine.load(spec, importance="last")
     encoding = model.encode(("w1 w2 unheard", "w3"))

@@ -8,7 +8,7 @@ from importlib import import_module
 from tabi_bench.zoo.families.base import Family
 
 FAMILIES = {  # model_type of config.json -> its adapter
-    "bert": "bert:Bert",
+    "bert": "base:Family",  # what the defaults describe
     "roberta": "roberta:Roberta",
     "distilbert": "distilbert:DistilBert",
     "albert": "albert:Albert",

@@ -15,6 +15,7 @@ from tabi_bench.zoo.families.sentencepieces import split_at_special_tokens_alone
 
 
 class Albert(Family):
+    embeds_in_one = False
     attention_classes = ("AlbertAttention",)
 
     def blocks(self, model: PreTrainedModel) -> list[nn.Module]:

@@ -43,7 +43,7 @@ class Family:
 
     projections: tuple[str, str, str] | None = ("query", "key", "value")  # linear layers that may be fused into one
     cuttable = True  # embeddings, layers and head can be called one by one
-    embeds_in_one = False  # word, place and type embeddings are summed and normalised, and that is all
+    embeds_in_one = True  # word, place and type embeddings are summed and normalised, and that is all
     needs_mask = False  # without one, it looks for padding, which waits for the device
     has_pooler = True  # its body can be built with a pooler and without
     attention_classes: tuple[str, ...] = ("SelfAttention",)  # how the names of self-attention modules end
@@ -65,7 +65,7 @@ class Family:
 
     def takes_types(self, config: PreTrainedConfig) -> bool:
         """Whether token type ids change anything."""
-        return config.to_dict().get("type_vocab_size", 0) > 1
+        return getattr(config, "type_vocab_size", 0) > 1
 
     def padding(self, config: PreTrainedConfig) -> int:
         """The id that fills a batch."""
@@ -104,8 +104,9 @@ class Family:
         )  # fmt: skip
 
     def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K) of the last layer's (B, L, H)."""
-        return model.classifier(self.body(model).pooler(hidden))
+        """Logits (B, K) of the last layer's (B, L, H), through the body's pooler where it has one."""
+        pooler = self.body(model)._modules.get("pooler")
+        return model.classifier(hidden if pooler is None else pooler(hidden))
 
     # attention
 

@@ -19,6 +19,7 @@ class Deberta(Family):
 
     projections: tuple[str, str, str] | None = None
     cuttable = False
+    embeds_in_one = False
     needs_mask = True
     has_pooler = False
 

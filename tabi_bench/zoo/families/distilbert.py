@@ -12,7 +12,6 @@ from tabi_bench.zoo.families.base import Family, LayerParts
 class DistilBert(Family):
     projections = ("q_lin", "k_lin", "v_lin")
     has_pooler = False
-    embeds_in_one = True
     layers_key = "n_layers"
 
     def takes_types(self, config: PreTrainedConfig) -> bool:

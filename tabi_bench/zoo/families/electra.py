@@ -11,13 +11,10 @@ from tabi_bench.zoo.families.base import Family
 
 class Electra(Family):
     has_pooler = False
+    embeds_in_one = False
 
     def embed(self, model: PreTrainedModel, ids: torch.Tensor, types: torch.Tensor | None) -> torch.Tensor:
         """See Family."""
         hidden = super().embed(model, ids, types)
         widen = self.body(model)._modules.get("embeddings_project")
         return widen(hidden) if isinstance(widen, nn.Linear) else hidden
-
-    def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-        """See Family."""
-        return model.classifier(hidden)

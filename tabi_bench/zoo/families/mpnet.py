@@ -22,7 +22,6 @@ PADDING = 1  # whatever the configuration says
 
 class MPNet(Family):
     projections = ("q", "k", "v")
-    embeds_in_one = True
 
     def first_place(self, config: Mapping[str, Any]) -> int:
         """See Family."""
@@ -62,10 +61,6 @@ class MPNet(Family):
             block.intermediate.intermediate_act_fn, block.output.dense, block.output.LayerNorm,
             attn.attention_head_size,
         )  # fmt: skip
-
-    def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-        """See Family."""
-        return model.classifier(hidden)
 
 
 def _kept_bias(encoder: nn.Module, hidden: torch.Tensor, *_args, **_kwargs) -> torch.Tensor:

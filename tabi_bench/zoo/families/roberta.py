@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel
-
 from tabi_bench.zoo.families.base import Family
 
 
 class Roberta(Family):
-    embeds_in_one = True
-
     def first_place(self, config: Mapping[str, Any]) -> int:
         """See Family."""
         return config.get("pad_token_id", 1) + 1
-
-    def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-        """See Family."""
-        return model.classifier(hidden)

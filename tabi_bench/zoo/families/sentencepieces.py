@@ -18,14 +18,14 @@ def raw_model(folder: Path) -> Path | None:
     return next((folder / name for name in MODELS if (folder / name).is_file()), None)
 
 
-def normalize_as(tokenizer: Tokenizer, model: Path, before: Sequence[normalizers.Normalizer] = ()) -> Tokenizer:
-    """The tokenizer with the model's own table of characters as its normalizer, after the steps of `before`."""
+def normalize_as(tokenizer: Tokenizer, model: Path) -> Tokenizer:
+    """The tokenizer with the model's own table of characters as its normalizer."""
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString(model.read_bytes())
     table = proto.normalizer_spec.precompiled_charsmap
-    steps = [*before, *([normalizers.Precompiled(table)] if table else [])]
+    steps = [normalizers.Precompiled(table)] if table else []
     steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     tokenizer.normalizer = normalizers.Sequence(steps)
     return tokenizer

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from tabi_bench.zoo.base import ModelSpec
-from tabi_bench.zoo.loading import spec_of
 
 
 def _size(hidden: int, layers: int) -> dict[str, Any]:
@@ -60,13 +59,10 @@ def config_of(name: str, n_outputs: int = 3) -> PreTrainedConfig:
     return AutoConfig.for_model(family, **changes, num_labels=n_outputs, pad_token_id=0)
 
 
-def write_shape(
-    name: str, folder: Path, max_length: int, n_outputs: int = 3, dtype: torch.dtype = torch.float32
-) -> ModelSpec:
+def write_shape(name: str, folder: Path, n_outputs: int, dtype: torch.dtype) -> None:
     """A model of this shape with random weights, and a tokenizer of whole words `w0 w1 ...`, in `folder`."""
     random_model(name, dtype, "cpu", n_outputs).save_pretrained(folder)
-    word_tokenizer().save(str(Path(folder) / "tokenizer.json"))
-    return spec_of(folder, name, max_length)
+    word_tokenizer().save(str(folder / "tokenizer.json"))
 
 
 def random_model(name: str, dtype: torch.dtype, device: str, n_outputs: int = 3) -> PreTrainedModel:
@@ -80,14 +76,14 @@ def random_model(name: str, dtype: torch.dtype, device: str, n_outputs: int = 3)
     return model.to(dtype).eval()
 
 
-def shape_spec(name: str, folder: Path, max_length: int, n_outputs: int = 3) -> ModelSpec:
+def shape_spec(name: str, folder: Path, max_length: int) -> ModelSpec:
     """A shape without weights on disk, for `random_model`: only the tokenizer is written to `folder`."""
-    config = config_of(name, n_outputs)
+    config = config_of(name)
     with torch.device("meta"):
         params = AutoModelForSequenceClassification.from_config(config).num_parameters()
     Path(folder).mkdir(parents=True, exist_ok=True)
     word_tokenizer().save(str(Path(folder) / "tokenizer.json"))
-    digest = f"random weights, {name}, {n_outputs} outputs"
+    digest = f"random weights, {name}, {config.num_labels} outputs"
     return ModelSpec(name, Path(folder), config.model_type, config.num_hidden_layers, params, digest, max_length)
 
 
