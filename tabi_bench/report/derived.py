@@ -63,16 +63,6 @@ def _fold(profile: Profile, at: np.ndarray, point: Point, number: int) -> pd.Dat
     return pd.DataFrame(columns)
 
 
-def alone(profile: Profile, plan: Plan) -> tuple[float, float]:
-    """Score and mean latency (ms) of each fold's first model on the rows that the fold serves, replayed."""
-    folds, n = plan.fold_of(profile.rows), len(profile.rows)
-    predictions, ms = np.empty(n), np.empty(n)
-    for k, fold in enumerate(plan.folds):
-        model, at = profile.models[fold.point["models"][0]], folds == k
-        predictions[at], ms[at] = predictions_from(model.logits[at]), model.latency(model.tokens[at])
-    return score(profile.metric, profile.labels, predictions), float(ms.mean())
-
-
 def threshold_curve(metric: str, queries: pd.DataFrame) -> pd.DataFrame:
     """tau against share (re-routed), score and mean_ms, at quantiles of the confidence. queries: from `routed`."""
     taus = np.unique(np.nanquantile(queries.confidence, np.linspace(0, 1, GRID)))

@@ -11,22 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from tabi_bench import names
+from tabi_bench.evaluation.metrics import score
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.report import derived, load
 from tabi_bench.report.cells import Row, Table, provenance
-from tabi_bench.report.drawing import (
-    COLUMNS,
-    TWO_COLUMNS,
-    Drawing,
-    by_task,
-    intervals,
-    legend,
-    look,
-    whiskers,
-)
-from tabi_bench.report.from_profiles import profiled, routed
+from tabi_bench.report.drawing import COLUMNS, TWO_COLUMNS, Drawing, by_task, intervals, legend, look, whiskers
+from tabi_bench.report.from_profiles import profiled, read_by, routed
 from tabi_bench.report.pruning import FULL
 from tabi_bench.report.reading import Session, first, newest, sessions
+from tabi_bench.report.side_by_side import runs_of
 from tabi_bench.report.tables import Tables
 
 QUANTILES = np.unique(np.concatenate([np.linspace(0, 0.98, 50), np.linspace(0.98, 1, 21)]))
@@ -99,26 +92,6 @@ def _forest(tables: Tables, name: str, row: str = "task", hue: str = "system") -
 
     note = _missing(tables, drawn.task, "failed, infeasible or not in this preset", table)
     return Drawing(name, table.title, drawn[columns], draw, table.provenance, note)
-
-
-def main(tables: Tables) -> Drawing | None:
-    """Tabi and Cocktail against INFaaS on every task, and the score beside the target."""
-    return _forest(tables, "main")
-
-
-def deebert(tables: Tables) -> Drawing | None:
-    return _forest(tables, "deebert")
-
-
-def ablation(tables: Tables) -> Drawing | None:
-    return _forest(tables, "ablation", hue="variant")
-
-
-def engines(tables: Tables) -> Drawing | None:
-    table = tables.get("engines")
-    if table is not None:
-        table.data["where"] = table.data.task + ", " + table.data.engine_dtype
-    return _forest(tables, "engines", row="where")
 
 
 def all_systems(tables: Tables) -> Drawing | None:
@@ -248,7 +221,7 @@ def batching(tables: Tables) -> Drawing | None:
 
 def _timed(table: Table | None) -> pd.DataFrame:
     """The rows of a table of pruning scales that have times."""
-    data = pd.DataFrame() if table is None else table.data
+    data = _ok(table)
     return data[data.ms.notna()] if "ms" in data else pd.DataFrame()
 
 
@@ -256,13 +229,13 @@ def tail(tables: Tables) -> Drawing | None:
     """Share of queries slower than x, per task and system."""
     candidates = newest(sessions(tables.results.pick(tables.setting, "main_table", "all_systems", "adhoc")))
     strict = [session for session in candidates if first(session).margin_se != 0]
-    runs = [run for session in strict for run in session.values() if run.whole is not None]
-    if not runs:
+    traces = [(run, run.whole) for run in runs_of(strict)]
+    whole = [(run, trace) for run, trace in traces if trace is not None]
+    if not whole:
         return None
     parts = []
-    for run in runs:
-        assert run.whole is not None
-        curve = {"slower": np.maximum(1 - QUANTILES, 5e-4), "ms": np.quantile(run.whole.latency_ms, QUANTILES)}
+    for run, trace in whole:
+        curve = {"slower": np.maximum(1 - QUANTILES, 5e-4), "ms": np.quantile(trace.latency_ms, QUANTILES)}
         parts.append(pd.DataFrame(curve).assign(task=run.record.task, system=names.printed(run.record.method)))
     drawn = pd.concat(parts, ignore_index=True)
 
@@ -279,7 +252,8 @@ def tail(tables: Tables) -> Drawing | None:
         one.minorticks_off()
         one.set_xlim(shown.min() / 1.1, shown.max() * 1.1)
 
-    kept = {"provenance": provenance(runs), "note": _missing(tables, drawn.task, "no traces were kept")}
+    note = _missing(tables, drawn.task, "no traces were kept")
+    kept = {"provenance": provenance(run for run, _ in whole), "note": note}
     return by_task("tail", "Latency distribution", drawn, plot, ("ms", "queries slower"), **kept)
 
 
@@ -306,8 +280,7 @@ def _routed(tables: Tables, several: bool = False) -> list[tuple[Session, Profil
 
 
 def _kept(tables: Tables, parts: list[tuple], why: str) -> Row:
-    runs = (run for session, *_ in parts for run in session.values() if run.ok)
-    return {"provenance": provenance(runs), "note": _missing(tables, [p.task for _, p, _ in parts], why)}
+    return {"provenance": provenance(read_by(parts)), "note": _missing(tables, [p.task for _, p, _ in parts], why)}
 
 
 ONE_LEVEL = "one model in a fold, scores, or no profile"
@@ -323,7 +296,7 @@ def threshold(tables: Tables) -> Drawing | None:
     chosen = {p.task: queries.groupby("fold").tau.first().tolist() for _, p, queries in parts}
     drawn["chosen"] = [" / ".join(f"{tau:.4f}" for tau in chosen[task]) for task in drawn.task]
     targets = {p.task: s[names.TABI].record.target["value"] for s, p, _ in parts}
-    alone = {p.task: _alone(s, p) for s, p, _ in parts}
+    alone = {p.task: _alone(routed(tables.results, s, p, names.INFAAS), p.metric) for s, p, _ in parts}
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
         for one, key, factor in zip(axes, ("score", "mean_ms", "share"), (100, 1, 100), strict=True):
@@ -338,18 +311,15 @@ def threshold(tables: Tables) -> Drawing | None:
             one.tick_params(labelbottom=False)
 
     labels = ("threshold tau", "score, %", "mean ms", "re-routed, %")
-    return by_task(
-        "threshold", "Threshold, full text", drawn, plot, labels, height=1.0, **_kept(tables, parts, ONE_LEVEL)
-    )
+    kept = _kept(tables, parts, ONE_LEVEL)
+    return by_task("threshold", "Threshold, full text", drawn, plot, labels, height=1.0, **kept)
 
 
-def _alone(session: Session, profile: Profile) -> list[float]:
-    """INFaaS's score (%) and mean latency (ms), replayed; empty without its plan."""
-    infaas = session.get(names.INFAAS)
-    if infaas is None or infaas.plan is None:
+def _alone(queries: pd.DataFrame | None, metric: str) -> list[float]:
+    """Score (%) and mean latency (ms) of the first level alone; empty where nothing of it is known."""
+    if queries is None:
         return []
-    score, ms = derived.alone(profile, infaas.plan)
-    return [100 * score, ms]
+    return [100 * score(metric, queries.label, queries.small), float(queries.small_ms.mean())]
 
 
 def break_even(tables: Tables) -> Drawing | None:
@@ -381,7 +351,7 @@ def calibration(tables: Tables) -> Drawing | None:
     drawn = pd.concat([fit["bins"].reset_index().assign(task=task) for task, fit in fitted.items()], ignore_index=True)
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
-        one, rows = axes[0], rows[rows.n > 0]
+        one = axes[0]
         one.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
         for when, system in (("before", COCKTAIL), ("after", TABI)):
             bins, (color, marker, style) = rows[rows.when == when], look(system)
@@ -422,27 +392,18 @@ def deferral(tables: Tables) -> Drawing | None:
     return by_task("deferral", "Deferral", drawn, plot, ("re-routed, %", "accuracy, %"), **kept)
 
 
-BUILDERS: tuple[Callable[[Tables], Drawing | None], ...] = (
-    main,
-    latency,
-    all_systems,
-    models,
-    deebert,
-    ablation,
-    engines,
-    pruning,
-    batching,
-    tail,
-    threshold,
-    break_even,
-    calibration,
-    deferral,
-    *load.FIGURES,
-)
+OWN = (latency, all_systems, models, pruning, batching, tail, threshold, break_even, calibration, deferral)
+BUILDERS: dict[str, Callable[[Tables], Drawing | None]] = {
+    "main": partial(_forest, name="main"),
+    "deebert": partial(_forest, name="deebert"),
+    "ablation": partial(_forest, name="ablation", hue="variant"),
+    "engines": partial(_forest, name="engines", row="where"),
+    **{builder.__name__: builder for builder in (*OWN, *load.FIGURES)},
+}
 
 
 def build(tables: Tables, only: Collection[str] = ()) -> dict[str, Drawing]:
     """Every figure (or those named in `only`) for which this setting has something, by name."""
-    names = {builder.__name__: builder for builder in BUILDERS if not only or builder.__name__ in only}
-    drawings = [tables.attempt(name, partial(builder, tables)) for name, builder in names.items()]
-    return {drawing.name: drawing for drawing in drawings if drawing is not None}
+    wanted = {name: builder for name, builder in BUILDERS.items() if not only or name in only}
+    drawings = {name: tables.attempt(name, partial(builder, tables)) for name, builder in wanted.items()}
+    return {name: drawing for name, drawing in drawings.items() if drawing is not None}

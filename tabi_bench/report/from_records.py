@@ -189,7 +189,7 @@ def footprint(results: Results, setting: Setting) -> Table | None:
 
 
 def _loads(run: Run) -> Row:
-    return run.details.get("footprint") or {"models": 0}
+    return {"models": 0, **(run.record.details.get("footprint") or {})}
 
 
 def ablation(results: Results, setting: Setting) -> Table | None:
@@ -232,7 +232,10 @@ def engines(results: Results, setting: Setting) -> Table | None:
     shown = SIDE_BY_SIDE[SIDE_BY_SIDE.index(SYSTEM) : SIDE_BY_SIDE.index(AGAINST)]
     columns = [TASK, word("engine_dtype", "engine"), *shown, AGAINST]
     notes = ["Each engine is a session of its own: compare reductions, not milliseconds, between engines."]
-    return make_table("engines", "Engines", lines, columns, runs_of(chain.from_iterable(by_setting.values())), notes)
+    table = make_table("engines", "Engines", lines, columns, runs_of(chain.from_iterable(by_setting.values())), notes)
+    if table:
+        table.data["where"] = table.data.task + ", " + table.data.engine_dtype
+    return table
 
 
 # --- over settings ----------------------------------------------------------------------------------------------------

@@ -48,9 +48,9 @@ def rewritten(text: str, root: Path) -> str:
 
 def _fill(match: re.Match, root: Path) -> str:
     name, folder = match["name"], match["folder"]
-    if name not in (*OTHERS, *tables.NAMES) or not folder:
-        known = ", ".join((*OTHERS, *tables.NAMES))
-        raise ValueError(f"{match[1].strip()}: a table is one of {known}, then stands a results folder")
+    known = (*OTHERS, *tables.BUILDERS)
+    if name not in known or not folder:
+        raise ValueError(f"{match[1].strip()}: a table is one of {', '.join(known)}, then stands a results folder")
     made = _tables(name, root / folder, match["columns"] or "")
     if made is None:
         return f"*No records in {folder} yet.*\n"
@@ -67,7 +67,7 @@ def _tables(name: str, folder: Path, columns: str) -> list[Table] | None:
     if results is None:
         return None
     made = [(from_records.headline if name == "headline" else claims)(results, columns)]
-    if name in tables.NAMES:
+    if name in tables.BUILDERS:
         made = [tables.Tables(results, setting).get(name) for setting in results.settings()]
     return [table for table in made if table is not None]
 

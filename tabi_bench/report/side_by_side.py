@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,8 @@ from tabi_bench import names
 from tabi_bench.report import paper
 from tabi_bench.report.cells import NONE, Column, Row, absent, number, percent, word
 from tabi_bench.report.fields import frame, row
-from tabi_bench.report.reading import Results, Run, Session, by_seed, first, reduction
+from tabi_bench.report.reading import Run, Session, by_seed, first, reduction
 
-T = TypeVar("T")
 TASK = word("task", "task")
 SYSTEM = word("system", "system")
 MARGIN = number("margin_se", "margin SE", 1, measured=False).noted(
@@ -85,7 +83,7 @@ def line(run: Run, session: Session) -> Row:
 
 def _name(run: Run) -> str:
     """The system, and for ensembles how its latency came about."""
-    measured = (run.details.get("system") or {}).get("measured")
+    measured = (run.record.details.get("system") or {}).get("measured")
     return names.printed(run.record.method) + (f" ({measured})" if measured else "")
 
 
@@ -112,17 +110,9 @@ def _deciding(run: Run) -> list[Row]:
 
 def _oracle_share(tabi: Run, oracle: Run | None) -> float | None:
     """As the oracle's record says, or (schema 1) as Tabi's does."""
-    of_oracle = (oracle.details.get("system") if oracle else None) or {}
-    return of_oracle.get("share", (tabi.details.get("oracle") or {}).get("share"))
-
-
-def derivable(results: Results, run: Run, derive: Callable[..., T], *arguments: Any) -> T | None:
-    """What `derive` makes of a run's plan and its session's profile; None where the two do not fit, which is noted."""
-    try:
-        return derive(*arguments)
-    except (ValueError, LookupError, TypeError, RuntimeError) as error:
-        results.problems.note(run.folder / "plan.json", error)
-        return None
+    of_oracle = (oracle.record.details.get("system") if oracle else None) or {}
+    of_tabi: Row = dict(tabi.record.details)
+    return of_oracle.get("share", (of_tabi.get("oracle") or {}).get("share"))
 
 
 def side_by_side(sessions: list[Session]) -> list[Row]:
