@@ -31,16 +31,14 @@ def compare(before: Path | str, after: Path | str) -> Table:
         raise ValueError(f"{before} and {after} hold no record of the same task, system and setting")
     lines = [line for cells in both.to_dict("records") for key in COMPARED if (line := _change(cells, key))]
     lines.sort(key=lambda line: (place(TASKS, line["task"]), line["label"], place(SYSTEMS, line["method"])))
-    for side, name in zip(sides, "AB", strict=True):
-        side["only"] = ~side.index.isin(both.set_index(KEYS).index)
-        side.attrs["note"] = f"Only in {name}: {side.only.sum()} records."
     columns = [word("label", "preset"), word("task", "task"), word("system", "system"), word("engine", "engine")]
     columns += [number("seed", "seed", 0), word("quantity", "quantity")]
     columns += [number("A", "A", 3), number("B", "B", 3), number("change", "B - A", 3, sign=True)]
     answers = {True: "yes", False: "no"}
     columns.append(Column("beyond its interval", lambda line: answers.get(line["beyond"], "unknown")))
     changed = sum(line["beyond"] is True for line in lines)
-    notes = [f"{changed} of {len(lines)} numbers changed beyond their interval.", *(s.attrs["note"] for s in sides)]
+    notes = [f"{changed} of {len(lines)} numbers changed beyond their interval."]
+    notes += [f"Only in {name}: {len(side) - len(both)} records." for name, side in zip("AB", sides, strict=True)]
     return Table("compare", "Two results folders", pd.DataFrame(lines), columns, f"A: {before}; B: {after}.", notes)
 
 
@@ -68,7 +66,7 @@ def _change(cells: dict, key: str) -> dict | None:
     return line | {"beyond": None if np.isnan(half) else bool(abs(change) > half)}
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.compare", description=__doc__.splitlines()[0])
     parser.add_argument("before", metavar="A", help="a results folder")
     parser.add_argument("after", metavar="B", help="another one")
@@ -77,13 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         table = compare(options.before, options.after)
     except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        sys.exit(str(error))
     text = table.text()
     shown = text if options.all else text[text["beyond its interval"] != "no"]
     print("\n".join([shown.to_string(index=False) if len(shown) else "Nothing changed.", *table.notes]))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

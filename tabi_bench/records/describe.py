@@ -11,7 +11,6 @@ from scipy.special import softmax
 
 from tabi_bench.config import Config
 from tabi_bench.evaluation import calibration, metrics, statistics
-from tabi_bench.evaluation.metrics import predictions_from
 from tabi_bench.planning.plan_file import models_in
 from tabi_bench.planning.plans import Plans
 from tabi_bench.profiling.profile import Profile
@@ -118,8 +117,7 @@ def latencies(trace: pd.DataFrame) -> Latency:
     for q in PERCENTILES:
         p = statistics.percentile(ms, q, blocks, rows)
         facts[f"p{round(100 * q)}"] = p.value if p.enough else None
-        if q == PERCENTILES[-1]:
-            facts |= {"p99_low": p.low, "p99_high": p.high, "distinct": p.distinct}
+    facts |= {"p99_low": p.low, "p99_high": p.high, "distinct": p.distinct}  # of the last one
     return cast(Latency, facts)
 
 
@@ -200,7 +198,7 @@ def agreement(trace: pd.DataFrame, replayed: Outcomes) -> Agreement:
 
 def _model(profile: Profile, name: str) -> ModelFacts:
     model = profile.models[name]
-    value = metrics.score(profile.metric, profile.labels, predictions_from(model.logits))
+    value = metrics.score(profile.metric, profile.labels, metrics.predictions_from(model.logits))
     facts: ModelFacts = {"name": name, "params": model.params, "layers": model.layers, "score": value}
     facts |= {"mean_ms": model.mean_ms}
     if model.drift is not None:
@@ -215,7 +213,7 @@ def small_level(task: Task, profile: Profile) -> dict[str, Any] | None:
         return None
     model = profile.models[profile.names[0]]
     sure = softmax(model.logits.astype(np.float64), axis=1).max(axis=1)
-    right = predictions_from(model.logits) == profile.labels
+    right = metrics.predictions_from(model.logits) == profile.labels
     facts = {
         "model": model.name,
         "auroc_right": calibration.auroc(sure, right),

@@ -9,15 +9,16 @@ import pandas as pd
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
 from tabi_bench.names import printed
-from tabi_bench.report.cells import Column, Row, Table, make_table, number, percent, provenance, word
+from tabi_bench.report.cells import Column, Row, Table, make_table, number, percent, provenance
 from tabi_bench.report.drawing import Drawing, by_task, look, whiskers
 from tabi_bench.report.fields import row
 from tabi_bench.report.reading import Results, Run, Setting, newest, sessions
+from tabi_bench.report.side_by_side import SYSTEM, TASK, runs_of
 
 if TYPE_CHECKING:
     from tabi_bench.report.tables import Tables
 
-WHO = [word("task", "task"), word("system", "system")]
+WHO = [TASK, SYSTEM]
 TRUSTED_S = 30  # of arrivals in a run that goodput is found by
 THOUSANDS = EngFormatter(sep="")  # 50k
 SPENT = [number("device_ms", "device ms / query", 3), number("joules", "J / query", 3), number("idle_w", "idle W", 0)]
@@ -25,8 +26,7 @@ SPENT = [number("device_ms", "device ms / query", 3), number("joules", "J / quer
 
 def _runs(results: Results, setting: Setting, label: str) -> list[Run]:
     """Of the newest session of each task; an overloaded system, which has no latencies, has its rates."""
-    chosen = newest(sessions(results.pick(setting, label)))
-    return [run for session in chosen for run in session.values()]
+    return runs_of(newest(sessions(results.pick(setting, label))))
 
 
 def _facts(run: Run) -> dict[str, Any]:

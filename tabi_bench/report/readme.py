@@ -19,10 +19,10 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from tabi_bench.report import from_records, shapes, tables
+from tabi_bench.report import from_records, tables
 from tabi_bench.report.cells import Table
 from tabi_bench.report.claims import claims
-from tabi_bench.report.ladder import ladder
+from tabi_bench.report.from_files import ladder, shapes
 from tabi_bench.report.reading import Results, read
 
 MARKER = re.compile(
@@ -60,7 +60,7 @@ def _fill(match: re.Match, root: Path) -> str:
 def _tables(name: str, folder: Path, columns: str) -> list[Table] | None:
     """The tables of that name, of each setting (or file) one; None where the folder holds no records."""
     if name == "shapes":
-        return shapes.build(folder)
+        return shapes(folder)
     if name == "ladder":
         return [table for table in (ladder(folder),) if table is not None]
     results = _read(folder)
@@ -90,7 +90,7 @@ def _chosen(table: Table, columns: str | None) -> str:
     return replace(table, columns=[known[name] for name in wanted]).markdown()
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.report.readme", description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", default=["README.md", *map(str, sorted(Path("docs").glob("*.md")))])
     try:
@@ -100,10 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
                 path.write_text(new, encoding="utf-8")
                 print(f"{path}: tables rewritten")
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from tabi_bench.report import from_profiles, from_records, load, pruning
+from tabi_bench.report import from_profiles, from_records, load, pruning, side_by_side
 from tabi_bench.report.cells import Table
 from tabi_bench.report.reading import Results, Setting
 
-EVERY = (*from_records.BUILDERS, *from_profiles.BUILDERS, *load.TABLES, *pruning.TABLES)
+OF_RECORDS = (*side_by_side.WHOLE, *from_records.BUILDERS, *side_by_side.CHOSEN)
+EVERY = (*OF_RECORDS, *from_profiles.BUILDERS, *load.TABLES, *pruning.TABLES)
 BUILDERS = {builder.__name__: builder for builder in EVERY}
 
 
