@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def compare(before: Path | str, after: Path | str) -> Table:
     both = sides[0].add_suffix(" A").join(sides[1].add_suffix(" B"), how="inner").reset_index()
     if both.empty:
         raise ValueError(f"{before} and {after} hold no record of the same task, system and setting")
-    lines = [line for cells in both.to_dict("records") for key in COMPARED if (line := _change(cells, key))]
+    changes = pd.concat([_changes(both, key) for key in COMPARED]).sort_index(kind="stable")
+    lines = changes.to_dict("records")
     lines.sort(key=lambda line: (place(TASKS, line["task"]), line["label"], place(SYSTEMS, line["method"])))
     columns = [word("label", "preset"), word("task", "task"), word("system", "system"), word("engine", "engine")]
     columns += [number("seed", "seed", 0), word("quantity", "quantity")]
@@ -49,21 +51,18 @@ def _newest(folder: Path | str) -> pd.DataFrame:
     return good.drop_duplicates(KEYS, keep="last").set_index(KEYS)
 
 
-def _change(cells: dict, key: str) -> dict | None:
-    """B - A of one quantity with its interval; None where either lacks it or it is the reference's own reduction."""
+def _changes(both: pd.DataFrame, key: str) -> pd.DataFrame:
+    """B - A of one quantity with its interval, where both hold it, without the reference's own reductions."""
     name, factor = COMPARED[key]
-    values = {side: [cells[f"{key}{end} {side}"] for end in ("", "_low", "_high")] for side in "AB"}
-    own = key == "reduction_pct" and cells["method"] == cells["reference B"]
-    if own or any(pd.isna(value[0]) for value in values.values()):
-        return None
-    line = {key: cells[key] for key in KEYS} | {"system": printed(cells["method"]), "quantity": name}
-    for side, interval in values.items():
-        ends = zip(("", "_low", "_high"), interval, strict=True)
-        line |= {f"{side}{end}": factor * v for end, v in ends if pd.notna(v)}
-    halves = [(value[2] - value[1]) / 2 for value in values.values() if pd.notna(value[1])]
-    change, half = line["B"] - line["A"], factor * float(np.hypot(*halves)) if len(halves) == 2 else np.nan
-    line |= {"change": change, "change_low": change - half, "change_high": change + half}
-    return line | {"beyond": None if np.isnan(half) else bool(abs(change) > half)}
+    data = both[KEYS].assign(system=both.method.map(printed), quantity=name)
+    for side, end in product("AB", ("", "_low", "_high")):
+        data[side + end] = factor * both[f"{key}{end} {side}"].astype(float)
+    data["change"] = data.B - data.A
+    half = np.hypot(data.A_high - data.A_low, data.B_high - data.B_low) / 2
+    data["change_low"], data["change_high"] = data.change - half, data.change + half
+    data["beyond"] = (data.change.abs() > half).astype(object).where(half.notna(), None)
+    own = (key == "reduction_pct") & (both.method == both["reference B"])
+    return data[data.change.notna() & ~own]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,7 @@ vectors, which are not stored: for them there is None.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -69,10 +69,9 @@ def threshold_curve(metric: str, queries: pd.DataFrame) -> pd.DataFrame:
     points = []
     for tau in [*taus, np.nextafter(taus[-1], 2.0)]:
         on = np.asarray(rules.reroute(queries.confidence.to_numpy(), tau))
-        answers = np.where(on, queries.both, queries.small)
+        value = score(metric, queries.label, np.where(on, queries.both, queries.small))
         mean_ms = float((queries.small_ms + on * queries.large_ms).mean())
-        points.append({"tau": tau, "share": on.mean(), "score": score(metric, queries.label, answers)})
-        points[-1]["mean_ms"] = mean_ms
+        points.append({"tau": tau, "share": on.mean(), "score": value, "mean_ms": mean_ms})
     return pd.DataFrame(points)
 
 
@@ -138,11 +137,11 @@ def pairs(profile: Profile) -> pd.DataFrame:
         outputs[name] = outputs_of(model.logits, fit_temperature(model.logits, profile.labels))
         weights[name] = vote_weight(model.logits, profile.labels)
     curves = [_pair(profile, small, large, outputs, weights) for small, large in combinations(outputs, 2)]
-    columns = ["small", "large", "share", "score", "mean_ms"]
-    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
+    return pd.DataFrame(chain.from_iterable(curves), columns=["small", "large", "share", "score", "mean_ms"])
 
 
-def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict) -> pd.DataFrame:
+def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict) -> list[dict[str, Any]]:
+    """One point of the curve for each of SHARES."""
     order = np.argsort(rules.confidence(outputs[small]), kind="stable")
     predictions = predictions_from(outputs[small]).copy()
     both = predictions_from(rules.combine([outputs[small], outputs[large]], [weights[small], weights[large]]))
@@ -156,4 +155,4 @@ def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict
         value = score(profile.metric, profile.labels, predictions)
         line = {"small": small, "large": large, "share": share, "score": value}
         points.append(line | {"mean_ms": first.mean_ms + later[k]})
-    return pd.DataFrame(points)
+    return points

@@ -168,15 +168,11 @@ def intervals(axes: Axes, data: pd.DataFrame, rows: list[str], hues: list[str], 
         axes.axhline(edge - 0.5, color="0.92", linewidth=0.5, zorder=0)
 
 
-def by_task(
-    name: str,
-    title: str,
-    drawn: pd.DataFrame,
-    plot: Callable[[np.ndarray, pd.DataFrame, str], None],
-    labels: tuple,
-    **kept,
-) -> Drawing:
-    """A figure with one panel (or a column of them) per task. plot(axes, its rows, task); labels: x, every y."""
+Plot = Callable[[np.ndarray, pd.DataFrame, str], None]  # on the axes of a task: its rows
+
+
+def by_task(name: str, title: str, drawn: pd.DataFrame, plot: Plot, labels: tuple, **kept: Any) -> Drawing:
+    """A figure with one panel (or a column of them) per task. labels: x, every y; kept: height, provenance, note."""
     x, *ys = labels
     height = kept.pop("height", 1.45)
 

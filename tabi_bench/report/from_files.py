@@ -55,9 +55,8 @@ def ladder(root: Path | str) -> Table | None:
         known = data.dropna(subset=key) if key in data else data[:0]
         lines += [{"model": what} | dict(zip(known.task, factor * known[key], strict=True))] if len(known) else []
     columns = [word("model", "model"), word("taught", "taught by the best"), *map(_score, tasks)]
-    return Table(
-        "ladder", "The ladder of models", pd.DataFrame(lines), columns, _trained_on(data), [_ladder_note(data)]
-    )
+    title, notes = "The ladder of models", [_ladder_note(data)]
+    return Table("ladder", title, pd.DataFrame(lines), columns, _trained_on(data), notes)
 
 
 def _line(rows: pd.DataFrame, model: str, taught: bool) -> Row:
@@ -146,8 +145,6 @@ def _measured_on(device: dict[str, Any], rows: list[Row]) -> str:
 
 def _problems(rows: list[Row]) -> list[str]:
     """A sentence per reason for which rows have no times, and per engine that ran as another one."""
-    by_reason: dict[str, list[str]] = {}
-    for row in rows:
-        if row["error"]:
-            by_reason.setdefault(row["error"], []).append(f"{row['model']} {row['entry']} {row['length']}")
-    return [f"{reason.rstrip('.')}: {', '.join(where)}." for reason, where in by_reason.items()]
+    failed = pd.DataFrame([row for row in rows if row["error"]], columns=["model", "entry", "length", "error"])
+    where = failed.model + " " + failed.entry + " " + failed.length.astype(str)
+    return [f"{reason.rstrip('.')}: {', '.join(of_it)}." for reason, of_it in where.groupby(failed.error, sort=False)]

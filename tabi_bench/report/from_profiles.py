@@ -52,9 +52,8 @@ def models(results: Results, setting: Setting) -> Table | None:
     chosen, lines = profiled(results, setting), []
     printed = paper.printed("models").set_index(paper.printed("models").model.str.lower())
     for session, profile in chosen:
-        of_task = [
-            _model(profile, name, printed) | {"session_id": first(session).record.session_id} for name in profile.models
-        ]
+        session_id = first(session).record.session_id
+        of_task = [_model(profile, name, printed) | {"session_id": session_id} for name in profile.models]
         best = -np.inf
         for cells in sorted(of_task, key=lambda cells: (cells["mean_ms"], -cells["score"])):
             cells["front"] = "yes" if cells["score"] > best else None

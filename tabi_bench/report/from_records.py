@@ -223,17 +223,16 @@ def in_words(results: Results) -> list[str]:
 
 
 def _paragraph(setting: Setting, lines: list[Row]) -> str:
-    saved = [cells["reduction_pct"] for cells in lines]
-    known = [cells for cells in lines if not absent(cells["reduction_pct_low"])]
+    data = pd.DataFrame(lines)
+    saved, low = data.reduction_pct, data.reduction_pct_low.dropna()
     where = f"Under {setting.engine} on {setting.device} (source {setting.source}, zoo {setting.zoo}; "
     rival = "less time per query than INFaaS, the fastest single model that meets the same target."
     if len(lines) == 1:
         extent = number("reduction_pct", "", 1).render(lines[0])
         return f"{where}{lines[0]['task']}), Tabi takes {extent} % {rival} Its target: {lines[0]['outcome']}."
-    extent = f"{min(saved):.0f} to {max(saved):.0f} % (mean {np.mean(saved):.0f} %)"
-    above = sum(cells["reduction_pct_low"] > 0 for cells in known)
-    intervals = f" {above} of {len(known)} intervals lie above zero." if known else ""
-    met, near = (sum(cells["outcome"] == kind for cells in lines) for kind in ("met", "within noise"))
+    extent = f"{saved.min():.0f} to {saved.max():.0f} % (mean {saved.mean():.0f} %)"
+    intervals = f" {(low > 0).sum()} of {len(low)} intervals lie above zero." if len(low) else ""
+    met, near = ((data.outcome == kind).sum() for kind in ("met", "within noise"))
     return (
         f"{where}{len(lines)} tasks), Tabi takes {extent} {rival}{intervals} Its score meets the target on {met} of "
         f"them, is within noise of it on {near} and misses it on {len(lines) - met - near}."

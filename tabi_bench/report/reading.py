@@ -220,14 +220,8 @@ def load_profile(path: Path) -> Profile:
         if logits.shape[:1] != (n,) or tokens.shape != (n,):
             raise ValueError(f"{name} has outputs of {len(logits)} rows, the labels are {n}")
         models[name] = ModelProfile(name, params, layers, logits, tokens, curve, truncated=np.zeros(n, bool))
-    return Profile(
-        task=meta["task"],
-        metric=meta["metric"],
-        n_outputs=next(iter(models.values())).logits.shape[1],
-        rows=arrays["rows"],
-        labels=arrays["labels"],
-        models=models,
-    )
+    n_outputs = next(iter(models.values())).logits.shape[1]
+    return Profile(meta["task"], meta["metric"], n_outputs, arrays["rows"], arrays["labels"], models)
 
 
 # --- selecting --------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tabi_bench.report import from_records, tables
 from tabi_bench.report.cells import Table
 from tabi_bench.report.claims import claims
 from tabi_bench.report.from_files import ladder, shapes
-from tabi_bench.report.reading import Results, read
+from tabi_bench.report.reading import read
 
 MARKER = re.compile(
     r"^(<!-- table: (?P<name>\w+)(?: (?P<folder>[^|\n]+?))?(?: \| (?P<columns>[^\n]+?))? -->\n)"
@@ -31,6 +31,7 @@ MARKER = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 OPENING = re.compile(r"^<!-- table:", re.MULTILINE)
+_read = cache(read)
 OTHERS = ("headline", "claims", "ladder", "shapes")
 
 
@@ -51,33 +52,26 @@ def _fill(match: re.Match, root: Path) -> str:
     known = (*OTHERS, *tables.BUILDERS)
     if name not in known or not folder:
         raise ValueError(f"{match[1].strip()}: a table is one of {', '.join(known)}, then stands a results folder")
-    made = _tables(name, root / folder, match["columns"] or "")
-    if made is None:
+    try:
+        made = _tables(name, root / folder, match["columns"] or "")
+    except FileNotFoundError:
         return f"*No records in {folder} yet.*\n"
     return "\n".join(_chosen(t, match["columns"]) for t in made) or f"*Nothing measured for {name} in {folder} yet.*\n"
 
 
-def _tables(name: str, folder: Path, columns: str) -> list[Table] | None:
-    """The tables of that name, of each setting (or file) one; None where the folder holds no records."""
+def _tables(name: str, folder: Path, columns: str) -> list[Table]:
+    """The tables of that name, of each setting (or file) one. Raises FileNotFoundError without records."""
     if name == "shapes":
         return shapes(folder)
     if name == "ladder":
         return [table for table in (ladder(folder),) if table is not None]
     results = _read(folder)
-    if results is None:
-        return None
-    made = [(from_records.headline if name == "headline" else claims)(results, columns)]
-    if name in tables.BUILDERS:
+    over_settings = {"headline": from_records.headline, "claims": claims}.get(name)
+    if over_settings:
+        made = [over_settings(results, columns)]
+    else:
         made = [tables.Tables(results, setting).get(name) for setting in results.settings()]
     return [table for table in made if table is not None]
-
-
-@cache
-def _read(folder: Path) -> Results | None:
-    try:
-        return read(folder)
-    except FileNotFoundError:
-        return None
 
 
 def _chosen(table: Table, columns: str | None) -> str:

@@ -263,11 +263,9 @@ def engines(results: Results, setting: Setting) -> Table | None:
     by_setting = {s: chosen for s in alike if (chosen := newest(sessions(results.pick(s, "engines"))))}
     if setting != next(iter(by_setting), None):
         return None
-    lines = [
-        {**cells, "engine_dtype": f"{s.engine}, {s.dtype}"}
-        for s, them in by_setting.items()
-        for cells in side_by_side(them)
-    ]
+    lines = []
+    for s, chosen in by_setting.items():
+        lines += [{**cells, "engine_dtype": f"{s.engine}, {s.dtype}"} for cells in side_by_side(chosen)]
     lines.sort(key=lambda cells: (cells["task"], cells["engine_dtype"]))
     shown = SIDE_BY_SIDE[SIDE_BY_SIDE.index(SYSTEM) : SIDE_BY_SIDE.index(AGAINST)]
     columns = [TASK, word("engine_dtype", "engine"), *shown, AGAINST]
