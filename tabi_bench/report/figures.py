@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
 from tabi_bench import names
 from tabi_bench.evaluation.metrics import score
@@ -229,8 +229,7 @@ def tail(tables: Tables) -> Drawing | None:
     """Share of queries slower than x, per task and system."""
     candidates = newest(sessions(tables.results.pick(tables.setting, "main_table", "all_systems", "adhoc")))
     strict = [session for session in candidates if first(session).margin_se != 0]
-    traces = [(run, run.whole) for run in runs_of(strict)]
-    whole = [(run, trace) for run, trace in traces if trace is not None]
+    whole = [(run, trace) for run in runs_of(strict) if (trace := run.whole) is not None]
     if not whole:
         return None
     parts = []
@@ -392,13 +391,83 @@ def deferral(tables: Tables) -> Drawing | None:
     return by_task("deferral", "Deferral", drawn, plot, ("re-routed, %", "accuracy, %"), **kept)
 
 
+# --- under load -------------------------------------------------------------------------------------------------------
+
+THOUSANDS = EngFormatter(sep="")  # 50k
+
+
+def load_curve(tables: Tables) -> Drawing | None:
+    """p50 and p99 of every system at the same rates; a rate that overloads a system ends its line, and is marked."""
+    runs = [run for run in load.runs_under(tables.results, tables.setting, "load") if load.facts_of(run).get("curve")]
+    points: list[Row] = []
+    for run in runs:
+        facts, system = load.facts_of(run), names.printed(run.record.method)
+        known = {"task": run.record.task, "system": system, "slo_ms": facts["slo_ms"]}
+        points += [known | point for point in facts["curve"]]
+    if all(point["overloaded"] for point in points):
+        return None
+
+    def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        for axes, key in zip(panel, ("p99", "p50"), strict=True):
+            for system, line in rows.groupby("system", sort=False):
+                color, marker, style = look(str(system))
+                axes.plot(line.rate, line[key], marker + style, color=color, label=system, markersize=3)
+                over = line.rate[line.overloaded]
+                axes.plot(over, [0.95] * len(over), "x", color=color, transform=axes.get_xaxis_transform())
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+            axes.yaxis.set_major_formatter(FuncFormatter("{:g}".format))
+            axes.minorticks_off()
+            axes.xaxis.set_major_formatter(THOUSANDS)
+        panel[0].axhline(rows.slo_ms.iloc[0], color="0.4", linewidth=0.6, label="bound of p99")
+
+    labels = ("queries / s", "p99, ms", "p50, ms")
+    note = "A cross marks a rate that overloads the system: its queue grows without bound, and it has no latency."
+    kept = {"provenance": provenance(runs), "note": note}
+    return by_task("load_curve", "Latency against rate", pd.DataFrame(points), plot, labels, **kept)
+
+
+def goodput(tables: Tables) -> Drawing | None:
+    """Goodput of every system as bars; whiskers are the range over arrival seeds."""
+    table = tables.get("load")
+    if table is None:
+        return None
+
+    def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        axes = panel[0]
+        height, reach = whiskers(rows, "goodput")
+        axes.bar(rows.system, height, yerr=reach, color=[look(system)[0] for system in rows.system])
+        axes.tick_params(axis="x", labelrotation=30)
+        axes.yaxis.set_major_formatter(THOUSANDS)
+
+    return by_task("goodput", "Goodput", table.data, plot, ("", "queries / s"), provenance=table.provenance)
+
+
+def throughput(tables: Tables) -> Drawing | None:
+    """Offline throughput against score."""
+    table = tables.get("offline")
+    if table is None:
+        return None
+
+    def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        for system, line in rows.groupby("system", sort=False):
+            color, marker, _ = look(str(system))
+            height, reach = whiskers(line, "score", 100)
+            panel[0].errorbar(line.qps, height, reach, fmt=marker, color=color, label=system)
+        panel[0].xaxis.set_major_formatter(THOUSANDS)
+
+    labels = ("queries / s", "score, %")
+    return by_task("throughput", "Throughput offline", table.data, plot, labels, provenance=table.provenance)
+
+
 OWN = (latency, all_systems, models, pruning, batching, tail, threshold, break_even, calibration, deferral)
+UNDER_LOAD = (load_curve, goodput, throughput)
 BUILDERS: dict[str, Callable[[Tables], Drawing | None]] = {
     "main": partial(_forest, name="main"),
     "deebert": partial(_forest, name="deebert"),
     "ablation": partial(_forest, name="ablation", hue="variant"),
     "engines": partial(_forest, name="engines", row="where"),
-    **{builder.__name__: builder for builder in (*OWN, *load.FIGURES)},
+    **{builder.__name__: builder for builder in (*OWN, *UNDER_LOAD)},
 }
 
 
