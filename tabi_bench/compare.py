@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +30,17 @@ def compare(before: Path | str, after: Path | str) -> Table:
     both = sides[0].add_suffix(" A").join(sides[1].add_suffix(" B"), how="inner").reset_index()
     if both.empty:
         raise ValueError(f"{before} and {after} hold no record of the same task, system and setting")
-    lines = [line for cells in both.to_dict("records") for key in COMPARED if (line := _change(cells, key))]
+    changes = pd.concat([_changes(both, key) for key in COMPARED]).sort_index(kind="stable")
+    lines = changes.to_dict("records")
     lines.sort(key=lambda line: (place(TASKS, line["task"]), line["label"], place(SYSTEMS, line["method"])))
-    for side, name in zip(sides, "AB", strict=True):
-        side["only"] = ~side.index.isin(both.set_index(KEYS).index)
-        side.attrs["note"] = f"Only in {name}: {side.only.sum()} records."
     columns = [word("label", "preset"), word("task", "task"), word("system", "system"), word("engine", "engine")]
     columns += [number("seed", "seed", 0), word("quantity", "quantity")]
     columns += [number("A", "A", 3), number("B", "B", 3), number("change", "B - A", 3, sign=True)]
     answers = {True: "yes", False: "no"}
     columns.append(Column("beyond its interval", lambda line: answers.get(line["beyond"], "unknown")))
     changed = sum(line["beyond"] is True for line in lines)
-    notes = [f"{changed} of {len(lines)} numbers changed beyond their interval.", *(s.attrs["note"] for s in sides)]
+    notes = [f"{changed} of {len(lines)} numbers changed beyond their interval."]
+    notes += [f"Only in {name}: {len(side) - len(both)} records." for name, side in zip("AB", sides, strict=True)]
     return Table("compare", "Two results folders", pd.DataFrame(lines), columns, f"A: {before}; B: {after}.", notes)
 
 
@@ -51,24 +51,21 @@ def _newest(folder: Path | str) -> pd.DataFrame:
     return good.drop_duplicates(KEYS, keep="last").set_index(KEYS)
 
 
-def _change(cells: dict, key: str) -> dict | None:
-    """B - A of one quantity with its interval; None where either lacks it or it is the reference's own reduction."""
+def _changes(both: pd.DataFrame, key: str) -> pd.DataFrame:
+    """B - A of one quantity with its interval, where both hold it, without the reference's own reductions."""
     name, factor = COMPARED[key]
-    values = {side: [cells[f"{key}{end} {side}"] for end in ("", "_low", "_high")] for side in "AB"}
-    own = key == "reduction_pct" and cells["method"] == cells["reference B"]
-    if own or any(pd.isna(value[0]) for value in values.values()):
-        return None
-    line = {key: cells[key] for key in KEYS} | {"system": printed(cells["method"]), "quantity": name}
-    for side, interval in values.items():
-        ends = zip(("", "_low", "_high"), interval, strict=True)
-        line |= {f"{side}{end}": factor * v for end, v in ends if pd.notna(v)}
-    halves = [(value[2] - value[1]) / 2 for value in values.values() if pd.notna(value[1])]
-    change, half = line["B"] - line["A"], factor * float(np.hypot(*halves)) if len(halves) == 2 else np.nan
-    line |= {"change": change, "change_low": change - half, "change_high": change + half}
-    return line | {"beyond": None if np.isnan(half) else bool(abs(change) > half)}
+    data = both[KEYS].assign(system=both.method.map(printed), quantity=name)
+    for side, end in product("AB", ("", "_low", "_high")):
+        data[side + end] = factor * both[f"{key}{end} {side}"].astype(float)
+    data["change"] = data.B - data.A
+    half = np.hypot(data.A_high - data.A_low, data.B_high - data.B_low) / 2
+    data["change_low"], data["change_high"] = data.change - half, data.change + half
+    data["beyond"] = (data.change.abs() > half).astype(object).where(half.notna(), None)
+    own = (key == "reduction_pct") & (both.method == both["reference B"])
+    return data[data.change.notna() & ~own]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.compare", description=__doc__.splitlines()[0])
     parser.add_argument("before", metavar="A", help="a results folder")
     parser.add_argument("after", metavar="B", help="another one")
@@ -77,13 +74,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         table = compare(options.before, options.after)
     except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        sys.exit(str(error))
     text = table.text()
     shown = text if options.all else text[text["beyond its interval"] != "no"]
     print("\n".join([shown.to_string(index=False) if len(shown) else "Nothing changed.", *table.notes]))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

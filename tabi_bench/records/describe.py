@@ -11,22 +11,11 @@ from scipy.special import softmax
 
 from tabi_bench.config import Config
 from tabi_bench.evaluation import calibration, metrics, statistics
-from tabi_bench.evaluation.metrics import predictions_from
 from tabi_bench.planning.plan_file import models_in
 from tabi_bench.planning.plans import Plans
 from tabi_bench.profiling.profile import Profile
-from tabi_bench.records.record import (
-    Accuracy,
-    Agreement,
-    Cost,
-    Details,
-    Footprint,
-    Latency,
-    ModelFacts,
-    Record,
-    Reference,
-    TargetFacts,
-)
+from tabi_bench.records import record as fields
+from tabi_bench.records.record import Record
 from tabi_bench.serving.scenario import Serving
 from tabi_bench.system import Outcomes, Plan, System
 from tabi_bench.tasks.base import Task
@@ -58,8 +47,8 @@ def fill(record: Record, measured: Measured, system: type[System], replayed: Out
     sizes = [len(profile.rows) if fold.serves is None else len(fold.serves) for fold in plan.folds]
     targets = [fold.target for fold in plan.folds]
     target = float(np.average(targets, weights=sizes))
-    record.target = cast(TargetFacts, {"kind": config.target.kind, "value": target, "folds": targets})
-    record.accuracy = cast(Accuracy, {"metric": profile.metric, **asdict(reached)})
+    record.target = cast(fields.TargetFacts, {"kind": config.target.kind, "value": target, "folds": targets})
+    record.accuracy = cast(fields.Accuracy, {"metric": profile.metric, **asdict(reached)})
     record.outcome = statistics.outcome(reached, target)
     record.latency_ms = latencies(trace)
     record.breakdown_ms = breakdown(trace)
@@ -77,7 +66,7 @@ def fill(record: Record, measured: Measured, system: type[System], replayed: Out
     record.details["footprint"] = footprint(plan, measured.engine)
 
 
-def _details(measured: Measured, plan: Plan, trace: pd.DataFrame, answers: np.ndarray) -> Details:
+def _details(measured: Measured, plan: Plan, trace: pd.DataFrame, answers: np.ndarray) -> fields.Details:
     profile, task = measured.profile, measured.task
     return {
         "also": metrics.also(task.config.also, profile.labels, answers),
@@ -92,7 +81,7 @@ def _details(measured: Measured, plan: Plan, trace: pd.DataFrame, answers: np.nd
     }
 
 
-def footprint(plan: Plan, engine: dict[str, Any]) -> Footprint:
+def footprint(plan: Plan, engine: dict[str, Any]) -> fields.Footprint:
     """What a system loads and keeps on the device: its models' first loads in this session, and their weights."""
     loads = engine.get("loads", {})
     used = [loads[name] for name in sorted(models_in(plan, loads))]
@@ -109,7 +98,7 @@ def first_pass(trace: pd.DataFrame) -> np.ndarray:
     return first.label.to_numpy()
 
 
-def latencies(trace: pd.DataFrame) -> Latency:
+def latencies(trace: pd.DataFrame) -> fields.Latency:
     """Mean and percentiles with their intervals over blocks, of all served queries."""
     ms, rows, blocks = (trace[column].to_numpy() for column in ("latency_ms", "row", "block"))
     mean = statistics.mean_latency(ms, blocks)
@@ -118,9 +107,8 @@ def latencies(trace: pd.DataFrame) -> Latency:
     for q in PERCENTILES:
         p = statistics.percentile(ms, q, blocks, rows)
         facts[f"p{round(100 * q)}"] = p.value if p.enough else None
-        if q == PERCENTILES[-1]:
-            facts |= {"p99_low": p.low, "p99_high": p.high, "distinct": p.distinct}
-    return cast(Latency, facts)
+    facts |= {"p99_low": p.low, "p99_high": p.high, "distinct": p.distinct}  # of the last one
+    return cast(fields.Latency, facts)
 
 
 def breakdown(trace: pd.DataFrame) -> dict[str, float]:
@@ -149,7 +137,7 @@ def words_pruned(trace: pd.DataFrame) -> float:
     return float(1 - routed.words_kept.sum() / routed.words.sum()) if len(routed) else 0.0
 
 
-def against(measured: Measured, method: str) -> Reference:
+def against(measured: Measured, method: str) -> fields.Reference:
     """Score and latency of a method beside the reference's, on the same queries."""
     reference = next(iter(measured.served.traces))
     traces, plans = measured.served.traces, measured.plans.made
@@ -171,7 +159,7 @@ def against(measured: Measured, method: str) -> Reference:
     }
 
 
-def cost(trace: pd.DataFrame, usd_per_hour: float) -> Cost:
+def cost(trace: pd.DataFrame, usd_per_hour: float) -> fields.Cost:
     """Device seconds and dollars per 1,000 queries; joules per query where the device counts them."""
     waited = trace.stage_wait_ms.mean() if "stage_wait_ms" in trace else 0.0  # in a queue, where there was one
     seconds = float(trace.latency_ms.mean() - waited)  # ms per query is s per 1,000 queries
@@ -183,7 +171,7 @@ def cost(trace: pd.DataFrame, usd_per_hour: float) -> Cost:
     }
 
 
-def agreement(trace: pd.DataFrame, replayed: Outcomes) -> Agreement:
+def agreement(trace: pd.DataFrame, replayed: Outcomes) -> fields.Agreement:
     """Live answers against replayed ones: equal, and of those that differ, how many lie at no threshold or tie."""
     first = trace[trace.first_pass].sort_values("row")
     live, labels = first.label.to_numpy(), replayed.labels
@@ -198,10 +186,10 @@ def agreement(trace: pd.DataFrame, replayed: Outcomes) -> Agreement:
     }
 
 
-def _model(profile: Profile, name: str) -> ModelFacts:
+def _model(profile: Profile, name: str) -> fields.ModelFacts:
     model = profile.models[name]
-    value = metrics.score(profile.metric, profile.labels, predictions_from(model.logits))
-    facts: ModelFacts = {"name": name, "params": model.params, "layers": model.layers, "score": value}
+    value = metrics.score(profile.metric, profile.labels, metrics.predictions_from(model.logits))
+    facts: fields.ModelFacts = {"name": name, "params": model.params, "layers": model.layers, "score": value}
     facts |= {"mean_ms": model.mean_ms}
     if model.drift is not None:
         facts["in_batches"] = {size: float(curve(model.tokens).mean()) for size, curve in model.in_batches.items()}
@@ -215,7 +203,7 @@ def small_level(task: Task, profile: Profile) -> dict[str, Any] | None:
         return None
     model = profile.models[profile.names[0]]
     sure = softmax(model.logits.astype(np.float64), axis=1).max(axis=1)
-    right = predictions_from(model.logits) == profile.labels
+    right = metrics.predictions_from(model.logits) == profile.labels
     facts = {
         "model": model.name,
         "auroc_right": calibration.auroc(sure, right),

@@ -18,6 +18,7 @@ from tabi_bench.config import Config
 # settings that do not change what is measured
 UNHASHED = ("results_dir", "cache_dir", "overwrite", "prepare", "label", "cost")
 PATHS = {"source": "dir", "task": "files", "zoo": "path"}  # their contents are hashed in their place
+ROOT = Path(tabi_bench.__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "onnxruntime")
 
 
@@ -34,11 +35,9 @@ def config_hash(config: Config, *contents: Any) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    root = Path(tabi_bench.__file__).resolve().parents[1]
+    options: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": 10}
     try:
-        done = subprocess.run(
-            ["git", "-C", root, *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=10
-        )
+        done = subprocess.run(["git", "-C", ROOT, *arguments], **options)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -46,10 +45,10 @@ def _git(*arguments: str) -> str | None:
 
 def revision() -> dict[str, Any]:
     """The commit of this code: from git, else from a file `.revision`, else None; `dirty`: there were changes."""
-    commit = _git("rev-parse", "HEAD") if (Path(tabi_bench.__file__).resolve().parents[1] / ".git").exists() else None
+    commit = _git("rev-parse", "HEAD") if (ROOT / ".git").exists() else None
     if commit:
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
-    note = Path(tabi_bench.__file__).resolve().parents[1] / ".revision"
+    note = ROOT / ".revision"
     return {"commit": note.read_text(encoding="utf-8").strip() if note.is_file() else None, "dirty": None}
 
 

@@ -15,7 +15,7 @@ from tabi_bench.report.fields import frame
 from tabi_bench.report.reading import Setting, read
 
 HEADLINE = "headline"  # the table that is not of one setting
-NAMES = (HEADLINE, *dict.fromkeys([*tables.NAMES, *(builder.__name__ for builder in figures.BUILDERS)]))
+NAMES = (HEADLINE, *dict.fromkeys([*tables.BUILDERS, *figures.BUILDERS]))
 
 
 class Note(str):
@@ -65,8 +65,7 @@ class Report:
     def _entries(self, name: str) -> list[Entry]:
         shown: list[Entry] = []
         for setting, own in self._tables.items() if name != HEADLINE else ():
-            table = own.get(name) if name in tables.NAMES else None
-            parts: list[Table | Drawing] = [*figures.build(own, [name]).values(), *([table] if table else [])]
+            parts: list[Table | Drawing] = [*figures.build(own, [name]).values(), *own.build([name]).values()]
             shown += [Note(f"**{parts[0].title}**: {setting}"), *parts] if parts else []
         if name == HEADLINE and (table := from_records.headline(self.results)):
             shown = [Note(f"**{table.title}**"), table]

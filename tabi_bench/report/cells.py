@@ -179,11 +179,6 @@ def reasons(runs: Iterable[Run]) -> list[str]:
     return [f"{task}, {', '.join(names)}: {status}: {why}." for (task, status, why), names in by_reason.items()]
 
 
-def warnings(runs: Iterable[Run]) -> list[str]:
-    """What sessions warned of their data and models, each once."""
-    return sorted({f"{run.record.task}: {warning}" for run in runs for warning in run.record.warnings})
-
-
 def _brief(error: str | None, length: int = 200) -> str:
     line = (error or "no reason recorded").strip().splitlines()[0].rstrip(".")
     return line if len(line) <= length else line[:length] + "…"

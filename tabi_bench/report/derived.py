@@ -7,7 +7,7 @@ vectors, which are not stored: for them there is None.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -63,26 +63,15 @@ def _fold(profile: Profile, at: np.ndarray, point: Point, number: int) -> pd.Dat
     return pd.DataFrame(columns)
 
 
-def alone(profile: Profile, plan: Plan) -> tuple[float, float]:
-    """Score and mean latency (ms) of each fold's first model on the rows that the fold serves, replayed."""
-    folds, n = plan.fold_of(profile.rows), len(profile.rows)
-    predictions, ms = np.empty(n), np.empty(n)
-    for k, fold in enumerate(plan.folds):
-        model, at = profile.models[fold.point["models"][0]], folds == k
-        predictions[at], ms[at] = predictions_from(model.logits[at]), model.latency(model.tokens[at])
-    return score(profile.metric, profile.labels, predictions), float(ms.mean())
-
-
 def threshold_curve(metric: str, queries: pd.DataFrame) -> pd.DataFrame:
     """tau against share (re-routed), score and mean_ms, at quantiles of the confidence. queries: from `routed`."""
     taus = np.unique(np.nanquantile(queries.confidence, np.linspace(0, 1, GRID)))
     points = []
     for tau in [*taus, np.nextafter(taus[-1], 2.0)]:
         on = np.asarray(rules.reroute(queries.confidence.to_numpy(), tau))
-        answers = np.where(on, queries.both, queries.small)
+        value = score(metric, queries.label, np.where(on, queries.both, queries.small))
         mean_ms = float((queries.small_ms + on * queries.large_ms).mean())
-        points.append({"tau": tau, "share": on.mean(), "score": score(metric, queries.label, answers)})
-        points[-1]["mean_ms"] = mean_ms
+        points.append({"tau": tau, "share": on.mean(), "score": value, "mean_ms": mean_ms})
     return pd.DataFrame(points)
 
 
@@ -148,11 +137,11 @@ def pairs(profile: Profile) -> pd.DataFrame:
         outputs[name] = outputs_of(model.logits, fit_temperature(model.logits, profile.labels))
         weights[name] = vote_weight(model.logits, profile.labels)
     curves = [_pair(profile, small, large, outputs, weights) for small, large in combinations(outputs, 2)]
-    columns = ["small", "large", "share", "score", "mean_ms"]
-    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
+    return pd.DataFrame(chain.from_iterable(curves), columns=["small", "large", "share", "score", "mean_ms"])
 
 
-def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict) -> pd.DataFrame:
+def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict) -> list[dict[str, Any]]:
+    """One point of the curve for each of SHARES."""
     order = np.argsort(rules.confidence(outputs[small]), kind="stable")
     predictions = predictions_from(outputs[small]).copy()
     both = predictions_from(rules.combine([outputs[small], outputs[large]], [weights[small], weights[large]]))
@@ -166,4 +155,4 @@ def _pair(profile: Profile, small: str, large: str, outputs: dict, weights: dict
         value = score(profile.metric, profile.labels, predictions)
         line = {"small": small, "large": large, "share": share, "score": value}
         points.append(line | {"mean_ms": first.mean_ms + later[k]})
-    return pd.DataFrame(points)
+    return points

@@ -7,7 +7,7 @@ import logging
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,15 @@ UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}
 _BLIND = seaborn.color_palette("colorblind").as_hex()
 # Told apart by marker and line as well as by colour, so that a print in grey can be read.
 LOOKS: dict[str, tuple[str, str, str]] = {
-    names.INFAAS: (_BLIND[7], "s", "--"),
-    names.SINGLE: (_BLIND[5], "p", "--"),
-    names.COCKTAIL: (_BLIND[1], "^", "-."),
-    names.TABI: (_BLIND[0], "o", "-"),
-    names.TABI3: (_BLIND[2], "D", "-"),
-    names.DEEBERT: (_BLIND[4], "v", ":"),
-    names.RANDOM: (_BLIND[6], "X", ":"),
-    names.ORACLE: (_BLIND[3], "*", "--"),
+    names.printed(names.INFAAS): (_BLIND[7], "s", "--"),
+    names.printed(names.SINGLE): (_BLIND[5], "p", "--"),
+    names.printed(names.COCKTAIL): (_BLIND[1], "^", "-."),
+    names.printed(names.TABI): (_BLIND[0], "o", "-"),
+    names.printed(names.TABI3): (_BLIND[2], "D", "-"),
+    names.printed(names.DEEBERT): (_BLIND[4], "v", ":"),
+    names.printed(names.RANDOM): (_BLIND[6], "X", ":"),
+    names.printed(names.ORACLE): (_BLIND[3], "*", "--"),
 }
-_BY_LABEL = {names.printed(method): look for method, look in LOOKS.items()}
 _MARKERS, _LINES = "oD^vsXp*hPd", ("-", "--", "-.")
 # As many markers and colours as share no divisor: no pair comes twice before the 110th.
 SPARE = [(_BLIND[k % 10], _MARKERS[k % 11], _LINES[k % 3]) for k in range(110)]
@@ -45,7 +44,7 @@ SPARE = [(_BLIND[k % 10], _MARKERS[k % 11], _LINES[k % 3]) for k in range(110)]
 
 def look(label: str, position: int = 0) -> tuple[str, str, str]:
     """Colour, marker and line of a system by its printed name (or of another thing, by its position)."""
-    return _BY_LABEL.get(label.split(" (")[0], SPARE[position % len(SPARE)])
+    return LOOKS.get(label.split(" (")[0], SPARE[position % len(SPARE)])
 
 
 @dataclass(frozen=True)
@@ -103,33 +102,18 @@ def compact(svg: bytes) -> bytes:
     return text.replace("</style>", f"{rules}</style>", 1).encode()
 
 
-def panels(titles: Sequence[str], rows: int = 1, height: float = 1.45) -> tuple[Figure, np.ndarray]:
-    """A figure with `rows` panels for each title, at most COLUMNS titles side by side; axes (rows, titles)."""
-    columns = min(len(titles), COLUMNS)
-    bands = -(-len(titles) // columns)
+def _panels(count: int, rows: int, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes (count, rows): columns of `rows` panels, at most COLUMNS of them side by side."""
+    columns = min(count, COLUMNS)
+    bands = -(-count // columns)
     width = ONE_COLUMN if columns <= 2 else TWO_COLUMNS
-    height *= 1.3 if len(titles) == rows == 1 else 1.0  # a single panel is as wide as two
+    height *= 1.3 if count == rows == 1 else 1.0  # a single panel is as wide as two
     figure = Figure(figsize=(width, bands * rows * height + 0.55), layout="constrained")
     grid = figure.subplots(bands * rows, columns, squeeze=False)
-    chosen = np.empty((rows, len(titles)), object)
-    for position, title in enumerate(titles):
-        band, column = divmod(position, columns)
-        chosen[:, position] = grid[band * rows : (band + 1) * rows, column]
-        chosen[0, position].set_title(title)
-    for axes in grid.flat:
-        if not any(axes is one for one in chosen.flat):
-            axes.set_axis_off()
-    return figure, chosen
-
-
-def label_axes(axes: np.ndarray, x: str, ys: Sequence[str]) -> None:
-    """Labels: x below the last panel of each title, y left of each first panel of a line."""
-    columns = min(axes.shape[1], COLUMNS)
-    for position in range(axes.shape[1]):
-        axes[-1, position].set_xlabel(x)
-        if position % columns == 0:
-            for one, y in zip(axes[:, position], ys, strict=True):
-                one.set_ylabel(y)
+    axes = grid.reshape(bands, rows, columns).swapaxes(1, 2).reshape(-1, rows)
+    for spare in axes[count:].flat:
+        spare.set_axis_off()
+    return figure, axes[:count]
 
 
 def legend(figure: Figure, axes: Iterable[Axes]) -> None:
@@ -184,25 +168,24 @@ def intervals(axes: Axes, data: pd.DataFrame, rows: list[str], hues: list[str], 
         axes.axhline(edge - 0.5, color="0.92", linewidth=0.5, zorder=0)
 
 
-def by_task(
-    name: str,
-    title: str,
-    drawn: pd.DataFrame,
-    plot: Callable[[np.ndarray, pd.DataFrame, str], None],
-    labels: tuple,
-    **kept,
-) -> Drawing:
-    """A figure with one panel (or a column of them) per task. plot(axes, its rows, task); labels: x, every y."""
+Plot = Callable[[np.ndarray, pd.DataFrame, str], None]  # on the axes of a task: its rows
+
+
+def by_task(name: str, title: str, drawn: pd.DataFrame, plot: Plot, labels: tuple, **kept: Any) -> Drawing:
+    """A figure with one panel (or a column of them) per task. labels: x, every y; kept: height, provenance, note."""
     x, *ys = labels
     height = kept.pop("height", 1.45)
 
     def draw() -> Figure:
         tasks = list(dict.fromkeys(drawn.task))
-        figure, axes = panels(tasks, rows=len(ys), height=height)
-        for task, column in zip(tasks, axes.T, strict=True):
+        figure, axes = _panels(len(tasks), len(ys), height)
+        for position, (task, column) in enumerate(zip(tasks, axes, strict=True)):
+            column[0].set_title(task)
             plot(column, drawn[drawn.task == task], task)
-        label_axes(axes, x, ys)
-        legend(figure, axes.flat)
+            column[-1].set_xlabel(x)
+            for one, y in zip(column, ys, strict=True):
+                one.set_ylabel(y if position % COLUMNS == 0 else "")
+        legend(figure, axes.T.flat)
         return figure
 
     return Drawing(name, title, drawn, draw, **kept)

@@ -8,25 +8,18 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
 
 from tabi_bench import names
+from tabi_bench.evaluation.metrics import score
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.report import derived, load
 from tabi_bench.report.cells import Row, Table, provenance
-from tabi_bench.report.drawing import (
-    COLUMNS,
-    TWO_COLUMNS,
-    Drawing,
-    by_task,
-    intervals,
-    legend,
-    look,
-    whiskers,
-)
-from tabi_bench.report.from_profiles import profiled, routed
+from tabi_bench.report.drawing import COLUMNS, TWO_COLUMNS, Drawing, by_task, intervals, legend, look, whiskers
+from tabi_bench.report.from_profiles import profiled, read_by, routed
 from tabi_bench.report.pruning import FULL
 from tabi_bench.report.reading import Session, first, newest, sessions
+from tabi_bench.report.side_by_side import runs_of
 from tabi_bench.report.tables import Tables
 
 QUANTILES = np.unique(np.concatenate([np.linspace(0, 0.98, 50), np.linspace(0.98, 1, 21)]))
@@ -99,26 +92,6 @@ def _forest(tables: Tables, name: str, row: str = "task", hue: str = "system") -
 
     note = _missing(tables, drawn.task, "failed, infeasible or not in this preset", table)
     return Drawing(name, table.title, drawn[columns], draw, table.provenance, note)
-
-
-def main(tables: Tables) -> Drawing | None:
-    """Tabi and Cocktail against INFaaS on every task, and the score beside the target."""
-    return _forest(tables, "main")
-
-
-def deebert(tables: Tables) -> Drawing | None:
-    return _forest(tables, "deebert")
-
-
-def ablation(tables: Tables) -> Drawing | None:
-    return _forest(tables, "ablation", hue="variant")
-
-
-def engines(tables: Tables) -> Drawing | None:
-    table = tables.get("engines")
-    if table is not None:
-        table.data["where"] = table.data.task + ", " + table.data.engine_dtype
-    return _forest(tables, "engines", row="where")
 
 
 def all_systems(tables: Tables) -> Drawing | None:
@@ -248,7 +221,7 @@ def batching(tables: Tables) -> Drawing | None:
 
 def _timed(table: Table | None) -> pd.DataFrame:
     """The rows of a table of pruning scales that have times."""
-    data = pd.DataFrame() if table is None else table.data
+    data = _ok(table)
     return data[data.ms.notna()] if "ms" in data else pd.DataFrame()
 
 
@@ -256,13 +229,12 @@ def tail(tables: Tables) -> Drawing | None:
     """Share of queries slower than x, per task and system."""
     candidates = newest(sessions(tables.results.pick(tables.setting, "main_table", "all_systems", "adhoc")))
     strict = [session for session in candidates if first(session).margin_se != 0]
-    runs = [run for session in strict for run in session.values() if run.whole is not None]
-    if not runs:
+    whole = [(run, trace) for run in runs_of(strict) if (trace := run.whole) is not None]
+    if not whole:
         return None
     parts = []
-    for run in runs:
-        assert run.whole is not None
-        curve = {"slower": np.maximum(1 - QUANTILES, 5e-4), "ms": np.quantile(run.whole.latency_ms, QUANTILES)}
+    for run, trace in whole:
+        curve = {"slower": np.maximum(1 - QUANTILES, 5e-4), "ms": np.quantile(trace.latency_ms, QUANTILES)}
         parts.append(pd.DataFrame(curve).assign(task=run.record.task, system=names.printed(run.record.method)))
     drawn = pd.concat(parts, ignore_index=True)
 
@@ -279,7 +251,8 @@ def tail(tables: Tables) -> Drawing | None:
         one.minorticks_off()
         one.set_xlim(shown.min() / 1.1, shown.max() * 1.1)
 
-    kept = {"provenance": provenance(runs), "note": _missing(tables, drawn.task, "no traces were kept")}
+    note = _missing(tables, drawn.task, "no traces were kept")
+    kept = {"provenance": provenance(run for run, _ in whole), "note": note}
     return by_task("tail", "Latency distribution", drawn, plot, ("ms", "queries slower"), **kept)
 
 
@@ -306,8 +279,7 @@ def _routed(tables: Tables, several: bool = False) -> list[tuple[Session, Profil
 
 
 def _kept(tables: Tables, parts: list[tuple], why: str) -> Row:
-    runs = (run for session, *_ in parts for run in session.values() if run.ok)
-    return {"provenance": provenance(runs), "note": _missing(tables, [p.task for _, p, _ in parts], why)}
+    return {"provenance": provenance(read_by(parts)), "note": _missing(tables, [p.task for _, p, _ in parts], why)}
 
 
 ONE_LEVEL = "one model in a fold, scores, or no profile"
@@ -323,7 +295,7 @@ def threshold(tables: Tables) -> Drawing | None:
     chosen = {p.task: queries.groupby("fold").tau.first().tolist() for _, p, queries in parts}
     drawn["chosen"] = [" / ".join(f"{tau:.4f}" for tau in chosen[task]) for task in drawn.task]
     targets = {p.task: s[names.TABI].record.target["value"] for s, p, _ in parts}
-    alone = {p.task: _alone(s, p) for s, p, _ in parts}
+    alone = {p.task: _alone(routed(tables.results, s, p, names.INFAAS), p.metric) for s, p, _ in parts}
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
         for one, key, factor in zip(axes, ("score", "mean_ms", "share"), (100, 1, 100), strict=True):
@@ -338,18 +310,15 @@ def threshold(tables: Tables) -> Drawing | None:
             one.tick_params(labelbottom=False)
 
     labels = ("threshold tau", "score, %", "mean ms", "re-routed, %")
-    return by_task(
-        "threshold", "Threshold, full text", drawn, plot, labels, height=1.0, **_kept(tables, parts, ONE_LEVEL)
-    )
+    kept = _kept(tables, parts, ONE_LEVEL)
+    return by_task("threshold", "Threshold, full text", drawn, plot, labels, height=1.0, **kept)
 
 
-def _alone(session: Session, profile: Profile) -> list[float]:
-    """INFaaS's score (%) and mean latency (ms), replayed; empty without its plan."""
-    infaas = session.get(names.INFAAS)
-    if infaas is None or infaas.plan is None:
+def _alone(queries: pd.DataFrame | None, metric: str) -> list[float]:
+    """Score (%) and mean latency (ms) of the first level alone; empty where nothing of it is known."""
+    if queries is None:
         return []
-    score, ms = derived.alone(profile, infaas.plan)
-    return [100 * score, ms]
+    return [100 * score(metric, queries.label, queries.small), float(queries.small_ms.mean())]
 
 
 def break_even(tables: Tables) -> Drawing | None:
@@ -381,7 +350,7 @@ def calibration(tables: Tables) -> Drawing | None:
     drawn = pd.concat([fit["bins"].reset_index().assign(task=task) for task, fit in fitted.items()], ignore_index=True)
 
     def plot(axes: np.ndarray, rows: pd.DataFrame, task: str) -> None:
-        one, rows = axes[0], rows[rows.n > 0]
+        one = axes[0]
         one.plot([0, 1], [0, 1], color="0.6", linewidth=0.6)
         for when, system in (("before", COCKTAIL), ("after", TABI)):
             bins, (color, marker, style) = rows[rows.when == when], look(system)
@@ -422,27 +391,88 @@ def deferral(tables: Tables) -> Drawing | None:
     return by_task("deferral", "Deferral", drawn, plot, ("re-routed, %", "accuracy, %"), **kept)
 
 
-BUILDERS: tuple[Callable[[Tables], Drawing | None], ...] = (
-    main,
-    latency,
-    all_systems,
-    models,
-    deebert,
-    ablation,
-    engines,
-    pruning,
-    batching,
-    tail,
-    threshold,
-    break_even,
-    calibration,
-    deferral,
-    *load.FIGURES,
-)
+# --- under load -------------------------------------------------------------------------------------------------------
+
+THOUSANDS = EngFormatter(sep="")  # 50k
+
+
+def load_curve(tables: Tables) -> Drawing | None:
+    """p50 and p99 of every system at the same rates; a rate that overloads a system ends its line, and is marked."""
+    runs = [run for run in load.runs_under(tables.results, tables.setting, "load") if load.facts_of(run).get("curve")]
+    points: list[Row] = []
+    for run in runs:
+        facts, system = load.facts_of(run), names.printed(run.record.method)
+        known = {"task": run.record.task, "system": system, "slo_ms": facts["slo_ms"]}
+        points += [known | point for point in facts["curve"]]
+    if all(point["overloaded"] for point in points):
+        return None
+
+    def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        for axes, key in zip(panel, ("p99", "p50"), strict=True):
+            for system, line in rows.groupby("system", sort=False):
+                color, marker, style = look(str(system))
+                axes.plot(line.rate, line[key], marker + style, color=color, label=system, markersize=3)
+                over = line.rate[line.overloaded]
+                axes.plot(over, [0.95] * len(over), "x", color=color, transform=axes.get_xaxis_transform())
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+            axes.yaxis.set_major_formatter(FuncFormatter("{:g}".format))
+            axes.minorticks_off()
+            axes.xaxis.set_major_formatter(THOUSANDS)
+        panel[0].axhline(rows.slo_ms.iloc[0], color="0.4", linewidth=0.6, label="bound of p99")
+
+    labels = ("queries / s", "p99, ms", "p50, ms")
+    note = "A cross marks a rate that overloads the system: its queue grows without bound, and it has no latency."
+    kept = {"provenance": provenance(runs), "note": note}
+    return by_task("load_curve", "Latency against rate", pd.DataFrame(points), plot, labels, **kept)
+
+
+def goodput(tables: Tables) -> Drawing | None:
+    """Goodput of every system as bars; whiskers are the range over arrival seeds."""
+    table = tables.get("load")
+    if table is None:
+        return None
+
+    def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        axes = panel[0]
+        height, reach = whiskers(rows, "goodput")
+        axes.bar(rows.system, height, yerr=reach, color=[look(system)[0] for system in rows.system])
+        axes.tick_params(axis="x", labelrotation=30)
+        axes.yaxis.set_major_formatter(THOUSANDS)
+
+    return by_task("goodput", "Goodput", table.data, plot, ("", "queries / s"), provenance=table.provenance)
+
+
+def throughput(tables: Tables) -> Drawing | None:
+    """Offline throughput against score."""
+    table = tables.get("offline")
+    if table is None:
+        return None
+
+    def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:
+        for system, line in rows.groupby("system", sort=False):
+            color, marker, _ = look(str(system))
+            height, reach = whiskers(line, "score", 100)
+            panel[0].errorbar(line.qps, height, reach, fmt=marker, color=color, label=system)
+        panel[0].xaxis.set_major_formatter(THOUSANDS)
+
+    labels = ("queries / s", "score, %")
+    return by_task("throughput", "Throughput offline", table.data, plot, labels, provenance=table.provenance)
+
+
+OWN = (latency, all_systems, models, pruning, batching, tail, threshold, break_even, calibration, deferral)
+UNDER_LOAD = (load_curve, goodput, throughput)
+BUILDERS: dict[str, Callable[[Tables], Drawing | None]] = {
+    "main": partial(_forest, name="main"),
+    "deebert": partial(_forest, name="deebert"),
+    "ablation": partial(_forest, name="ablation", hue="variant"),
+    "engines": partial(_forest, name="engines", row="where"),
+    **{builder.__name__: builder for builder in (*OWN, *UNDER_LOAD)},
+}
 
 
 def build(tables: Tables, only: Collection[str] = ()) -> dict[str, Drawing]:
     """Every figure (or those named in `only`) for which this setting has something, by name."""
-    names = {builder.__name__: builder for builder in BUILDERS if not only or builder.__name__ in only}
-    drawings = [tables.attempt(name, partial(builder, tables)) for name, builder in names.items()]
-    return {drawing.name: drawing for drawing in drawings if drawing is not None}
+    wanted = {name: builder for name, builder in BUILDERS.items() if not only or name in only}
+    drawings = {name: tables.attempt(name, partial(builder, tables)) for name, builder in wanted.items()}
+    return {name: drawing for name, drawing in drawings.items() if drawing is not None}

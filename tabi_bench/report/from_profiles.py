@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -11,7 +14,7 @@ from tabi_bench.profiling.profile import Profile
 from tabi_bench.report import derived, paper
 from tabi_bench.report.cells import Row, Table, make_table, number, percent, word
 from tabi_bench.report.reading import Results, Run, Session, Setting, first, newest, sessions
-from tabi_bench.report.side_by_side import SCORE, TASK, derivable
+from tabi_bench.report.side_by_side import SCORE, TASK
 
 Profiled = list[tuple[Session, Profile]]
 IN_SAMPLE = (
@@ -24,24 +27,24 @@ def profiled(results: Results, setting: Setting) -> Profiled:
     best: dict[str, tuple] = {}
     for session in newest(sessions(results.pick(setting, "main_table", "all_systems", "adhoc", "models"))):
         run = first(session)
-        profile = results.profile(run)
+        profile = run.profile
         rank = (names.TABI in session and session[names.TABI].ok, run.margin_se or 0.0)
         if profile is not None and (run.record.task not in best or rank > best[run.record.task][0]):
             best[run.record.task] = (rank, session, profile)
     return [(session, profile) for _, session, profile in best.values()]
 
 
-def routed(results: Results, session: Session, profile: Profile) -> pd.DataFrame | None:
-    """`derived.routed` under the session's Tabi; None without its plan, for scores, and where the two do not fit."""
-    tabi = session.get(names.TABI)
-    if tabi is None or tabi.plan is None:
+def routed(results: Results, session: Session, profile: Profile, method: str = names.TABI) -> pd.DataFrame | None:
+    """`derived.routed` under a system's plan; None without it, for scores, and where plan and profile do not fit."""
+    run = session.get(method)
+    if run is None or run.plan is None:
         return None
-    return derivable(results, tabi, derived.routed, profile, tabi.plan)
+    return results.problems.attempt(run.folder / "plan.json", partial(derived.routed, profile, run.plan))
 
 
-def read_by(chosen: Profiled) -> list[Run]:
-    """The runs behind a table that is derived from profiles."""
-    return [run for session, _ in chosen for run in session.values() if run.ok]
+def read_by(parts: Iterable[tuple]) -> list[Run]:
+    """The runs behind what is derived from profiles: of sessions that stand first in `parts`."""
+    return [run for session, *_ in parts for run in session.values() if run.ok]
 
 
 def models(results: Results, setting: Setting) -> Table | None:
@@ -49,9 +52,8 @@ def models(results: Results, setting: Setting) -> Table | None:
     chosen, lines = profiled(results, setting), []
     printed = paper.printed("models").set_index(paper.printed("models").model.str.lower())
     for session, profile in chosen:
-        of_task = [
-            _model(profile, name, printed) | {"session_id": first(session).record.session_id} for name in profile.models
-        ]
+        session_id = first(session).record.session_id
+        of_task = [_model(profile, name, printed) | {"session_id": session_id} for name in profile.models]
         best = -np.inf
         for cells in sorted(of_task, key=lambda cells: (cells["mean_ms"], -cells["score"])):
             cells["front"] = "yes" if cells["score"] > best else None

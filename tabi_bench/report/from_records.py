@@ -1,12 +1,6 @@
-"""Tables that read records alone (and the traces of their sessions, for reductions against Cocktail).
-
-One builder per table, each for one setting (source, zoo, engine, dtype, device). A cell that failed, is infeasible or
-was not measured says so. The paper's numbers stand beside ours where it has them.
-"""
+"""Other tables that read records alone: noise, tails, memory, seeds; and the main result, the engines side by side."""
 
 from __future__ import annotations
-
-from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -15,56 +9,9 @@ from tabi_bench import names
 from tabi_bench.evaluation.statistics import BLOCKS, P99_QUERIES
 from tabi_bench.report import paper
 from tabi_bench.report.cells import NONE, Column, Row, Table, absent, make_table, number, percent, provenance, word
-from tabi_bench.report.fields import PERCENTILES, frame, row
+from tabi_bench.report.fields import PERCENTILES, frame
 from tabi_bench.report.reading import Results, Run, Session, Setting, by_seed, newest, sessions
-from tabi_bench.report.side_by_side import (
-    AGAINST,
-    EARLY,
-    MARGIN,
-    MEAN,
-    OUTCOME,
-    SCORE,
-    SIDE_BY_SIDE,
-    SYSTEM,
-    TARGET,
-    TASK,
-    in_order,
-    line,
-    notes_on,
-    over_seeds,
-    runs_of,
-    side_by_side,
-)
-
-
-def main(results: Results, setting: Setting) -> Table | None:
-    """INFaaS, Cocktail and Tabi on every task, the paper's numbers beside ours."""
-    chosen = newest(sessions(results.pick(setting, "main_table", "adhoc")))
-    lines = side_by_side(chosen)
-    return make_table("main", "Main table", lines, SIDE_BY_SIDE, runs_of(chosen), notes_on(lines))
-
-
-def all_systems(results: Results, setting: Setting) -> Table | None:
-    """The main table with every other system."""
-    chosen = newest(sessions(results.pick(setting, "all_systems")))
-    lines = side_by_side(chosen)
-    return make_table("all_systems", "All systems", lines, SIDE_BY_SIDE, runs_of(chosen), notes_on(lines))
-
-
-def paper_targets(results: Results, setting: Setting) -> Table | None:
-    """The main table at the paper's own targets, for the tasks where this ladder reaches them."""
-    return _beside_main(results, setting, "paper_targets", "At the paper's targets")
-
-
-def layerless(results: Results, setting: Setting) -> Table | None:
-    """The main table with the model without layers in the ladder, which is our extension."""
-    return _beside_main(results, setting, "layerless", "With a model without layers")
-
-
-def _beside_main(results: Results, setting: Setting, label: str, title: str) -> Table | None:
-    """Sessions of the main table that were kept apart from it by their label."""
-    chosen = newest(sessions(results.pick(setting, label)))
-    return make_table(label, title, side_by_side(chosen), SIDE_BY_SIDE, runs_of(chosen))
+from tabi_bench.report.side_by_side import MARGIN, MEAN, OUTCOME, SYSTEM, TASK, in_order, line, runs_of
 
 
 def aa(results: Results, setting: Setting) -> Table | None:
@@ -109,57 +56,6 @@ def seeds(results: Results, setting: Setting) -> Table | None:
     return make_table("seeds", "Over seeds", lines, columns, runs, [note])
 
 
-def deebert(results: Results, setting: Setting) -> Table | None:
-    """Tabi against DeeBERT's early exit."""
-    candidates = newest(sessions(results.pick(setting, "deebert", "all_systems")))
-    chosen = [session for session in candidates if names.DEEBERT in session]
-    wanted = (names.INFAAS, names.TABI, names.DEEBERT)
-    lines = [cells for cells in side_by_side(chosen) if cells["method"] in wanted]
-    printed = paper.printed("deebert")
-    for cells in lines:
-        rows = printed[(printed.task == cells["task"]) & printed.system.str.startswith(cells["method"])]
-        parts = [f"{p.system}: {p.accuracy_pct:g} %, -{p.latency_reduction_pct} %" for p in rows.itertuples()]
-        cells["paper"] = "; ".join(parts) or None
-    columns = [TASK, SYSTEM, SCORE, TARGET, OUTCOME, MEAN, AGAINST, EARLY, word("paper", "paper")]
-    runs = [run for run in runs_of(chosen) if run.record.method in wanted]
-    return make_table("deebert", "Tabi against early exit", lines, columns, runs)
-
-
-def three_level(results: Results, setting: Setting) -> Table | None:
-    """Three levels beside two; changes are against Tabi of the same session."""
-    candidates = newest(sessions(results.pick(setting, "three_level", "all_systems")))
-    pair = (names.TABI, names.TABI3)
-    chosen = [{m: session[m] for m in pair if m in session} for session in candidates if names.TABI3 in session]
-    lines = []
-    for session in chosen:
-        for method, run in session.items():
-            cells = line(run, session)
-            cells["returned"] = " / ".join(f"{100 * share:.1f}" for share in run.record.shares)
-            if method == names.TABI3 and names.TABI in session:
-                cells |= _changes(run, session[names.TABI])
-            lines.append(cells)
-    columns = [TASK, SYSTEM, SCORE, OUTCOME]
-    for key, header in (("mean_ms", "mean"), ("p50", "p50"), ("p99", "p99")):
-        columns += [number(key, f"{header} ms", 3), number(f"{key}_change", f"{header} vs Tabi %", 1, sign=True)]
-    columns += [word("returned", "returned by level %", measured=True)]
-    columns += [word("same_plan", "plan")]
-    theirs = paper.printed("three_level").iloc[0]
-    notes = [
-        "Tabi is the pairwise envelope at this target: the best pair that the same search found.",
-        f"The paper, {theirs.task}: score {theirs.accuracy_pct} %, mean {theirs.mean_vs_tabi_pct:+} %, median "
-        f"{theirs.median_vs_tabi_pct:+} %, p99 {theirs.p99_vs_tabi_pct:+} % against two levels; returned "
-        f"{theirs.return_level1_pct} / {theirs.return_level2_pct} / {theirs.return_level3_pct} %.",
-    ]
-    return make_table("three_level", "Two and three levels", lines, columns, runs_of(chosen), notes)
-
-
-def _changes(run: Run, tabi: Run) -> Row:
-    """Change in percent of mean, median and p99 against Tabi of the same session."""
-    ours, theirs = row(run), row(tabi)
-    known = [key for key in ("mean_ms", "p50", "p99") if ours[key] and theirs[key]]
-    return {f"{key}_change": 100 * (ours[key] / theirs[key] - 1) for key in known}
-
-
 def tail(results: Results, setting: Setting) -> Table | None:
     """Percentiles of latency."""
     chosen = newest(sessions(results.pick(setting, "main_table", "all_systems", "adhoc")))
@@ -189,50 +85,42 @@ def footprint(results: Results, setting: Setting) -> Table | None:
 
 
 def _loads(run: Run) -> Row:
-    return run.details.get("footprint") or {"models": 0}
+    return {"models": 0, **(run.record.details.get("footprint") or {})}
 
 
-def ablation(results: Results, setting: Setting) -> Table | None:
-    """Tabi whole, and without one part; each against INFaaS of its own session."""
-    candidates = [s for s in sessions(results.pick(setting, "ablation")) if names.TABI in s]
-    chosen = newest(candidates, lambda session: str(session[names.TABI].option))
-    lines = [{**line(s[names.TABI], s), "variant": variant(s[names.TABI].option)} for s in chosen]
-    order = ["whole", "without calibration", "without pruning", "without ensemble"]
-    lines.sort(key=lambda cells: (names.place(names.TASKS, cells["task"]), names.place(order, cells["variant"])))
-    columns = [TASK, word("variant", "Tabi"), SCORE, OUTCOME, MEAN, AGAINST, EARLY]
-    columns += [percent("words_pruned_share", "words pruned %")]
-    notes = ["Each row is a session of its own: compare reductions, not milliseconds, between rows."]
-    return make_table("ablation", "Ablation", lines, columns, [s[names.TABI] for s in chosen], notes)
+# --- seeds ------------------------------------------------------------------------------------------------------------
 
 
-def variant(option: Row) -> str:
-    """What of Tabi is left out, in words."""
-    left_out = {
-        "calibration": option.get("calibrate") is False,
-        "pruning": not any(option.get("alphas") or [1.0]),
-        "ensemble": option.get("ensembles") == ["large"],
-    }
-    parts = [name for name, out in left_out.items() if out]
-    return f"without {', '.join(parts)}" if parts else "whole"
+def over_seeds(candidates: list[Session]) -> list[Row]:
+    """One row per task, margin and system that is measured against a reference, over the seeds of its sessions.
+
+    seeds: which; reduction_pct, difference, returned_early, tail (p99 over the reference's), score, over (score minus
+    target): the median, with the lowest and the highest as _low and _high; of one seed its own interval; outcome: of
+    each seed, in their order, once if all agree.
+    """
+    runs = [run for of_seed in by_seed(candidates).values() for run in runs_of(of_seed) if run.ok]
+    data = frame(runs).sort_values("time")
+    p99 = data.set_index(["session_id", "method"]).p99.to_dict()
+    data["tail"] = data.p99 / [p99.get(key, np.nan) for key in zip(data.session_id, data.reference, strict=True)]
+    for end in ("", "_low", "_high"):
+        data[f"over{end}"] = data[f"score{end}"] - data.target
+    data = data[data.reference.notna() & (data.reference != data.method)]
+    keys = ["task", "margin_se", "method"]
+    newest_of = data.drop_duplicates([*keys, "seed"], keep="last").sort_values("seed")
+    lines = [_over(rows) for _, rows in newest_of.groupby(keys, dropna=False)]
+    return sorted(lines, key=in_order)
 
 
-def engines(results: Results, setting: Setting) -> Table | None:
-    """The same task under several engines; stands once per source, zoo and device."""
-    place = (setting.source, setting.zoo, setting.device)
-    alike = [s for s in results.settings() if (s.source, s.zoo, s.device) == place]
-    by_setting = {s: chosen for s in alike if (chosen := newest(sessions(results.pick(s, "engines"))))}
-    if setting != next(iter(by_setting), None):
-        return None
-    lines = [
-        {**cells, "engine_dtype": f"{s.engine}, {s.dtype}"}
-        for s, them in by_setting.items()
-        for cells in side_by_side(them)
-    ]
-    lines.sort(key=lambda cells: (cells["task"], cells["engine_dtype"]))
-    shown = SIDE_BY_SIDE[SIDE_BY_SIDE.index(SYSTEM) : SIDE_BY_SIDE.index(AGAINST)]
-    columns = [TASK, word("engine_dtype", "engine"), *shown, AGAINST]
-    notes = ["Each engine is a session of its own: compare reductions, not milliseconds, between engines."]
-    return make_table("engines", "Engines", lines, columns, runs_of(chain.from_iterable(by_setting.values())), notes)
+def _over(rows: pd.DataFrame) -> Row:
+    cells = rows.iloc[0].to_dict() | {"seeds": ", ".join(map(str, rows.seed))}
+    cells["by_seed"] = dict(zip(rows.seed, rows.reduction_pct, strict=True))
+    cells["pair"] = f"{names.printed(cells['method'])} vs {names.printed(cells['reference'])}"
+    cells["outcome"] = " / ".join(rows.outcome if rows.outcome.nunique() > 1 else rows.outcome[:1])
+    if len(rows) > 1:
+        for key in ("reduction_pct", "difference", "returned_early", "tail", "score", "over"):
+            values = rows[key].astype(float)
+            cells |= {key: values.median(), f"{key}_low": values.min(), f"{key}_high": values.max()}
+    return cells
 
 
 # --- over settings ----------------------------------------------------------------------------------------------------
@@ -335,22 +223,20 @@ def in_words(results: Results) -> list[str]:
 
 
 def _paragraph(setting: Setting, lines: list[Row]) -> str:
-    saved = [cells["reduction_pct"] for cells in lines]
-    known = [cells for cells in lines if not absent(cells["reduction_pct_low"])]
+    data = pd.DataFrame(lines)
+    saved, low = data.reduction_pct, data.reduction_pct_low.dropna()
     where = f"Under {setting.engine} on {setting.device} (source {setting.source}, zoo {setting.zoo}; "
     rival = "less time per query than INFaaS, the fastest single model that meets the same target."
     if len(lines) == 1:
         extent = number("reduction_pct", "", 1).render(lines[0])
         return f"{where}{lines[0]['task']}), Tabi takes {extent} % {rival} Its target: {lines[0]['outcome']}."
-    extent = f"{min(saved):.0f} to {max(saved):.0f} % (mean {np.mean(saved):.0f} %)"
-    above = sum(cells["reduction_pct_low"] > 0 for cells in known)
-    intervals = f" {above} of {len(known)} intervals lie above zero." if known else ""
-    met, near = (sum(cells["outcome"] == kind for cells in lines) for kind in ("met", "within noise"))
+    extent = f"{saved.min():.0f} to {saved.max():.0f} % (mean {saved.mean():.0f} %)"
+    intervals = f" {(low > 0).sum()} of {len(low)} intervals lie above zero." if len(low) else ""
+    met, near = ((data.outcome == kind).sum() for kind in ("met", "within noise"))
     return (
         f"{where}{len(lines)} tasks), Tabi takes {extent} {rival}{intervals} Its score meets the target on {met} of "
         f"them, is within noise of it on {near} and misses it on {len(lines) - met - near}."
     )
 
 
-BESIDE = (paper_targets, layerless, aa, seeds, tail, footprint)
-BUILDERS = (main, all_systems, *BESIDE, three_level, deebert, ablation, engines)
+BUILDERS = (aa, seeds, tail, footprint)

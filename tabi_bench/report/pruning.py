@@ -26,9 +26,9 @@ def _lines(runs: list[Run]) -> list[Row]:
     """A row per variant of each session, full text first; without numbers where too few queries were re-routed."""
     lines = []
     for run in runs:
-        folds = run.details["system"]["folds"]
+        folds = run.record.details["system"]["folds"]
         pairs = " / ".join(dict.fromkeys(" > ".join(fold["models"]) for fold in folds))
-        for facts in run.details["system"]["variants"]:
+        for facts in run.record.details["system"]["variants"]:
             control = facts["control"] if facts["alpha"] else FULL
             shown = facts if facts["rerouted"] >= FEW else {"alpha": facts["alpha"], "rerouted": facts["rerouted"]}
             lines.append({"task": run.record.task, "models": pairs, "batch": _batch(run), **shown, "control": control})

@@ -44,13 +44,8 @@ class Problems(list[str]):
         try:
             return make()
         except Exception as error:  # parquet, zip and JSON files raise anything when they are damaged
-            self.note(path, error)
-            return None
-
-    def note(self, path: Path, error: Exception) -> None:
-        """Names a file and what is wrong with it."""
-        reason = " ".join(str(error).replace(str(self._root), "").split())[:200]
-        problem = f"unreadable: {path.relative_to(self._root)}: {type(error).__name__}: {reason}"
+            reason = " ".join(str(error).replace(str(self._root), "").split())[:200]
+            problem = f"unreadable: {path.relative_to(self._root)}: {type(error).__name__}: {reason}"
         if problem not in self:
             self.append(problem)
             log.warning(problem)
@@ -121,11 +116,6 @@ class Run:
         return self.record.config.get("method", {})
 
     @property
-    def details(self) -> dict[str, Any]:
-        """The record's, of any schema."""
-        return dict(self.record.details)
-
-    @property
     def time(self) -> str:
         return self.record.provenance.get("time", "")
 
@@ -137,6 +127,11 @@ class Run:
     @cached_property
     def plan(self) -> Plan | None:
         return self.problems.read(self.folder / "plan.json", load_plan)
+
+    @cached_property
+    def profile(self) -> Profile | None:
+        """The profile of the run's session, or None where none was stored."""
+        return self.problems.read(self.folder.parent / "profiles" / f"{self.record.session_id}.npz", load_profile)
 
     @property
     def whole(self) -> pd.DataFrame | None:
@@ -166,32 +161,20 @@ class Results:
         by_label = ([run for run in of_setting if run.label == label] for label in labels)
         return next((runs for runs in by_label if runs), [])
 
-    def profile(self, run: Run) -> Profile | None:
-        """The profile of a run's session, or None where none was stored."""
-        path = run.folder.parent / "profiles" / f"{run.record.session_id}.npz"
-        if path not in self._profiles:
-            self._profiles[path] = self.problems.read(path, load_profile)
-        return self._profiles[path]
-
-    @cached_property
-    def _profiles(self) -> dict[Path, Profile | None]:
-        return {}
-
 
 def read(root: Path | str) -> Results:
     """Reads every record below `root`. Raises FileNotFoundError where there is none; damaged ones become problems."""
     root = Path(root).expanduser()
     problems = Problems(root)
-    runs = []
-    for path in sorted(root.rglob("record.json")):
-        if path.parent.name.startswith("."):  # a killed process was still writing it
-            continue
-        record = problems.read(path, Record.load)
-        run = Run(record, path.parent, problems)
-        try:
-            runs += [run] if record is not None and row(run) else []
-        except Exception as error:  # a record of the right keys may hold anything
-            problems.note(path, error)
+
+    def load(path: Path) -> Run:
+        run = Run(Record.load(path), path.parent, problems)
+        row(run)  # raises: a record of the right keys may hold anything
+        return run
+
+    paths = sorted(root.rglob("record.json"))
+    whole = [path for path in paths if not path.parent.name.startswith(".")]  # others were still being written
+    runs = [run for path in whole if (run := problems.read(path, load))]
     if not runs:
         raise FileNotFoundError(f"no readable record.json below {root}; run an experiment first, or name its folder")
     for session in sessions(runs):
@@ -237,14 +220,8 @@ def load_profile(path: Path) -> Profile:
         if logits.shape[:1] != (n,) or tokens.shape != (n,):
             raise ValueError(f"{name} has outputs of {len(logits)} rows, the labels are {n}")
         models[name] = ModelProfile(name, params, layers, logits, tokens, curve, truncated=np.zeros(n, bool))
-    return Profile(
-        task=meta["task"],
-        metric=meta["metric"],
-        n_outputs=next(iter(models.values())).logits.shape[1],
-        rows=arrays["rows"],
-        labels=arrays["labels"],
-        models=models,
-    )
+    n_outputs = next(iter(models.values())).logits.shape[1]
+    return Profile(meta["task"], meta["metric"], n_outputs, arrays["rows"], arrays["labels"], models)
 
 
 # --- selecting --------------------------------------------------------------------------------------------------------
@@ -264,14 +241,12 @@ def newest(candidates: list[Session], variant: Callable[[Session], Hashable] = l
 
     Of a task's seeds only the lowest of which a session did not fail is read: nothing mixes seeds within a task.
     """
-    best: dict[tuple, tuple] = {}
-    for session in _of_lowest_seed(candidates):
+    best: dict[tuple, Session] = {}
+    ranked = sorted(candidates, key=lambda session: (_sound(session), first(session).time), reverse=True)
+    for session in _of_lowest_seed(ranked):
         run = first(session)
-        cell = (run.record.task, tuple(session), run.margin_se, variant(session))
-        rank = (_sound(session), run.time)
-        if cell not in best or rank > best[cell][0]:
-            best[cell] = (rank, session)
-    return [best[cell][1] for cell in sorted(best, key=lambda cell: (place(TASKS, cell[0]), str(cell[1:])))]
+        best.setdefault((run.record.task, tuple(session), run.margin_se, variant(session)), session)
+    return [best[cell] for cell in sorted(best, key=lambda cell: (place(TASKS, cell[0]), str(cell[1:])))]
 
 
 def by_seed(candidates: list[Session]) -> dict[int, list[Session]]:
@@ -281,12 +256,10 @@ def by_seed(candidates: list[Session]) -> dict[int, list[Session]]:
 
 
 def _of_lowest_seed(candidates: list[Session]) -> list[Session]:
-    best: dict[str, tuple[bool, int]] = {}
-    for session in candidates:
-        run = first(session)
-        rank = (not _sound(session), run.seed)
-        best[run.record.task] = min(rank, best.get(run.record.task, rank))
-    return [session for session in candidates if first(session).seed == best[first(session).record.task][1]]
+    lowest: dict[str, int] = {}
+    for run in map(first, sorted(candidates, key=lambda session: (not _sound(session), first(session).seed))):
+        lowest.setdefault(run.record.task, run.seed)
+    return [session for session in candidates if first(session).seed == lowest[first(session).record.task]]
 
 
 def first(session: Session) -> Run:

@@ -19,11 +19,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from tabi_bench.report import from_records, shapes, tables
+from tabi_bench.report import from_records, tables
 from tabi_bench.report.cells import Table
 from tabi_bench.report.claims import claims
-from tabi_bench.report.ladder import ladder
-from tabi_bench.report.reading import Results, read
+from tabi_bench.report.from_files import ladder, shapes
+from tabi_bench.report.reading import read
 
 MARKER = re.compile(
     r"^(<!-- table: (?P<name>\w+)(?: (?P<folder>[^|\n]+?))?(?: \| (?P<columns>[^\n]+?))? -->\n)"
@@ -31,6 +31,7 @@ MARKER = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 OPENING = re.compile(r"^<!-- table:", re.MULTILINE)
+_read = cache(read)
 OTHERS = ("headline", "claims", "ladder", "shapes")
 
 
@@ -48,36 +49,29 @@ def rewritten(text: str, root: Path) -> str:
 
 def _fill(match: re.Match, root: Path) -> str:
     name, folder = match["name"], match["folder"]
-    if name not in (*OTHERS, *tables.NAMES) or not folder:
-        known = ", ".join((*OTHERS, *tables.NAMES))
-        raise ValueError(f"{match[1].strip()}: a table is one of {known}, then stands a results folder")
-    made = _tables(name, root / folder, match["columns"] or "")
-    if made is None:
+    known = (*OTHERS, *tables.BUILDERS)
+    if name not in known or not folder:
+        raise ValueError(f"{match[1].strip()}: a table is one of {', '.join(known)}, then stands a results folder")
+    try:
+        made = _tables(name, root / folder, match["columns"] or "")
+    except FileNotFoundError:
         return f"*No records in {folder} yet.*\n"
     return "\n".join(_chosen(t, match["columns"]) for t in made) or f"*Nothing measured for {name} in {folder} yet.*\n"
 
 
-def _tables(name: str, folder: Path, columns: str) -> list[Table] | None:
-    """The tables of that name, of each setting (or file) one; None where the folder holds no records."""
+def _tables(name: str, folder: Path, columns: str) -> list[Table]:
+    """The tables of that name, of each setting (or file) one. Raises FileNotFoundError without records."""
     if name == "shapes":
-        return shapes.build(folder)
+        return shapes(folder)
     if name == "ladder":
         return [table for table in (ladder(folder),) if table is not None]
     results = _read(folder)
-    if results is None:
-        return None
-    made = [(from_records.headline if name == "headline" else claims)(results, columns)]
-    if name in tables.NAMES:
+    over_settings = {"headline": from_records.headline, "claims": claims}.get(name)
+    if over_settings:
+        made = [over_settings(results, columns)]
+    else:
         made = [tables.Tables(results, setting).get(name) for setting in results.settings()]
     return [table for table in made if table is not None]
-
-
-@cache
-def _read(folder: Path) -> Results | None:
-    try:
-        return read(folder)
-    except FileNotFoundError:
-        return None
 
 
 def _chosen(table: Table, columns: str | None) -> str:
@@ -90,7 +84,7 @@ def _chosen(table: Table, columns: str | None) -> str:
     return replace(table, columns=[known[name] for name in wanted]).markdown()
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.report.readme", description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", default=["README.md", *map(str, sorted(Path("docs").glob("*.md")))])
     try:
@@ -100,10 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
                 path.write_text(new, encoding="utf-8")
                 print(f"{path}: tables rewritten")
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,20 +1,22 @@
-"""Rows that several tables share: systems beside each other, the paper's numbers, seeds."""
+"""Tables of systems beside each other, from records and traces alone: their columns, rows and notes.
+
+One builder per table, each for one setting (source, zoo, engine, dtype, device). A cell that failed, is infeasible or
+was not measured says so. The paper's numbers stand beside ours where it has them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from itertools import chain
 
-import numpy as np
 import pandas as pd
 
 from tabi_bench import names
 from tabi_bench.report import paper
-from tabi_bench.report.cells import NONE, Column, Row, absent, number, percent, word
-from tabi_bench.report.fields import frame, row
-from tabi_bench.report.reading import Results, Run, Session, by_seed, first, reduction
+from tabi_bench.report.cells import NONE, Column, Row, Table, absent, make_table, number, percent, word
+from tabi_bench.report.fields import row
+from tabi_bench.report.reading import Results, Run, Session, Setting, first, newest, reduction, sessions
 
-T = TypeVar("T")
 TASK = word("task", "task")
 SYSTEM = word("system", "system")
 MARGIN = number("margin_se", "margin SE", 1, measured=False).noted(
@@ -62,9 +64,9 @@ SIDE_BY_SIDE += [
 ]
 
 
-def runs_of(sessions: Iterable[Session]) -> list[Run]:
+def runs_of(chosen: Iterable[Session]) -> list[Run]:
     """All runs of some sessions."""
-    return [run for session in sessions for run in session.values()]
+    return [run for session in chosen for run in session.values()]
 
 
 def line(run: Run, session: Session) -> Row:
@@ -85,7 +87,7 @@ def line(run: Run, session: Session) -> Row:
 
 def _name(run: Run) -> str:
     """The system, and for ensembles how its latency came about."""
-    measured = (run.details.get("system") or {}).get("measured")
+    measured = (run.record.details.get("system") or {}).get("measured")
     return names.printed(run.record.method) + (f" ({measured})" if measured else "")
 
 
@@ -112,27 +114,17 @@ def _deciding(run: Run) -> list[Row]:
 
 def _oracle_share(tabi: Run, oracle: Run | None) -> float | None:
     """As the oracle's record says, or (schema 1) as Tabi's does."""
-    of_oracle = (oracle.details.get("system") if oracle else None) or {}
-    return of_oracle.get("share", (tabi.details.get("oracle") or {}).get("share"))
+    of_oracle = (oracle.record.details.get("system") if oracle else None) or {}
+    of_tabi: Row = dict(tabi.record.details)
+    return of_oracle.get("share", (of_tabi.get("oracle") or {}).get("share"))
 
 
-def derivable(results: Results, run: Run, derive: Callable[..., T], *arguments: Any) -> T | None:
-    """What `derive` makes of a run's plan and its session's profile; None where the two do not fit, which is noted."""
-    try:
-        return derive(*arguments)
-    except (ValueError, LookupError, TypeError, RuntimeError) as error:
-        results.problems.note(run.folder / "plan.json", error)
-        return None
-
-
-def side_by_side(sessions: list[Session]) -> list[Row]:
+def side_by_side(candidates: list[Session]) -> list[Row]:
     """One row per task, margin and system, of its newest session; "missing" where a task lacks one of the systems."""
-    chosen: dict[tuple, Row] = {}
-    for session in sorted(sessions, key=lambda session: first(session).time):
-        for run in session.values():
-            cell = (run.record.task, run.margin_se, run.record.method)
-            if run.ok or chosen.get(cell, {}).get("status") != "ok":
-                chosen[cell] = line(run, session)
+    oldest_first = sorted(candidates, key=lambda session: first(session).time)
+    lines = [line(run, session) for session in oldest_first for run in session.values()]
+    lines.sort(key=lambda cells: cells["status"] == "ok")  # the last one of a cell stands: a good one if there is any
+    chosen = {(cells["task"], cells["margin_se"], cells["method"]): cells for cells in lines}
     methods = {method for _, _, method in chosen}
     for task, margin in {cell[:2] for cell in chosen}:
         for method in methods:
@@ -152,44 +144,137 @@ def notes_on(lines: list[Row]) -> list[str]:
     """Which tasks are not there, and where a task's rows come from several sessions."""
     absent_tasks = [task for task in names.TASKS if task not in {cells["task"] for cells in lines}]
     notes = [f"Not measured: {', '.join(absent_tasks)}."] if absent_tasks else []
-    for task, margin in dict.fromkeys((cells["task"], cells["margin_se"]) for cells in lines):
-        alike = [cells for cells in lines if (cells["task"], cells["margin_se"]) == (task, margin)]
-        count = len({cells["session_id"] for cells in alike if "session_id" in cells})
-        if count > 1:
+    if lines:
+        alike = pd.DataFrame(lines).groupby(["task", "margin_se"], sort=False, dropna=False)
+        for (task, _), count in alike.session_id.nunique()[lambda counts: counts > 1].items():
             notes.append(f"{task}: rows of {count} sessions; compare their reductions, not their milliseconds.")
     return notes
 
 
-# --- seeds ------------------------------------------------------------------------------------------------------------
+# --- tables of systems ------------------------------------------------------------------------------------------------
 
 
-def over_seeds(candidates: list[Session]) -> list[Row]:
-    """One row per task, margin and system that is measured against a reference, over the seeds of its sessions.
-
-    seeds: which; reduction_pct, difference, returned_early, tail (p99 over the reference's), score, over (score minus
-    target): the median, with the lowest and the highest as _low and _high; of one seed its own interval; outcome: of
-    each seed, in their order, once if all agree.
-    """
-    runs = [run for of_seed in by_seed(candidates).values() for run in runs_of(of_seed) if run.ok]
-    data = frame(runs).sort_values("time")
-    p99 = data.set_index(["session_id", "method"]).p99.to_dict()
-    data["tail"] = data.p99 / [p99.get(key, np.nan) for key in zip(data.session_id, data.reference, strict=True)]
-    for end in ("", "_low", "_high"):
-        data[f"over{end}"] = data[f"score{end}"] - data.target
-    data = data[data.reference.notna() & (data.reference != data.method)]
-    keys = ["task", "margin_se", "method"]
-    newest_of = data.drop_duplicates([*keys, "seed"], keep="last").sort_values("seed")
-    lines = [_over(rows) for _, rows in newest_of.groupby(keys, dropna=False)]
-    return sorted(lines, key=in_order)
+def main(results: Results, setting: Setting) -> Table | None:
+    """INFaaS, Cocktail and Tabi on every task, the paper's numbers beside ours."""
+    return _of_systems("main", "Main table", results.pick(setting, "main_table", "adhoc"), noted=True)
 
 
-def _over(rows: pd.DataFrame) -> Row:
-    cells = rows.iloc[0].to_dict() | {"seeds": ", ".join(map(str, rows.seed))}
-    cells["by_seed"] = dict(zip(rows.seed, rows.reduction_pct, strict=True))
-    cells["pair"] = f"{names.printed(cells['method'])} vs {names.printed(cells['reference'])}"
-    cells["outcome"] = " / ".join(rows.outcome if rows.outcome.nunique() > 1 else rows.outcome[:1])
-    if len(rows) > 1:
-        for key in ("reduction_pct", "difference", "returned_early", "tail", "score", "over"):
-            values = rows[key].astype(float)
-            cells |= {key: values.median(), f"{key}_low": values.min(), f"{key}_high": values.max()}
-    return cells
+def all_systems(results: Results, setting: Setting) -> Table | None:
+    """The main table with every other system."""
+    return _of_systems("all_systems", "All systems", results.pick(setting, "all_systems"), noted=True)
+
+
+def paper_targets(results: Results, setting: Setting) -> Table | None:
+    """The main table at the paper's own targets, for the tasks where this ladder reaches them."""
+    return _of_systems("paper_targets", "At the paper's targets", results.pick(setting, "paper_targets"))
+
+
+def layerless(results: Results, setting: Setting) -> Table | None:
+    """The main table with the model without layers in the ladder, which is our extension."""
+    return _of_systems("layerless", "With a model without layers", results.pick(setting, "layerless"))
+
+
+def _of_systems(name: str, title: str, runs: list[Run], noted: bool = False) -> Table | None:
+    """All systems of the newest of these sessions. noted: tasks that are not there are named."""
+    chosen = newest(sessions(runs))
+    lines = side_by_side(chosen)
+    return make_table(name, title, lines, SIDE_BY_SIDE, runs_of(chosen), notes_on(lines) if noted else [])
+
+
+def deebert(results: Results, setting: Setting) -> Table | None:
+    """Tabi against DeeBERT's early exit."""
+    candidates = newest(sessions(results.pick(setting, "deebert", "all_systems")))
+    chosen = [session for session in candidates if names.DEEBERT in session]
+    wanted = (names.INFAAS, names.TABI, names.DEEBERT)
+    lines = [cells for cells in side_by_side(chosen) if cells["method"] in wanted]
+    printed = paper.printed("deebert")
+    for cells in lines:
+        rows = printed[(printed.task == cells["task"]) & printed.system.str.startswith(cells["method"])]
+        parts = [f"{p.system}: {p.accuracy_pct:g} %, -{p.latency_reduction_pct} %" for p in rows.itertuples()]
+        cells["paper"] = "; ".join(parts) or None
+    columns = [TASK, SYSTEM, SCORE, TARGET, OUTCOME, MEAN, AGAINST, EARLY, word("paper", "paper")]
+    runs = [run for run in runs_of(chosen) if run.record.method in wanted]
+    return make_table("deebert", "Tabi against early exit", lines, columns, runs)
+
+
+def three_level(results: Results, setting: Setting) -> Table | None:
+    """Three levels beside two; changes are against Tabi of the same session."""
+    candidates = newest(sessions(results.pick(setting, "three_level", "all_systems")))
+    pair = (names.TABI, names.TABI3)
+    chosen = [{m: session[m] for m in pair if m in session} for session in candidates if names.TABI3 in session]
+    lines = []
+    for session in chosen:
+        for method, run in session.items():
+            cells = line(run, session)
+            cells["returned"] = " / ".join(f"{100 * share:.1f}" for share in run.record.shares)
+            if method == names.TABI3 and names.TABI in session:
+                cells |= _changes(run, session[names.TABI])
+            lines.append(cells)
+    columns = [TASK, SYSTEM, SCORE, OUTCOME]
+    for key, header in (("mean_ms", "mean"), ("p50", "p50"), ("p99", "p99")):
+        columns += [number(key, f"{header} ms", 3), number(f"{key}_change", f"{header} vs Tabi %", 1, sign=True)]
+    columns += [word("returned", "returned by level %", measured=True)]
+    columns += [word("same_plan", "plan")]
+    theirs = paper.printed("three_level").iloc[0]
+    notes = [
+        "Tabi is the pairwise envelope at this target: the best pair that the same search found.",
+        f"The paper, {theirs.task}: score {theirs.accuracy_pct} %, mean {theirs.mean_vs_tabi_pct:+} %, median "
+        f"{theirs.median_vs_tabi_pct:+} %, p99 {theirs.p99_vs_tabi_pct:+} % against two levels; returned "
+        f"{theirs.return_level1_pct} / {theirs.return_level2_pct} / {theirs.return_level3_pct} %.",
+    ]
+    return make_table("three_level", "Two and three levels", lines, columns, runs_of(chosen), notes)
+
+
+def _changes(run: Run, tabi: Run) -> Row:
+    """Change in percent of mean, median and p99 against Tabi of the same session."""
+    ours, theirs = row(run), row(tabi)
+    known = [key for key in ("mean_ms", "p50", "p99") if ours[key] and theirs[key]]
+    return {f"{key}_change": 100 * (ours[key] / theirs[key] - 1) for key in known}
+
+
+def ablation(results: Results, setting: Setting) -> Table | None:
+    """Tabi whole, and without one part; each against INFaaS of its own session."""
+    candidates = [s for s in sessions(results.pick(setting, "ablation")) if names.TABI in s]
+    chosen = newest(candidates, lambda session: str(session[names.TABI].option))
+    lines = [{**line(s[names.TABI], s), "variant": variant(s[names.TABI].option)} for s in chosen]
+    order = ["whole", "without calibration", "without pruning", "without ensemble"]
+    lines.sort(key=lambda cells: (names.place(names.TASKS, cells["task"]), names.place(order, cells["variant"])))
+    columns = [TASK, word("variant", "Tabi"), SCORE, OUTCOME, MEAN, AGAINST, EARLY]
+    columns += [percent("words_pruned_share", "words pruned %")]
+    notes = ["Each row is a session of its own: compare reductions, not milliseconds, between rows."]
+    return make_table("ablation", "Ablation", lines, columns, [s[names.TABI] for s in chosen], notes)
+
+
+def variant(option: Row) -> str:
+    """What of Tabi is left out, in words."""
+    left_out = {
+        "calibration": option.get("calibrate") is False,
+        "pruning": not any(option.get("alphas") or [1.0]),
+        "ensemble": option.get("ensembles") == ["large"],
+    }
+    parts = [name for name, out in left_out.items() if out]
+    return f"without {', '.join(parts)}" if parts else "whole"
+
+
+def engines(results: Results, setting: Setting) -> Table | None:
+    """The same task under several engines; stands once per source, zoo and device."""
+    place = (setting.source, setting.zoo, setting.device)
+    alike = [s for s in results.settings() if (s.source, s.zoo, s.device) == place]
+    by_setting = {s: chosen for s in alike if (chosen := newest(sessions(results.pick(s, "engines"))))}
+    if setting != next(iter(by_setting), None):
+        return None
+    lines = []
+    for s, chosen in by_setting.items():
+        lines += [{**cells, "engine_dtype": f"{s.engine}, {s.dtype}"} for cells in side_by_side(chosen)]
+    lines.sort(key=lambda cells: (cells["task"], cells["engine_dtype"]))
+    shown = SIDE_BY_SIDE[SIDE_BY_SIDE.index(SYSTEM) : SIDE_BY_SIDE.index(AGAINST)]
+    columns = [TASK, word("engine_dtype", "engine"), *shown, AGAINST]
+    notes = ["Each engine is a session of its own: compare reductions, not milliseconds, between engines."]
+    table = make_table("engines", "Engines", lines, columns, runs_of(chain.from_iterable(by_setting.values())), notes)
+    if table:
+        table.data["where"] = table.data.task + ", " + table.data.engine_dtype
+    return table
+
+
+WHOLE = (main, all_systems, paper_targets, layerless)
+CHOSEN = (three_level, deebert, ablation, engines)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
@@ -15,10 +16,10 @@ from tabi_bench.cache import write_atomically
 from tabi_bench.names import printed
 from tabi_bench.progress import progress
 from tabi_bench.report import fields, figures, from_records
-from tabi_bench.report.cells import Table, markdown, number, percent, provenance, warnings, word
+from tabi_bench.report.cells import Table, markdown, number, percent, provenance, word
 from tabi_bench.report.claims import claims
 from tabi_bench.report.drawing import Drawing
-from tabi_bench.report.ladder import ladder
+from tabi_bench.report.from_files import ladder
 from tabi_bench.report.reading import Results, read
 from tabi_bench.report.tables import Tables
 
@@ -30,15 +31,11 @@ class Entry:
     id: str
     title: str
     table: Table | None = None
-    drawing: Drawing | None = None
-    path: str = ""  # of the figure, relative to the pages
+    behind: str = ""
+    alt: str = ""  # of the figure: its title
+    path: str = ""  # relative to the pages
     picture: str = ""  # its contents
     width: int = 0  # pixels at least: a page too narrow for it to be read scrolls it
-    behind: str = ""
-
-    @property
-    def alt(self) -> str:
-        return self.drawing.title if self.drawing else ""
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,6 @@ class Group:
     title: str
     entries: list[Entry]
     warnings: list[str] = field(default_factory=list)  # of the data and models behind it
-
-    @property
-    def lines(self) -> int:
-        return sum(len(entry.table.data) for entry in self.entries if entry.table)
 
 
 def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[str] = ()) -> list[Path]:
@@ -73,11 +66,14 @@ def rebuild(root: Path | str, out: Path | str | None = None, only: Collection[st
         )
     if only:
         return written
-    main, last = _over_settings(results)
-    for entry in (*main.entries, *last.entries):
-        written += entry.table.save(out) if entry.table and not entry.behind else []
+    groups.sort(key=lambda group: -sum(len(entry.table.data) for entry in group.entries if entry.table))
+    before, after = [from_records.headline(results), claims(results)], [ladder(results.root)]
+    written += [path for table in (*before, *after) if table for path in table.save(out)]
     written += fields.write(results.runs, out)
-    groups = [*([main] if main.entries else []), *sorted(groups, key=lambda group: -group.lines), last]
+    main, last = ([Entry(table.name, table.title, table) for table in part if table] for part in (before, after))
+    if main:
+        groups.insert(0, Group("the-main-result", "The main result", main))
+    groups.append(Group("beside-it", "Beside it", [*last, _every_record(results)]))
     words = from_records.in_words(results)
     template = Environment(loader=PackageLoader("tabi_bench.report", "."), autoescape=True).get_template("page.html.j2")
     page = template.render(groups=groups, words=words, problems=results.problems)
@@ -102,34 +98,25 @@ def settings(results: Results, out: Path, written: list[Path], only: Collection[
         for name in progress(names, desc=slug, unit="figure"):
             drawing, title = drawn.get(name), (built.get(name) or drawn[name]).title
             files = tables.attempt(name, partial(drawing.save, out / slug / "figures")) if drawing else None
-            entry = Entry(f"{slug}-{name}", title, built.get(name), drawing if files else None)
-            if files:
-                written += files
-                entry = _with_picture(entry, out, f"{slug}/figures/{name}.svg")
-            entries.append(entry)
-        of_setting = warnings(run for run in results.runs if run.setting == setting)
-        groups += [Group(slug, str(setting), entries, of_setting)] if entries else []
+            picture = _picture(files[0], drawing, out) if files and drawing else {}
+            written += files or []
+            entries.append(Entry(f"{slug}-{name}", title, built.get(name), **picture))
+        of_setting = [run.record for run in results.runs if run.setting == setting]
+        warnings = sorted({f"{record.task}: {warning}" for record in of_setting for warning in record.warnings})
+        groups += [Group(slug, str(setting), entries, warnings)] if entries else []
     return groups
 
 
-def _with_picture(entry: Entry, out: Path, path: str) -> Entry:
-    svg = (out / path).read_bytes()
+def _picture(path: Path, drawing: Drawing, out: Path) -> dict[str, Any]:
+    """What an entry holds of the figure that was saved at `path`."""
+    svg = path.read_bytes()
     points = float(re.findall(rb'width="([\d.]+)pt"', svg)[0])
-    picture = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    return replace(entry, path=path, picture=picture, width=int(1.25 * points))
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    where = path.relative_to(out).as_posix()
+    return {"alt": drawing.title, "path": where, "picture": source, "width": int(1.25 * points)}
 
 
-def _over_settings(results: Results) -> tuple[Group, Group]:
-    """What comes first, and what comes last: the ladder, the paper's table, every record."""
-    every = every_record(results)
-    behind = Entry("every", every.title, every, behind=f"{len(every.data)} records, the latest first")
-    first = [table for table in (from_records.headline(results), claims(results)) if table]
-    last = [table for table in (ladder(results.root),) if table]
-    main, more = ([Entry(table.name, table.title, table) for table in tables] for tables in (first, last))
-    return Group("the-main-result", "The main result", main), Group("beside-it", "Beside it", [*more, behind])
-
-
-def every_record(results: Results) -> Table:
+def _every_record(results: Results) -> Entry:
     """A line per record, the latest first: also those of earlier sessions, which no other table shows."""
     data = fields.frame(results.runs).sort_values(["time", "run_id"], ascending=[False, True], ignore_index=True)
     data["system"] = data.method.map(printed)
@@ -138,7 +125,8 @@ def every_record(results: Results) -> Table:
     columns += [percent("score", "score %"), number("mean_ms", "mean ms", 3), number("reduction_pct", "less %", 1)]
     columns.append(word("session_id", "session"))
     note = "All fields of every record: records.csv and records.parquet; records.md says what they mean."
-    return Table("every", "Every record", data.astype(object), columns, provenance(results.runs), [note])
+    table = Table("every", "Every record", data.astype(object), columns, provenance(results.runs), [note])
+    return Entry("every", table.title, table, behind=f"{len(data)} records, the latest first")
 
 
 def _markdown(results: Results, groups: list[Group], words: list[str]) -> str:
@@ -147,6 +135,6 @@ def _markdown(results: Results, groups: list[Group], words: list[str]) -> str:
         parts.append(f"## {markdown(group.title)}")
         parts += ["\n".join(f"- {markdown(warning)}" for warning in group.warnings)] if group.warnings else []
         for entry in group.entries:
-            parts += [f"![{entry.alt}]({entry.path})"] if entry.drawing else []
+            parts += [f"![{entry.alt}]({entry.path})"] if entry.path else []
             parts += [entry.table.markdown().strip()] if entry.table and not entry.behind else []
     return "\n\n".join([*parts, "Every record: [records.csv](records.csv), [what its columns mean](records.md)."])

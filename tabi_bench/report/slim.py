@@ -129,7 +129,7 @@ def _profiles(results: Results, engines: Sequence[str]) -> list[Path]:
     return [run.folder.parent / "profiles" / f"{run.record.session_id}.npz" for run in wanted]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tabi_bench.report.slim", description=__doc__.splitlines()[0])
     parser.add_argument("results", help="a folder with records, e.g. outputs")
     parser.add_argument("out", help="the copy, e.g. results/NAME")
@@ -138,11 +138,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         size = slim(options.results, options.out, options.profiles_of)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        sys.exit(str(error))
     print(f"{options.out}: {size / 1e6:.2f} MB")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
-from tabi_bench.report import from_profiles, from_records, load, pruning
+from tabi_bench.report import from_profiles, from_records, load, pruning, side_by_side
 from tabi_bench.report.cells import Table
 from tabi_bench.report.reading import Results, Setting
 
-BUILDERS = (*from_records.BUILDERS, *from_profiles.BUILDERS, *load.TABLES, *pruning.TABLES)
-NAMES = tuple(builder.__name__ for builder in BUILDERS)
+OF_RECORDS = (*side_by_side.WHOLE, *from_records.BUILDERS, *side_by_side.CHOSEN)
+EVERY = (*OF_RECORDS, *from_profiles.BUILDERS, *load.TABLES, *pruning.TABLES)
+BUILDERS = {builder.__name__: builder for builder in EVERY}
 
 
 class Tables:
@@ -23,8 +25,7 @@ class Tables:
     def get(self, name: str) -> Table | None:
         """The table, or None where this setting has nothing for it. Raises KeyError for an unknown name."""
         if name not in self._built:
-            builder = {builder.__name__: builder for builder in BUILDERS}[name]
-            self._built[name] = self.attempt(name, lambda: builder(self.results, self.setting))
+            self._built[name] = self.attempt(name, partial(BUILDERS[name], self.results, self.setting))
         return self._built[name]
 
     def attempt(self, name: str, make: Callable[[], Any]) -> Any:
@@ -33,5 +34,5 @@ class Tables:
 
     def build(self, only: Collection[str] = ()) -> dict[str, Table]:
         """Every table (or those named in `only`) for which the setting has something."""
-        tables = {name: self.get(name) for name in NAMES if not only or name in only}
+        tables = {name: self.get(name) for name in BUILDERS if not only or name in only}
         return {name: table for name, table in tables.items() if table is not None}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tabi_bench.report.ladder import ladder
+from tabi_bench.report.from_files import ladder
 from tabi_bench.report.readme import rewritten
 
 

@@ -23,12 +23,12 @@ def test_round_trip(results):
 def test_profile_round_trip(results):
     actual = read(results)
     run = next(r for r in actual.runs if r.record.task == "sst2")
-    profile = actual.profile(run)
+    profile = run.profile
     assert profile.names == ["small", "middle", "large"]
     assert [m.mean_ms for m in profile.models.values()] == [2.0, 4.0, 10.0]
     assert profile.models["small"].logits.dtype == np.float32
     failed = next(r for r in actual.runs if r.record.task == "cola")
-    assert actual.profile(failed) is None and failed.trace is None and failed.plan is None
+    assert failed.profile is None and failed.trace is None and failed.plan is None
 
 
 def test_an_unreadable_record_is_named(results):

@@ -91,10 +91,11 @@ def test_no_path_of_the_machine_that_measured_is_kept(results, tmp_path_factory)
     assert kept["provenance"]["command"] == "run.py source.dir=real zoo.paths=[a,b] x=1 / 2"
 
 
-def test_nothing_is_overwritten_or_left_out_in_silence(whole, tmp_path, tmp_path_factory, capsys):
+def test_nothing_is_overwritten_or_left_out_in_silence(whole, tmp_path, tmp_path_factory):
     full = tmp_path_factory.mktemp("full")
     (full / "mine").write_text("x")
-    assert main([str(whole), str(full)]) == 1 and "not empty" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="not empty"):
+        main([str(whole), str(full)])
     (whole / "main_table" / "sst2-tabi-a" / "record.json").write_text("{")
     with pytest.raises(ValueError, match="sst2-tabi-a"):
         slim(whole, tmp_path / "other")

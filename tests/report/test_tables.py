@@ -10,8 +10,8 @@ from report_samples import record, write
 
 from tabi_bench.report.cells import Table
 from tabi_bench.report.figures import build
-from tabi_bench.report.from_records import engines
 from tabi_bench.report.reading import read
+from tabi_bench.report.side_by_side import engines
 from tabi_bench.report.tables import Tables
 
 
