@@ -99,9 +99,12 @@ def _break_even(table: pd.DataFrame, _: pd.DataFrame) -> Judged:
 
 
 def _three_levels(table: pd.DataFrame, _: pd.DataFrame) -> Judged:
-    three = table[table.method == names.TABI3]
+    every = table[table.method == names.TABI3]
+    three = every[every.same_plan.fillna("") == ""]
+    if three.empty:
+        return f"no third level chosen on {len(every)} of {len(every)}", []
     words = f"mean {_extent(three.mean_ms_change, '%')}; p99 {_extent(three.p99_change, '%')}"
-    return words, three.p99_change.dropna() > 0
+    return f"{words}; chosen on {len(three)} of {len(every)}", three.p99_change.dropna() > 0
 
 
 def _models(table: pd.DataFrame, _: pd.DataFrame) -> Judged:

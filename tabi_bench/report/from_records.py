@@ -130,7 +130,8 @@ LESS = (
     "Less than INFaaS: reduction of mean latency against the fastest single model that meets the same target, same "
     "session."
 )
-ONE_SEED, SEVERAL = "In brackets: 95 % intervals.", "Median over seeds {} [lowest, highest]."
+ONE_SEED = "In brackets: 95 % intervals."
+SEVERAL = "{}, seeds {} ({}): median [lowest, highest]."
 
 
 def headline(results: Results, shown: str = "") -> Table | None:
@@ -142,7 +143,7 @@ def headline(results: Results, shown: str = "") -> Table | None:
     lines: dict[str, Row] = {task: {"task": task} for task in names.TASKS}
     runs: list[Run] = []
     columns = [TASK, Column("paper: less % (at score %)", _printed)]
-    brackets = []
+    brackets: dict[tuple[str, str], list[str]] = {}
     for setting, label in by_engine(results, shown).items():
         candidates, of_tabi = tabi_over_seeds(results, setting)
         runs += [session[method] for session in candidates for method in (names.TABI, names.INFAAS)]
@@ -150,10 +151,12 @@ def headline(results: Results, shown: str = "") -> Table | None:
         for cells in [*of_tabi, *_mean(of_tabi)]:
             own = lines.setdefault(cells["task"], {"task": cells["task"]})
             own |= {f"{label} {key}": value for key, value in cells.items()}
-            brackets.append(SEVERAL.format(cells["seeds"]) if "," in cells["seeds"] else ONE_SEED)
+            brackets.setdefault((label, cells["seeds"]), []).append(cells["task"])
     if not runs:
         return None
-    notes = [" ".join(dict.fromkeys(brackets))]
+    several = {key: tasks for key, tasks in brackets.items() if "," in key[1]}
+    ranges = [SEVERAL.format(*key, ", ".join(tasks)) for key, tasks in several.items()]
+    notes = [" ".join([ONE_SEED] * (len(several) < len(brackets)) + ranges)]
     return Table("headline", "Tabi against INFaaS", pd.DataFrame(lines.values()), columns, provenance(runs), notes)
 
 
@@ -166,13 +169,16 @@ def tabi_over_seeds(results: Results, setting: Setting) -> tuple[list[Session], 
 
 
 def by_engine(results: Results, shown: str = "") -> dict[Setting, str]:
-    """The settings of the main table by their engine, and by what else they differ in.
+    """The settings of the main table by their engine, and by what else those of one engine differ in.
 
     shown: the headers of some columns, LABEL: ...; settings of which none is among them are left out.
     """
     every = [s for s in reversed(results.settings()) if results.pick(s, "main_table")]
-    keys = [key for key in Setting.__annotations__ if len({vars(s)[key] for s in every}) > 1 and key != "engine"]
-    labels = {s: " / ".join([s.engine, *(str(vars(s)[key]) for key in keys)]) for s in every}
+    labels = {}
+    for setting in every:
+        alike = [vars(other) for other in every if other.engine == setting.engine]
+        keys = [key for key in Setting.__annotations__ if len({other[key] for other in alike}) > 1]
+        labels[setting] = " / ".join([setting.engine, *(str(vars(setting)[key]) for key in keys)])
     return {s: label for s, label in labels.items() if f"{label}: " in shown or not shown}
 
 
@@ -184,7 +190,8 @@ def _mean(lines: list[Row]) -> list[Row]:
     intervals = pd.DataFrame(lines)[["reduction_pct_low", "reduction_pct_high"]].astype(float)
     half = np.linalg.norm(np.diff(intervals) / 2) / len(lines)
     low, high = (means.min(), means.max()) if len(means) > 1 else (means.median() - half, means.median() + half)
-    cells = {"task": f"mean of {len(lines)}", "seeds": lines[0]["seeds"], "reduction_pct": means.median()}
+    seeds = ", ".join(map(str, means.index))
+    cells = {"task": f"mean of {len(lines)}", "seeds": seeds, "reduction_pct": means.median()}
     return [cells | {"reduction_pct_low": low, "reduction_pct_high": high}]
 
 

@@ -57,10 +57,10 @@ def load(results: Results, setting: Setting) -> Table | None:
     columns: list[Column] = [
         *WHO,
         percent("score", "score %", 1),
-        number("goodput", "goodput, queries / s [seeds]", 0),
+        number("goodput", "goodput / s [seeds]", 0),
         number("ratio", "x INFaaS", 2),
     ]
-    columns += [number("slo_ms", "bound, ms", 2), number("rate", "at rate", 0), number("p99", "p99 ms", 2)]
+    columns += [number("slo_ms", "bound ms", 2), number("rate", "at rate", 0), number("p99", "p99 ms", 2)]
     columns += [percent("busy_share", "busy %", 0), number("mean_batch", "mean batch", 1), *SPENT]
     seconds = min((facts_of(run)["goodput"]["seconds"] for run in runs), default=TRUSTED_S)
     note = (

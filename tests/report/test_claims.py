@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from report_samples import record, write
 
-from tabi_bench.report.claims import claims
+from tabi_bench.report.claims import _three_levels, claims
 from tabi_bench.report.reading import read
 
 
@@ -47,3 +48,11 @@ def test_engines_stand_side_by_side_or_are_chosen(tmp_path):
 def test_without_a_main_table_there_are_none(tmp_path):
     write(tmp_path, record("infaas", "a", label="deebert"), record("deebert", "a", label="deebert"))
     assert claims(read(tmp_path)) is None
+
+
+def test_a_third_level_that_no_plan_chose_says_nothing_of_the_tail():
+    two = {"method": "tabi3", "same_plan": "same plan as Tabi", "mean_ms_change": 0.1, "p99_change": 0.5}
+    three = {"method": "tabi3", "same_plan": None, "mean_ms_change": 8.0, "p99_change": -3.0}
+    assert _three_levels(pd.DataFrame([two]), pd.DataFrame()) == ("no third level chosen on 1 of 1", [])
+    words, held = _three_levels(pd.DataFrame([two, three]), pd.DataFrame())
+    assert words.endswith("p99 -3 to -3 %, median -3; chosen on 1 of 2") and list(held) == [False]

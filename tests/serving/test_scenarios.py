@@ -165,7 +165,8 @@ def test_a_goodput_is_confirmed_by_a_longer_run(monkeypatch):
 
 def test_a_rate_that_a_longer_run_does_not_keep_is_lowered_by_steps():
     assert confirmed(at(1000), 10.0, 900.0) == 900
-    assert 950 < confirmed(at(1000), 10.0, 1500.0) <= 1000
+    assert 950 < confirmed(at(1000), 10.0, 1050.0) <= 1000
+    assert confirmed(at(1000), 10.0, 2000.0) == pytest.approx(2000 / 1.05**15)
     assert confirmed(at(0), 10.0, 100.0) == 0
 
 
