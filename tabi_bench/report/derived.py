@@ -107,6 +107,27 @@ def of_oracle(queries: pd.DataFrame) -> float | None:
     return (areas["confidence"] - areas["random"]) / span if span > 0 else None
 
 
+def of_oracle_reduction(queries: pd.DataFrame, metric: str, alone_ms: float) -> float | None:
+    """A plan's reduction of mean latency against `alone_ms`, as a share of what re-routing by labels would save.
+
+    The labels re-route wrong answers that the last level puts right, the cheapest first, until the plan's own score is
+    reached. None where that saves nothing.
+    """
+    labels = queries.label.to_numpy()
+    routed = (queries.confidence < queries.tau) & (queries.levels > 1)
+    goal = score(metric, labels, queries.both.where(routed, queries.small).to_numpy())
+    spent = (queries.small_ms + queries.large_ms.where(routed, 0.0)).mean()
+    answers, least = queries.small.to_numpy().copy(), queries.small_ms.mean()
+    wrong = np.flatnonzero((queries.small != queries.label) & (queries.large == queries.label))
+    costs = queries.large_ms.to_numpy()
+    for at in wrong[np.argsort(costs[wrong], kind="stable")]:
+        if score(metric, labels, answers) >= goal:
+            break
+        answers[at] = labels[at]
+        least += costs[at] / len(queries)
+    return float((alone_ms - spent) / (alone_ms - least)) if alone_ms > least else None
+
+
 def break_even(profile: Profile) -> pd.DataFrame:
     """Target against the least predicted mean latency (ms) of one model and of two levels.
 

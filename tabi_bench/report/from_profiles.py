@@ -120,14 +120,20 @@ def calibration(results: Results, setting: Setting) -> Table | None:
             points = [fold.point for fold in plan.folds]
             cells = {"task": profile.task, "session_id": first(session).record.session_id}
             cells["model"] = ", ".join(dict.fromkeys(point["models"][0] for point in points))
-            lines.append(cells | _calibration(points, routed(results, session, profile)))
+            queries, alone = routed(results, session, profile), routed(results, session, profile, names.INFAAS)
+            if queries is not None and alone is not None and (queries.levels > 1).any():
+                alone_ms = alone.small_ms.mean()
+                cells["of_reduction"] = derived.of_oracle_reduction(queries, profile.metric, alone_ms)
+            lines.append(cells | _calibration(points, queries))
     columns = [TASK, word("model", "level 1"), word("temperature", "T by fold")]
     columns += [percent("ece_before", "ECE before %", 2), percent("ece_after", "ECE after %", 2)]
-    columns += [number("auroc", "AUROC", 3), percent("of_oracle", "of the oracle's gain %"), number("n", "queries", 0)]
+    columns += [number("auroc", "AUROC", 3), percent("of_oracle", "of the oracle's gain %")]
+    columns += [percent("of_reduction", "of its reduction %", 0), number("n", "queries", 0)]
     note = (
         "15 bins of equal width. AUROC: how well confidence ranks right above wrong answers; for scores, agreement "
         "with the large model on tune (below 0.6, routing is near random). Of the oracle's gain: of the area that "
-        "re-routing by labels adds to re-routing at random, under accuracy against the share re-routed."
+        "re-routing by labels adds to re-routing at random, under accuracy against the share re-routed. Of its "
+        "reduction: of what re-routing by labels would save against INFaaS at Tabi's own score, replayed."
     )
     return make_table("calibration", "Calibration of level 1", lines, columns, read_by(chosen), [note])
 
