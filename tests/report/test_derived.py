@@ -75,8 +75,9 @@ def test_the_oracles_gain_by_hand():
 def test_the_oracles_reduction_by_hand():
     """Of four queries two are wrong and the dearer one is re-routed: 3 ms, where the cheaper one would have cost 2."""
     answers = {"label": [1, 1, 1, 1], "small": [1, 1, 0, 0], "both": 1, "large": 1}
-    times = {"confidence": [0.9, 0.9, 0.9, 0.1], "tau": 0.5, "levels": 2, "small_ms": 1.0, "large_ms": [8.0, 8.0, 4.0, 8.0]}
-    queries = pd.DataFrame(answers | times)
+    routing = {"confidence": [0.9, 0.9, 0.9, 0.1], "tau": 0.5, "levels": 2}
+    times = {"small_ms": 1.0, "large_ms": [8.0, 8.0, 4.0, 8.0]}
+    queries = pd.DataFrame(answers | routing | times)
     assert derived.of_oracle_reduction(queries, "accuracy", 6.0) == pytest.approx((6 - 3) / (6 - 2))
     assert derived.of_oracle_reduction(queries, "accuracy", 2.0) is None
     one = queries.assign(levels=1, large_ms=0.0, large=queries.small, both=queries.small)
