@@ -19,7 +19,7 @@ from tabi_bench.engines.base import Engine
 from tabi_bench.planning.plan_file import check_models, load_plan
 from tabi_bench.system import Item, ModelSource, Plan, PlanError
 from tabi_bench.tasks.base import Query
-from tabi_bench.zoo.base import ModelSpec
+from tabi_bench.zoo.base import INT8, ModelSpec
 from tabi_bench.zoo.loading import spec_of
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,9 @@ def _specs(plan: Plan, path: Path, point: Point, given: Mapping[str, str | Path]
         order, scale = source["label_order"], source["scale"]
         try:
             parts = tuple(order) if order else None, (scale[0], scale[1]) if scale else None
-            specs[name] = spec_of(folder, name, source["max_length"], *parts)
+            in_int8 = source.get("int8", False)
+            spec = spec_of(folder, name.removesuffix(INT8) if in_int8 else name, source["max_length"], *parts)
+            specs[name] = spec.in_int8 if in_int8 else spec
         except (OSError, ValueError) as error:
             raise PlanError(f"{path}: model {name}: {error}; give its folder as models={{{name!r}: DIR}}") from None
     check_models(plan, path, specs.values())

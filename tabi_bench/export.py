@@ -94,12 +94,9 @@ def _plan(session: Session, profile: Profile, fold: FoldPlan, copies: Path | Non
 
 def _source(spec: ModelSpec, copies: Path | None) -> ModelSource:
     """Where a model lies; in `copies`, it is put there first."""
-    if spec.int8:
-        why = "the other models of its plan may be in float32"
-        raise PlanError(f"{spec.name} cannot be exported: {why}; measure with engine.quantize=true instead")
     folder = spec.path.resolve()
     order, scale = list(spec.label_order or ()) or None, list(spec.scale or ()) or None
-    source = ModelSource(label_order=order, scale=scale, max_length=spec.max_length)
+    source = ModelSource(label_order=order, scale=scale, max_length=spec.max_length, int8=spec.int8)
     if copies is not None:
         target = copies / "models" / spec.name
         shutil.rmtree(target, ignore_errors=True)

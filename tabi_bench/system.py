@@ -81,6 +81,7 @@ class ModelSource(TypedDict, total=False):
     label_order: list[int] | None
     scale: list[float] | None
     max_length: int
+    int8: bool  # run in int8, beside others that are not: `ModelSpec.in_int8` of what lies there
 
 
 class Deployment(TypedDict, total=False):

@@ -82,6 +82,22 @@ def test_one_model_alone_has_a_calibrated_confidence(exported):
     assert classify.system.point.temperatures != [1.0]
 
 
+def test_int8_beside_float32_can_be_taken_along(exported):
+    folder = exported(
+        "engine=onnx",
+        "engine.variants=true",
+        "compare=[infaas,single]",
+        "method.model='-2'",
+        method="single",
+        models=True,
+    )
+    classify = load(folder)
+    (name,) = classify.system.point.models
+    source = load_plan(folder / "plan.json").deployment["models"][name]
+    assert name.endswith("-int8") and source["int8"] and classify.engine.loads[name]
+    assert classify([("some text",) * len(classify.columns)])[0].label
+
+
 def test_scores_stand_in_place_of_labels(exported):
     classify = load(exported("task=stsb", "systems.tabi.fewer_levels=false"))
     prediction = classify(("a man sings", "a man is singing"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tabi_bench.cache import content_key
 
+INT8 = "-int8"  # ends the name of a model that has float32 beside it
 FROM_FOLDER = {"local_files_only": True, "trust_remote_code": False}  # how transformers reads whatever lies there
 
 
@@ -38,7 +39,7 @@ class ModelSpec:
     @property
     def in_int8(self) -> ModelSpec:
         """The same model in int8, as a model of its own."""
-        name, digest = f"{self.name}-int8", content_key(self.content_hash, "int8")
+        name, digest = f"{self.name}{INT8}", content_key(self.content_hash, "int8")
         return replace(self, name=name, content_hash=digest, int8=True)
 
 
