@@ -118,7 +118,7 @@ def calibration(results: Results, setting: Setting) -> Table | None:
         plan = session[names.TABI].plan if names.TABI in session else None
         if plan is not None:
             points = [fold.point for fold in plan.folds]
-            cells = {"task": profile.task, "session_id": first(session).record.session_id}
+            cells: Row = {"task": profile.task, "session_id": first(session).record.session_id}
             cells["model"] = ", ".join(dict.fromkeys(point["models"][0] for point in points))
             queries, alone = routed(results, session, profile), routed(results, session, profile, names.INFAAS)
             if queries is not None and alone is not None and (queries.levels > 1).any():
