@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,12 @@ class Run:
         ms = (stream.finished_ns - stream.started_ns - due_ns)[skipped:] / 1e6
         return cls(rate, ms, stream.overloaded or grew(ms))
 
+    @classmethod
+    def joined(cls, runs: Sequence[Run]) -> Run:
+        """Runs at one rate as if they were one, for percentiles; overloaded if one of them is."""
+        ms = np.concatenate([run.latency_ms for run in runs])
+        return cls(runs[0].rate, ms, any(run.overloaded for run in runs))
+
     def keeps(self, slo_ms: float) -> bool:
         """Whether p99 is within the bound, over all and again in the last quarter."""
         if self.overloaded:
@@ -41,6 +47,9 @@ class Run:
             return {"rate": self.rate, "overloaded": True}
         p50, p99 = np.quantile(self.latency_ms, [0.5, 0.99]).tolist()
         return {"rate": self.rate, "p50": p50, "p99": p99, "mean": float(self.latency_ms.mean()), "overloaded": False}
+
+
+Serve = Callable[[float], Sequence[Run]]  # runs at a rate, all of which must keep the bound
 
 
 def grew(latency_ms: np.ndarray) -> bool:
@@ -69,16 +78,15 @@ def busy_shares(stream: Stream, wall_ns: int) -> dict[str, float]:
     }
 
 
-def goodput(run: Callable[[float], Run], slo_ms: float, start: float, factor: float = 1.5) -> dict[str, Any]:
+def goodput(serve: Serve, slo_ms: float, start: float, factor: float = 1.5) -> dict[str, Any]:
     """The highest rate that keeps the bound and the lowest that does not, within 5 %, from the rate `start` on.
 
-    factor: between the rates that are tried until one passes and one fails.
-
-    {"passed": None} where even a thousandth of `start` does not keep it.
+    factor: between the rates that are tried until one passes and one fails. {"passed": None} where even a thousandth of
+    `start` does not keep it.
     """
     passed, failed, rate = None, None, start
     for _ in range(TRIES):
-        if run(rate).keeps(slo_ms):
+        if all(run.keeps(slo_ms) for run in serve(rate)):
             passed = rate
             rate = rate * factor if failed is None else float(np.sqrt(rate * failed))
         else:
@@ -91,10 +99,12 @@ def goodput(run: Callable[[float], Run], slo_ms: float, start: float, factor: fl
     return {"passed": passed, "failed": failed}
 
 
-def confirmed(run: Callable[[float], Run], slo_ms: float, rate: float) -> float:
+def confirmed(serve: Serve, slo_ms: float, rate: float) -> float:
     """The first of `rate`, 5, 14, 29, 52 and 78 % less that keeps the bound; 0 if none of them does.
 
     Runs are long here: steps that double end after six, though between two of them a higher rate may hold.
     """
-    lower = rate * (1 + STEP) ** -(2.0 ** np.arange(6) - 1)
-    return next((float(tried) for tried in lower if run(float(tried)).keeps(slo_ms)), 0.0)
+    for lower in (rate * (1 + STEP) ** -(2.0 ** np.arange(6) - 1)).tolist():
+        if all(run.keeps(slo_ms) for run in serve(lower)):
+            return lower
+    return 0.0

@@ -36,7 +36,7 @@ class Offline(Scenario):
                     self.bar.update()
                     served[name] += block
                     facts[name] = busy | {"idle_w": idle}
-        return Serving({name: trace_of(rows, len(queries)) for name, rows in served.items()}, facts=facts)
+        return Serving({name: trace_of(rows) for name, rows in served.items()}, facts=facts)
 
     def _pass(self, system_of: Sequence[System], queries: list[Query], number: int) -> tuple[list[Served], dict]:
         ordered = by_length(queries)

@@ -69,6 +69,16 @@ def distinct(systems: Systems) -> list[System]:
     return list({id(system): system for by_row in systems.values() for system in by_row}.values())
 
 
+def parts(systems: Systems) -> list[np.ndarray]:
+    """The rows of each fold, by the systems that answer them; one part where every method has one plan for all.
+
+    A plan that is deployed is alone: were two served at once, their queries would not share batches.
+    """
+    answered_by = np.array([[id(system) for system in by_row] for by_row in systems.values()]).T
+    _, first, part = np.unique(answered_by, axis=0, return_index=True, return_inverse=True)
+    return [np.flatnonzero(part.ravel() == number) for number in np.argsort(first)]
+
+
 def warm_up(systems: Systems, queries: list[Query], max_batch: int, windows: int = 12) -> None:
     """Every stage at every power of two up to `max_batch`, on queries spread over the range of lengths."""
     ordered = by_length(queries)

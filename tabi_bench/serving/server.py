@@ -1,13 +1,14 @@
 """Queries arrive by themselves: open loop, latency from the scheduled arrival, batches formed as queries wait.
 
 A block is one run: its queue is drained at its end, its start discarded. Systems take turns, with the same arrivals.
+Each fold is served in runs of its own (`scenario.parts`), at the whole rate: that is what its plan would meet alone.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tabi_bench.progress import progress
 from tabi_bench.serving.arrivals import poisson, recorded
 from tabi_bench.serving.load import Run, busy_shares, confirmed, goodput
 from tabi_bench.serving.queues import Limits, Stream
-from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, serve_stream, warm_up
+from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, parts, serve_stream, warm_up
 from tabi_bench.serving.single_stream import served_order
 from tabi_bench.serving.trace import Served, trace_of
 from tabi_bench.system import System
@@ -48,10 +49,11 @@ class OpenLoop(Scenario):
         """See Scenario. Raises ValueError for a bound below the floor, or a rate that no system survives."""
         config = self.config
         self.systems, self.queries = systems, queries
-        self.slo_ms = self._bound(expected.alone_ms)
+        self.slo_ms, self.parts = self._bound(expected.alone_ms), parts(systems)
         warm_up(systems, queries, config.max_batch)
         confirms = config.goodput and config.confirm_seconds > config.seconds
-        steps = len(systems) * (config.arrival_seeds * (1 + config.goodput) + confirms + len(config.curve))
+        runs = config.arrival_seeds * (len(self.parts) + config.goodput)
+        steps = len(systems) * (runs + confirms + len(config.curve))
         self.bar = progress(total=steps, desc="serving", unit="step")
         with self.bar, device.old_objects_frozen():
             self.saturation = self._saturation(next(iter(systems.values())))
@@ -81,11 +83,14 @@ class OpenLoop(Scenario):
 
         Measured: the profile's prediction lacks what the thread does beside the models.
         """
-        order = served_order(len(self.queries), 1, self.seed)
-        calls = [(reference[row], self.queries[row]) for row in order.tolist()]
-        limits = Limits(self.config.max_batch, policy=self.config.policy)
-        stream = serve_stream(calls, np.zeros(len(calls), np.int64), limits, self.bar)
-        return len(calls) / (int(stream.finished_ns.max() - stream.started_ns) / 1e9)
+        taken_ns = 0
+        for part in self.parts:
+            order = part[served_order(len(part), 1, self.seed)]
+            calls = [(reference[row], self.queries[row]) for row in order.tolist()]
+            limits = Limits(self.config.max_batch, policy=self.config.policy)
+            stream = serve_stream(calls, np.zeros(len(calls), np.int64), limits, self.bar)
+            taken_ns += int(stream.finished_ns.max() - stream.started_ns)
+        return len(self.queries) / (taken_ns / 1e9)
 
     def _default_rate(self) -> float:
         if self.gaps is not None:
@@ -120,20 +125,18 @@ class OpenLoop(Scenario):
 
     def _at_the_rate(self) -> Serving:
         """The runs that the records are made of: together they serve every query."""
-        config, n, names = self.config, len(self.queries), list(self.systems)
-        count = math.ceil(max(self.rate * config.seconds, n / config.arrival_seeds))
-        order = served_order(n, count * config.arrival_seeds, self.seed)
+        names = list(self.systems)
         served: dict[str, list[Served]] = {name: [] for name in names}
         runs: dict[str, list[dict]] = {name: [] for name in names}
         refused: dict[str, str] = {}
-        for number in range(config.arrival_seeds):
-            turn, rows = number % len(names), order[number * count : (number + 1) * count]
+        for number, (seed, rows) in enumerate(self._rows_at_the_rate()):
+            turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 self.bar.update()
                 if name in refused:
                     continue
                 joules = device.joules(self.on)
-                run, stream, skipped = self._run(self.systems[name], rows, self.seed + number, self.rate)
+                run, stream, skipped = self._run(self.systems[name], rows, seed, self.rate)
                 if run.overloaded:
                     refused[name] = self._overload(self.rate)
                     log.warning("%s: %s", name, refused[name])
@@ -147,8 +150,20 @@ class OpenLoop(Scenario):
         kept = [name for name in names if name not in refused]
         if not kept:
             raise ValueError(f"no system survives scenario.rate: {self._overload(self.rate)}")
-        traces = {name: trace_of(served[name], n) for name in kept}
+        traces = {name: trace_of(served[name]) for name in kept}
         return Serving(traces, refused, {name: {"runs": runs[name], **_over_runs(runs[name])} for name in kept})
+
+    def _rows_at_the_rate(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The arrival seed and the rows of every run at the rate: each seed's of every part, together all rows."""
+        seeds = self.config.arrival_seeds
+        counts = [math.ceil(max(self.rate * self.config.seconds, len(part) / seeds)) for part in self.parts]
+        orders = [
+            part[served_order(len(part), count * seeds, self.seed)]
+            for part, count in zip(self.parts, counts, strict=True)
+        ]
+        for number in range(seeds):
+            for order, count in zip(orders, counts, strict=True):
+                yield self.seed + number, order[number * count : (number + 1) * count]
 
     def _overload(self, rate: float) -> str:
         return (
@@ -158,10 +173,11 @@ class OpenLoop(Scenario):
 
     # --- many rates ---
 
-    def _one(self, systems: Sequence[System], seed: int, seconds: float, rate: float) -> Run:
+    def _one(self, systems: Sequence[System], seed: int, seconds: float, rate: float) -> list[Run]:
+        """One run of each part."""
         count = max(math.ceil(rate * seconds), LEAST_QUERIES)
-        rows = served_order(len(self.queries), count, seed)[:count]
-        return self._run(systems, rows, seed, rate)[0]
+        rows = [part[served_order(len(part), count, seed)[:count]] for part in self.parts]
+        return [self._run(systems, of_part, seed, rate)[0] for of_part in rows]
 
     def _curve(self, serving: Serving) -> None:
         """One run of every system at every rate, with the same arrivals. Above an overload, no rate is tried."""
@@ -172,7 +188,8 @@ class OpenLoop(Scenario):
                 points = serving.facts[name].setdefault("curve", [])
                 if points and points[-1]["overloaded"]:
                     continue
-                points.append(self._one(self.systems[name], self.seed, self.config.seconds, rate).facts())
+                runs = self._one(self.systems[name], self.seed, self.config.seconds, rate)
+                points.append(Run.joined(runs).facts())
 
     def _goodput(self, serving: Serving) -> None:
         """The median over arrival seeds of each system's highest rate within the bound, confirmed by a longer run."""

@@ -57,7 +57,7 @@ def serve(
                 energy = joules / len(rows)
                 served[name] += [Served(number, row, ns, energy, a) for row, (ns, a) in zip(rows, timed, strict=True)]
                 bar.update(len(rows))
-    return {name: trace_of(served[name], len(queries)) for name in names}
+    return {name: trace_of(served[name]) for name in names}
 
 
 class SingleStream(Scenario):

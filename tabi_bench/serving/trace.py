@@ -22,11 +22,11 @@ class Served(NamedTuple):
     answer: Answer
 
 
-def trace_of(served: list[Served], first_pass: int) -> pd.DataFrame:
+def trace_of(served: list[Served]) -> pd.DataFrame:
     """One row per served query, in served order.
 
-    Columns: position, row, block, first_pass (of the first so many), latency_ms, label, level, words, words_kept,
-    failures, truncated, joules, and a `stage_<name>_ms` per stage.
+    Columns: position, row, block, first_pass (the first time that its row is served), latency_ms, label, level, words,
+    words_kept, failures, truncated, joules, and a `stage_<name>_ms` per stage.
     """
     blocks, rows, nanoseconds, joules, answers = zip(*served, strict=True)
     stages = sorted({stage for answer in answers for stage in answer.stages_ns})
@@ -34,7 +34,7 @@ def trace_of(served: list[Served], first_pass: int) -> pd.DataFrame:
         "position": np.arange(len(served)),
         "row": rows,
         "block": blocks,
-        "first_pass": np.arange(len(served)) < first_pass,
+        "first_pass": ~pd.Series(rows).duplicated(),
         "latency_ms": np.array(nanoseconds) / 1e6,
         "joules": joules,
     }

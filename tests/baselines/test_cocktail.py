@@ -98,7 +98,7 @@ def deployed(plan, lab, latency: str = "auto") -> Cocktail:
 
 def traced(answer: Answer) -> pd.DataFrame:
     """A trace of one query that took as long as its stages."""
-    return trace_of([Served(0, 0, sum(answer.stages_ns.values()), np.nan, answer)], 1)
+    return trace_of([Served(0, 0, sum(answer.stages_ns.values()), np.nan, answer)])
 
 
 @pytest.mark.parametrize(("lab", "latency"), [(TableLab, "auto"), (Streams, "auto"), (Streams, "serial")])

@@ -88,7 +88,7 @@ def deployed(plan, profile):
 
 def traced(answers) -> pd.DataFrame:
     """A trace of one pass over rows 0, 1, ..."""
-    return trace_of([Served(0, row, 10**6, np.nan, answer) for row, answer in enumerate(answers)], len(answers))
+    return trace_of([Served(0, row, 10**6, np.nan, answer) for row, answer in enumerate(answers)])
 
 
 def test_entropy_by_hand():

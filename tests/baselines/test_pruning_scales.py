@@ -106,7 +106,7 @@ def test_times_stand_beside_full_text_with_their_intervals(planned):
     for answer in answers[1::2]:
         for k in range(len(TEXTS)):
             answer.stages_ns |= {f"large{k}": 4_000_000 if k else 8_000_000, f"other{k}": 2_000_000}
-    trace = trace_of([Served(k // 10, k, 1, np.nan, answer) for k, answer in enumerate(answers)], 120)
+    trace = trace_of([Served(k // 10, k, 1, np.nan, answer) for k, answer in enumerate(answers)])
     full, *pruned = PruningScales.describe(plan, trace)["variants"]
     assert full["ms"] == pytest.approx(10) and full["faster_pct"] == 0
     for fact in pruned:

@@ -11,7 +11,7 @@ from tabi_bench import device, progress
 from tabi_bench.config import ConfigError, read_file
 from tabi_bench.serving.load import Run, confirmed, goodput, grew
 from tabi_bench.serving.offline import Offline
-from tabi_bench.serving.scenario import Expected
+from tabi_bench.serving.scenario import Expected, parts
 from tabi_bench.serving.server import OpenLoop
 from tabi_bench.tasks.base import Query
 
@@ -77,6 +77,21 @@ def test_server_serves_all_systems_the_same_arrivals_and_every_query():
     assert facts["rate"] == 400 and facts["slo_ms"] == 5 and facts["predicted_qps"] == 20_000
     assert facts["saturation_qps"] <= 1e3 / (75 / 60 * 0.02), "more than its queries cost alone"
     assert facts["p99"]["low"] <= facts["p99"]["value"] <= facts["p99"]["high"] and len(facts["runs"]) == 3
+
+
+def test_rows_of_two_plans_are_served_in_runs_of_their_own():
+    """INFaaS has one plan, Tabi one for each half: their queries never wait beside each other."""
+    first, second, single = Spinner(), Spinner(), Spinner()
+    halves = [first] * 25 + [second] * 35
+    config = read_file("scenario", "server", seconds=0.05, max_batch=8, rate=400.0)
+    both = {"infaas": [single] * 60, "tabi": halves}
+    assert [part.tolist() for part in parts(both)] == [list(range(25)), list(range(25, 60))]
+    serving = OpenLoop(config, 0, "cpu").serve(both, QUERIES, EXPECTED)
+    blocks = serving.traces["tabi"].groupby("block").row
+    assert [(rows.max() < 25, rows.min() >= 25) for _, rows in blocks] == [(True, False), (False, True)] * 3
+    assert (serving.traces["infaas"].row == serving.traces["tabi"].row).all()
+    assert set(serving.traces["tabi"].row[serving.traces["tabi"].first_pass]) == set(range(60))
+    assert len(serving.facts["tabi"]["runs"]) == 6
 
 
 def test_the_default_rate_is_70_percent_of_the_references_saturation():
@@ -171,8 +186,8 @@ def test_a_rate_that_a_longer_run_does_not_keep_is_lowered_by_steps():
 
 
 def at(knee):
-    """A run whose p99 passes 10 ms up to the rate `knee`."""
-    return lambda rate: Run(rate, np.full(100, 5.0 if rate <= knee else 50.0), False)
+    """Two runs of which one's p99 passes 10 ms above the rate `knee`."""
+    return lambda rate: [Run(rate, np.full(100, ms), False) for ms in (5.0, 5.0 if rate <= knee else 50.0)]
 
 
 @pytest.mark.parametrize("knee, start", [(1000, 100), (1000, 999), (1000, 50_000), (3, 2000)])

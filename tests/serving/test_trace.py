@@ -12,7 +12,7 @@ def test_a_trace_by_hand():
     early = Answer(1, 0, stages_ns={"tokenise": 1_000_000, "level1": 2_000_000})
     routed = Answer(2, 1, 9, 6, 1, True, {"tokenise": 1_000_000, "level1": 2_000_000, "level2": 4_000_000})
     served = [Served(0, 5, 3_500_000, 0.5, early), Served(0, 2, 8_000_000, 0.5, routed), Served(1, 5, 1, np.nan, early)]
-    trace = trace_of(served, first_pass=2)
+    trace = trace_of(served)
     assert (
         trace.position.tolist() == [0, 1, 2] and trace.row.tolist() == [5, 2, 5] and trace.block.tolist() == [0, 0, 1]
     )
