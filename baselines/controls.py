@@ -21,7 +21,7 @@ from tabi_bench.config import ControlConfig
 from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning.folds import replay
 from tabi_bench.planning.tabi import Tabi
-from tabi_bench.planning.targets import Target
+from tabi_bench.planning.targets import Target, least_rerouting
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.records.record import Record
 from tabi_bench.system import FoldPlan, Plan, Predicted, System
@@ -126,27 +126,6 @@ def _replayed(point: Point, profile: Profile, rows: np.ndarray) -> Predicted:
         "latency_ms": float(outcomes.latency_ms.mean()),
         "shares": shares_of(outcomes.levels, len(point.models)),
     }
-
-
-def least_rerouting(
-    metric: str, labels: np.ndarray, small: np.ndarray, large: np.ndarray, cost_ms: np.ndarray, goal: float
-) -> tuple[np.ndarray, bool]:
-    """The cheapest positions to answer by `large` instead of `small` until the score is `goal`, and whether it is.
-
-    All (N,). Only answers that get better are candidates: wrong ones that become right, cheapest first; for scores
-    those that come closer, by squared error saved per millisecond. If all of them do not suffice, all.
-    """
-    if labels.dtype.kind == "f":
-        gain = (small - labels) ** 2 - (large - labels) ** 2
-        rank = -gain / cost_ms
-    else:
-        gain = (large == labels) * 1.0 - (small == labels)
-        rank = cost_ms
-    better = np.flatnonzero(gain > 0)
-    order = better[np.argsort(rank[better], kind="stable")]
-    target = Target("absolute", goal, 0.0, metric, 0.0, labels, "", small)
-    count = target.first_met(small, large, order, np.arange(len(order) + 1))
-    return order[:count], count is not None
 
 
 def on_full_text(tabi: Point) -> Point:

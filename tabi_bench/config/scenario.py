@@ -74,6 +74,11 @@ class ServerConfig(BatchedConfig):
     confirm_seconds: float = field(metadata=number(least=0, most=3600))  # of a run that a goodput must keep again
     curve: list[float] = field(metadata=number(above=0, most=10))  # rates to serve at, too, in saturations
 
+    @property
+    def confirms(self) -> bool:
+        """Whether a goodput is looked at again, in a run longer than those that it was found by."""
+        return self.goodput and self.confirm_seconds > self.seconds
+
     def check(self, config: Config, path: str) -> None:
         if (self.rate or 0) * self.seconds > MOST_ARRIVALS:
             raise ConfigError(f"scenario.rate={self.rate:g} for scenario.seconds={self.seconds:g}: at most "

@@ -177,6 +177,27 @@ class Target:
         return self._known.space(np.arange(metrics.FAILED, highest + 1))
 
 
+def least_rerouting(
+    metric: str, labels: np.ndarray, small: np.ndarray, large: np.ndarray, cost_ms: np.ndarray, goal: float
+) -> tuple[np.ndarray, bool]:
+    """The cheapest positions to answer by `large` instead of `small` until the score is `goal`, and whether it is.
+
+    All (N,). Only answers that get better are candidates: wrong ones that become right, cheapest first; for scores
+    those that come closer, by squared error saved per millisecond. If all of them do not suffice, all.
+    """
+    if labels.dtype.kind == "f":
+        gain = (small - labels) ** 2 - (large - labels) ** 2
+        rank = -gain / cost_ms
+    else:
+        gain = (large == labels) * 1.0 - (small == labels)
+        rank = cost_ms
+    better = np.flatnonzero(gain > 0)
+    order = better[np.argsort(rank[better], kind="stable")]
+    target = Target("absolute", goal, 0.0, metric, 0.0, labels, "", small)
+    count = target.first_met(small, large, order, np.arange(len(order) + 1))
+    return order[:count], count is not None
+
+
 def _prefix_sums(
     base: np.ndarray, other: np.ndarray, order: np.ndarray, counts: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:

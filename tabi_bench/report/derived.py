@@ -19,6 +19,7 @@ from tabi_bench.cascade.point import Point
 from tabi_bench.evaluation.calibration import auroc, ece, reliability
 from tabi_bench.evaluation.deferral import area, deferral_curve, oracle_curve, random_curve
 from tabi_bench.evaluation.metrics import predictions_from, score
+from tabi_bench.planning.targets import least_rerouting
 from tabi_bench.profiling.profile import Profile
 from tabi_bench.system import Plan
 
@@ -113,18 +114,12 @@ def of_oracle_reduction(queries: pd.DataFrame, metric: str, alone_ms: float) -> 
     The labels re-route wrong answers that the last level puts right, the cheapest first, until the plan's own score is
     reached. None where that saves nothing.
     """
-    labels = queries.label.to_numpy()
-    routed = (queries.confidence < queries.tau) & (queries.levels > 1)
-    goal = score(metric, labels, queries.both.where(routed, queries.small).to_numpy())
-    spent = (queries.small_ms + queries.large_ms.where(routed, 0.0)).mean()
-    answers, least = queries.small.to_numpy().copy(), queries.small_ms.mean()
-    wrong = np.flatnonzero((queries.small != queries.label) & (queries.large == queries.label))
-    costs = queries.large_ms.to_numpy()
-    for at in wrong[np.argsort(costs[wrong], kind="stable")]:
-        if score(metric, labels, answers) >= goal:
-            break
-        answers[at] = labels[at]
-        least += costs[at] / len(queries)
+    labels, small, large = (queries[column].to_numpy() for column in ("label", "small", "large"))
+    routed = rules.reroute(queries.confidence.to_numpy(), queries.tau.to_numpy()) & (queries.levels > 1)
+    goal = score(metric, labels, np.where(routed, queries.both, small))
+    spent = (queries.small_ms + routed * queries.large_ms).mean()
+    chosen, _ = least_rerouting(metric, labels, small, large, queries.large_ms.to_numpy(), goal)
+    least = queries.small_ms.mean() + queries.large_ms.iloc[chosen].sum() / len(queries)
     return float((alone_ms - spent) / (alone_ms - least)) if alone_ms > least else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class Run:
         return {"rate": self.rate, "p50": p50, "p99": p99, "mean": float(self.latency_ms.mean()), "overloaded": False}
 
 
-Serve = Callable[[float], Sequence[Run]]  # runs at a rate, all of which must keep the bound
+Serve = Callable[[float], Iterable[Run]]  # runs at a rate, all of which must keep the bound
 
 
 def grew(latency_ms: np.ndarray) -> bool:
@@ -78,6 +78,10 @@ def busy_shares(stream: Stream, wall_ns: int) -> dict[str, float]:
     }
 
 
+def _holds(serve: Serve, slo_ms: float, rate: float) -> bool:
+    return all(run.keeps(slo_ms) for run in serve(rate))
+
+
 def goodput(serve: Serve, slo_ms: float, start: float, factor: float = 1.5) -> dict[str, Any]:
     """The highest rate that keeps the bound and the lowest that does not, within 5 %, from the rate `start` on.
 
@@ -86,7 +90,7 @@ def goodput(serve: Serve, slo_ms: float, start: float, factor: float = 1.5) -> d
     """
     passed, failed, rate = None, None, start
     for _ in range(TRIES):
-        if all(run.keeps(slo_ms) for run in serve(rate)):
+        if _holds(serve, slo_ms, rate):
             passed = rate
             rate = rate * factor if failed is None else float(np.sqrt(rate * failed))
         else:
@@ -105,6 +109,6 @@ def confirmed(serve: Serve, slo_ms: float, rate: float) -> float:
     Runs are long here: steps that double end after six, though between two of them a higher rate may hold.
     """
     for lower in (rate * (1 + STEP) ** -(2.0 ** np.arange(6) - 1)).tolist():
-        if all(run.keeps(slo_ms) for run in serve(lower)):
+        if _holds(serve, slo_ms, lower):
             return lower
     return 0.0

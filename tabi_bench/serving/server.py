@@ -51,9 +51,8 @@ class OpenLoop(Scenario):
         self.systems, self.queries = systems, queries
         self.slo_ms, self.parts = self._bound(expected.alone_ms), parts(systems)
         warm_up(systems, queries, config.max_batch)
-        confirms = config.goodput and config.confirm_seconds > config.seconds
-        runs = config.arrival_seeds * (len(self.parts) + config.goodput)
-        steps = len(systems) * (runs + confirms + len(config.curve))
+        runs = config.arrival_seeds * (len(self.parts) + config.goodput) + config.confirms
+        steps = len(systems) * (runs + len(config.curve))
         self.bar = progress(total=steps, desc="serving", unit="step")
         with self.bar, device.old_objects_frozen():
             self.saturation = self._saturation(next(iter(systems.values())))
@@ -85,8 +84,8 @@ class OpenLoop(Scenario):
         """
         taken_ns = 0
         for part in self.parts:
-            order = part[served_order(len(part), 1, self.seed)]
-            calls = [(reference[row], self.queries[row]) for row in order.tolist()]
+            rows = _drawn(part, len(part), self.seed)
+            calls = [(reference[row], self.queries[row]) for row in rows.tolist()]
             limits = Limits(self.config.max_batch, policy=self.config.policy)
             stream = serve_stream(calls, np.zeros(len(calls), np.int64), limits, self.bar)
             taken_ns += int(stream.finished_ns.max() - stream.started_ns)
@@ -155,15 +154,13 @@ class OpenLoop(Scenario):
 
     def _rows_at_the_rate(self) -> Iterator[tuple[int, np.ndarray]]:
         """The arrival seed and the rows of every run at the rate: each seed's of every part, together all rows."""
-        seeds = self.config.arrival_seeds
-        counts = [math.ceil(max(self.rate * self.config.seconds, len(part) / seeds)) for part in self.parts]
-        orders = [
-            part[served_order(len(part), count * seeds, self.seed)]
-            for part, count in zip(self.parts, counts, strict=True)
-        ]
-        for number in range(seeds):
-            for order, count in zip(orders, counts, strict=True):
-                yield self.seed + number, order[number * count : (number + 1) * count]
+        seeds, orders = self.config.arrival_seeds, []
+        for part in self.parts:
+            count = math.ceil(max(self.rate * self.config.seconds, len(part) / seeds))
+            orders.append(_drawn(part, count * seeds, self.seed).reshape(seeds, count))
+        for number, of_seed in enumerate(zip(*orders, strict=True)):
+            for rows in of_seed:
+                yield self.seed + number, rows
 
     def _overload(self, rate: float) -> str:
         return (
@@ -173,11 +170,11 @@ class OpenLoop(Scenario):
 
     # --- many rates ---
 
-    def _one(self, systems: Sequence[System], seed: int, seconds: float, rate: float) -> list[Run]:
-        """One run of each part."""
+    def _each(self, systems: Sequence[System], seed: int, seconds: float, rate: float) -> Iterator[Run]:
+        """One run of each part, served when it is asked for: after a failed one nobody asks."""
         count = max(math.ceil(rate * seconds), LEAST_QUERIES)
-        rows = [part[served_order(len(part), count, seed)[:count]] for part in self.parts]
-        return [self._run(systems, of_part, seed, rate)[0] for of_part in rows]
+        for part in self.parts:
+            yield self._run(systems, _drawn(part, count, seed), seed, rate)[0]
 
     def _curve(self, serving: Serving) -> None:
         """One run of every system at every rate, with the same arrivals. Above an overload, no rate is tried."""
@@ -188,8 +185,8 @@ class OpenLoop(Scenario):
                 points = serving.facts[name].setdefault("curve", [])
                 if points and points[-1]["overloaded"]:
                     continue
-                runs = self._one(self.systems[name], self.seed, self.config.seconds, rate)
-                points.append(Run.joined(runs).facts())
+                runs = self._each(self.systems[name], self.seed, self.config.seconds, rate)
+                points.append(Run.joined(list(runs)).facts())
 
     def _goodput(self, serving: Serving) -> None:
         """The median over arrival seeds of each system's highest rate within the bound, confirmed by a longer run."""
@@ -200,15 +197,20 @@ class OpenLoop(Scenario):
                 self.bar.update()
                 rows_of = self.systems[name]
                 start, factor = (results[-1]["passed"] or self.rate, 1.1) if results else (self.rate, 1.5)
-                run = partial(self._one, rows_of, seed, seconds)
+                run = partial(self._each, rows_of, seed, seconds)
                 results.append(goodput(run, self.slo_ms, start, factor))
             passed = sorted(result["passed"] or 0.0 for result in results)
             qps = passed[len(passed) // 2]
-            if longer > seconds:
+            if self.config.confirms:
                 self.bar.update()
-                qps = confirmed(partial(self._one, rows_of, self.seed, longer), self.slo_ms, qps)
+                qps = confirmed(partial(self._each, rows_of, self.seed, longer), self.slo_ms, qps)
             serving.facts[name]["goodput"] = {"qps": qps, "seeds": results, "seconds": max(seconds, longer)}
             log.info("%s: %.0f queries a second within %.2f ms", name, qps, self.slo_ms)
+
+
+def _drawn(part: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """(count,) rows of a part, in a seeded order; all of them before any comes again."""
+    return part[served_order(len(part), count, seed)[:count]]
 
 
 def _over_runs(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.controls import Oracle, RandomRouting, ReferenceAgain, least_rerouting, onward_shares
+from baselines.controls import Oracle, RandomRouting, ReferenceAgain, onward_shares
 from baselines.infaas import Infaas
 from tabi_bench.cascade.point import Point
 from tabi_bench.config import ControlConfig, read_file
 from tabi_bench.evaluation.metrics import predictions_from, score
 from tabi_bench.planning import folds
 from tabi_bench.planning.tabi import Tabi
-from tabi_bench.planning.targets import Target
+from tabi_bench.planning.targets import Target, least_rerouting
 from tabi_bench.system import FoldPlan
 from tests.cascade.ladder import as_plan, build
 

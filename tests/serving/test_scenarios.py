@@ -170,8 +170,8 @@ def test_curve_and_goodput_of_a_system():
 
 def test_a_goodput_is_confirmed_by_a_longer_run(monkeypatch):
     seconds = []
-    one = OpenLoop._one
-    monkeypatch.setattr(OpenLoop, "_one", lambda *args: seconds.append(args[3]) or one(*args))
+    each = OpenLoop._each
+    monkeypatch.setattr(OpenLoop, "_each", lambda *args: seconds.append(args[3]) or each(*args))
     serving = server({"a": Spinner()}, rate=400.0, goodput=True, slo_ms=20.0, seconds=0.2, confirm_seconds=0.5)
     facts = serving.facts["a"]["goodput"]
     passed = sorted(seed["passed"] for seed in facts["seeds"])[1]
@@ -183,6 +183,17 @@ def test_a_rate_that_a_longer_run_does_not_keep_is_lowered_by_steps():
     assert 950 < confirmed(at(1000), 10.0, 1050.0) <= 1000
     assert confirmed(at(1000), 10.0, 2000.0) == pytest.approx(2000 / 1.05**15)
     assert confirmed(at(0), 10.0, 100.0) == 0
+
+
+def test_after_a_part_that_fails_no_other_is_served():
+    served = []
+
+    def serve(rate):
+        for ms in (50.0, 5.0):
+            served.append(ms)
+            yield Run(rate, np.full(100, ms), False)
+
+    assert confirmed(serve, 10.0, 100.0) == 0 and served == [50.0] * 6
 
 
 def at(knee):
