@@ -48,6 +48,8 @@ class GraphConfig(EngineConfig):
 class FusedConfig(GraphConfig):
     """CUDA graphs of our own kernels."""
 
+    pack: bool  # batches without padding between queries
+
 
 @dataclass
 class CompileConfig(GraphConfig):

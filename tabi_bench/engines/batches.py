@@ -1,9 +1,15 @@
-"""What a CUDA graph of a batch records, at one size and length: copy in, forward pass, copy out, on static buffers."""
+"""What a CUDA graph of a batch records: copy in, forward pass, copy out, on static buffers of one shape.
+
+A batch is padded to a size and a length; or, by engines whose kernels know where each query ends, packed: the tokens of
+all queries follow each other, and only the last of them are followed by padding.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
+import numpy as np
 import torch
 
 from tabi_bench import device
@@ -12,6 +18,10 @@ from tabi_bench.engines.encoding import Encoding
 from tabi_bench.engines.loaded import outputs_of_batch, padded
 from tabi_bench.engines.network import Network
 
+LEAST_ROOM = 64  # tokens of the smallest packed graph
+SHORT = 64  # packed queries of at most so many tokens have graphs of their own: their attention reads fewer keys
+FEWEST = 8  # tokens a query that a packed graph has room for
+
 
 class BatchStep:
     """Plain code until it is captured. size, length: of the static batch; smaller ones are padded to it."""
@@ -19,19 +29,20 @@ class BatchStep:
     def __init__(self, network: Network, size: int, length: int, scored: bool, on: str):
         self.network, self.forward = network, network.batch
         self.size, self.length, self.scored = size, length, scored
-        pinned = on.startswith("cuda")
-        self.host = torch.zeros(4, size, length, dtype=torch.int64, pin_memory=pinned)
+        self.room = size * length  # tokens that run, padding with them
+        self._allocate((4, size, length), on)
         self.host[2, :, : max(1, length // 2)] = 1  # so that warming up runs with padding
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def _allocate(self, shape: tuple[int, ...], on: str) -> None:
+        self.host = torch.zeros(shape, dtype=torch.int64, pin_memory=on.startswith("cuda"))
         self.device = torch.zeros_like(self.host, device=on)
         self.outputs: list[torch.Tensor | None] = []
-        self.graph: torch.cuda.CUDAGraph | None = None
 
     @torch.no_grad()
     def __call__(self) -> None:
         self.device.copy_(self.host, non_blocking=True)
-        ids, types, keep, content = self.device.unbind(0)
-        types = types if self.network.typed else None
-        results = self.forward(ids, types, keep, content if self.scored else None)
+        results = self._results()
         if not self.outputs:
             self.outputs = [
                 None if result is None else torch.zeros(result.shape, dtype=torch.float32, pin_memory=result.is_cuda)
@@ -41,9 +52,17 @@ class BatchStep:
             if buffer is not None:
                 buffer.copy_(result, non_blocking=True)
 
+    def _results(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        ids, types, keep, content = self.device.unbind(0)
+        return self.forward(ids, types if self.network.typed else None, keep, content if self.scored else None)
+
+    def fill(self, encodings: Sequence[Encoding]) -> None:
+        """Writes a batch into the buffer."""
+        self.host.numpy()[:] = padded(encodings, self.network.pad, self.size, self.length, self.scored)
+
     def run(self, encodings: Sequence[Encoding], temperature: float) -> list[Output]:
         """Fills the buffers, replays the graph (without one: calls the code) and waits for it."""
-        self.host.numpy()[:] = padded(encodings, self.network.pad, self.size, self.length, self.scored)
+        self.fill(encodings)
         (self if self.graph is None else self.graph.replay)()
         if self.device.is_cuda:
             device.wait_for(torch.cuda.current_stream().record_event())
@@ -52,3 +71,61 @@ class BatchStep:
         )
         assert logits is not None
         return outputs_of_batch(encodings, temperature, logits, *others)
+
+
+class PackedStep(BatchStep):
+    """A batch without padding between its queries. room: tokens of all; longest: no query has more.
+
+    The buffer: ids, type ids and places in the query, `room` each, then where each query starts, and the last one ends.
+    """
+
+    def __init__(self, network: Network, room: int, longest: int, on: str):
+        self.network, self.room, self.longest = network, room, longest
+        self.queries = room // FEWEST
+        self._allocate((3 * room + self.queries + 1,), on)
+        self.host[3 * room + 1 :] = min(room, longest)  # so that warming up runs with one query, and padding
+        self.graph = None
+
+    def _results(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        ids, types, places = self.device[: 3 * self.room].view(3, self.room).unbind(0)
+        return self.network.packed(ids, types, places, self.device[3 * self.room :], self.longest)
+
+    def fill(self, encodings: Sequence[Encoding]) -> None:
+        """See BatchStep."""
+        counts = np.array([encoding.n_tokens for encoding in encodings])
+        ends = counts.cumsum()
+        total, starts = int(ends[-1]), ends - counts
+        buffer = self.host.numpy()
+        ids, types, places = buffer[: 3 * self.room].reshape(3, self.room)
+        ids[:total] = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64, total)
+        ids[total:] = self.network.pad
+        types[:] = places[total:] = 0
+        if self.network.typed and any(any(encoding.type_ids) for encoding in encodings):
+            kinds = chain.from_iterable(encoding.type_ids for encoding in encodings)
+            types[:total] = np.fromiter(kinds, np.int64, total)
+        places[:total] = np.arange(total) - np.repeat(starts, counts)
+        buffer[3 * self.room :] = total
+        buffer[3 * self.room :][: len(starts)] = starts
+
+
+def packed_shape(counts: Sequence[int], longest: int) -> tuple[int, int]:
+    """Room and longest query of the smallest packed graph that holds queries of these token counts.
+
+    longest: tokens that the model can read. Rooms grow by a quarter of a power of two.
+    """
+    return _room(max(sum(counts), FEWEST * len(counts))), min(SHORT, longest) if max(counts) <= SHORT else longest
+
+
+def rooms_up_to(room: int) -> list[int]:
+    """All rooms, the largest first."""
+    rooms = [room]
+    while rooms[-1] > LEAST_ROOM:
+        rooms.append(_room(rooms[-1] - rooms[-1] // 5))
+    return rooms
+
+
+def _room(tokens: int) -> int:
+    """The next of 64, 80, 96, 112, 128, 160, ... tokens."""
+    tokens = max(tokens, LEAST_ROOM)
+    quarter = 1 << (tokens - 1).bit_length() - 3
+    return -(-tokens // quarter) * quarter

@@ -5,7 +5,7 @@ The layer whose attention is read as importance runs as it is in PyTorch, so tha
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
@@ -21,6 +21,9 @@ from tabi_bench.zoo.base import ModelSpec
 from tabi_bench.zoo.families.attention import additive_mask
 from tabi_bench.zoo.models import MeanPooled
 
+if TYPE_CHECKING:
+    from tabi_bench.engines.kernels import Rows
+
 
 class FusedStages(Stages):
     """The parts of a BERT-shaped model as launches of our kernels. Same numbers as PyTorch's within rounding."""
@@ -35,8 +38,20 @@ class FusedStages(Stages):
         self.bias = self.family.position_bias(model)
         self.first_place = self.family.first_place(model.config.to_dict())
 
-    def begin(self, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states (B * L, H) and the padding's additive mask (B * L,) of (B, L) inputs."""
+    @property
+    def packs(self) -> bool:
+        """See Stages: not where something else is to see the hidden states of all tokens."""
+        return self.family.embeds_in_one and not self._hooked
+
+    @property
+    def _hooked(self) -> bool:
+        """Whether a hook keeps the pooled vector."""
+        return self.mean and bool(self.model.classifier._forward_pre_hooks)
+
+    def begin(
+        self, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Hidden states (R, H) and the padding's additive mask (R,) of (B, L) inputs; of packed ones (R,) without."""
         if self.family.embeds_in_one:
             embeddings = self.family.body(self.model).embeddings
             return self.kernels.embed(embeddings, ids, types, keep, self.first_place)
@@ -45,13 +60,13 @@ class FusedStages(Stages):
         assert mask is not None, "keep is there"
         return hidden, mask.flatten()
 
-    def fused_layer(self, index: int, hidden: torch.Tensor, mask: torch.Tensor, length: int) -> torch.Tensor:
-        """Layer `index` on (B * L, H): seven launches."""
+    def fused_layer(self, index: int, hidden: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """Layer `index` on (R, H): seven launches."""
         run, layer = self.kernels, self.stack[index]
         parts, project = layer.parts, layer.fused
         assert project is not None, "fusible() has looked"
         qkv = run.linear(hidden, project.weight, project.bias)
-        mixed = run.linear(run.attention(qkv, mask, length, self.heads, self.bias), parts.mix.weight, parts.mix.bias)
+        mixed = run.linear(run.attention(qkv, rows, self.heads, self.bias), parts.mix.weight, parts.mix.bias)
         hidden = run.add_norm(mixed, hidden, parts.mix_norm)
         wide = run.linear(hidden, parts.widen.weight, parts.widen.bias, gelu=True)
         return run.add_norm(run.linear(wide, parts.narrow.weight, parts.narrow.bias), hidden, parts.narrow_norm)
@@ -64,15 +79,29 @@ class FusedStages(Stages):
         if probe is not None and probe.option == "mean":
             return super().__call__(ids, types, keep)
         hidden, mask = self.begin(ids, types, keep)
+        rows = self.kernels.Rows(len(ids), ids.shape[1], mask)
         for index in range(self.layers - (probe is not None)):
-            hidden = self.fused_layer(index, hidden, mask, ids.shape[1])
+            hidden = self.fused_layer(index, hidden, rows)
         if probe is not None:
             probe.calls = self.layers - 1
             whole = hidden.unflatten(0, ids.shape)
             hidden = self.layer(self.layers - 1, whole, self.mask(whole, keep)).flatten(0, 1)
-        if self.mean and not self.model.classifier._forward_pre_hooks:  # a hook keeps the pooled vector
+        if self.mean and not self._hooked:
             return self.kernels.mean_head(hidden, keep, self.model.classifier)
         return self.head(hidden.unflatten(0, ids.shape), keep)
+
+    def packed(
+        self, ids: torch.Tensor, types: torch.Tensor, places: torch.Tensor, starts: torch.Tensor, longest: int
+    ) -> torch.Tensor:
+        """Logits (B, K) of queries whose R tokens follow each other without padding. See `batches.PackedStep`."""
+        hidden, _ = self.begin(ids, types, places)
+        rows = self.kernels.Rows(len(starts) - 1, longest, starts=starts)
+        for index in range(self.layers):
+            hidden = self.fused_layer(index, hidden, rows)
+        if self.mean:
+            return self.kernels.mean_head(hidden, starts, self.model.classifier)
+        first = hidden[starts[:-1].clamp(max=len(hidden) - 1)]  # every other head reads the first token alone
+        return self.head(first[:, None], None)
 
 
 def fusible(network: Network) -> str | None:
@@ -94,6 +123,7 @@ class FusedEngine(GraphEngine):
     """Graphs of Triton kernels. Needs a CUDA device and Triton, which PyTorch's CUDA builds bring."""
 
     name = "fused"
+    config: FusedConfig
 
     @staticmethod
     def decide(logits: torch.Tensor, inputs: Inputs) -> torch.Tensor:
@@ -103,7 +133,9 @@ class FusedEngine(GraphEngine):
         return kernels.decide(logits, inputs.temperature)
 
     def __init__(self, config: FusedConfig):
+        """Raises ValueError without Triton."""
         super().__init__(config)
+        self.packs = config.pack
         try:
             import triton  # noqa: F401
         except ImportError as error:

@@ -10,6 +10,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from tabi_bench.config import GraphConfig
 from tabi_bench.engines.base import Fallback, Output
-from tabi_bench.engines.batches import BatchStep
+from tabi_bench.engines.batches import BatchStep, PackedStep, packed_shape, rooms_up_to
 from tabi_bench.engines.buffers import Inputs, Outputs, out_of_memory
 from tabi_bench.engines.eager import EagerEngine, EagerModel
 from tabi_bench.engines.encoding import Encoding
@@ -95,7 +96,9 @@ class Runner:
         self.pool, self.stream = pool, stream
         self.failed = False
         self._kinds: dict[bool, tuple[list[int], list[Step]]] = {}
-        self._batches: dict[tuple[int, int, bool], BatchStep | None] = {}
+        self._batches: dict[tuple[int, int], BatchStep | None] = {}  # padded, by size and length
+        self._scored: dict[tuple[int, int], BatchStep | None] = {}  # the same, with scores of tokens
+        self._packed: dict[tuple[int, int], BatchStep | None] = {}  # by room and longest query
 
     def step(self, n_tokens: int, scored: bool) -> Step | None:
         """The step of the smallest bucket that holds `n_tokens`; None if the model runs under eager."""
@@ -136,30 +139,50 @@ class Runner:
         self.engine.stats["capture_s"] += perf_counter() - start
         return step
 
-    def batch_step(self, size: int, n_tokens: int, scored: bool) -> BatchStep | None:
-        """The step of the smallest power of two and the smallest bucket that hold a batch, captured at first use.
+    def batch_step(self, counts: Sequence[int], scored: bool) -> BatchStep | None:
+        """The step of the smallest shape that holds a batch of these token counts.
 
-        None if the model runs under eager, or where a tenth of the device's memory is not free.
+        None if the model runs under eager, or where a tenth of the device's memory is not free. With a shape that was
+        not met before, all smaller ones are captured: none is left to be captured once the largest was seen.
         """
+        if self.engine.packs and self.network.packs and not scored:
+            room, longest = packed_shape(counts, self.spec.max_length)
+            if (room, longest) not in self._packed:
+                kinds = {longest, packed_shape([1], self.spec.max_length)[1]}
+                for key in [(smaller, kind) for kind in kinds for smaller in rooms_up_to(room)]:
+                    self._keep(self._packed, key, partial(PackedStep, self.network, *key))
+            return self._packed[room, longest]
         lengths = self.engine.buckets_of(self.spec)
-        key = 1 << (size - 1).bit_length(), lengths[bisect_left(lengths, n_tokens)], scored
-        if key not in self._batches:
-            free, total = torch.cuda.mem_get_info()
-            self._batches[key] = None if self.failed or free < total / 10 else self._capture_batch(*key)
-        return self._batches[key]
+        size, place = 1 << (len(counts) - 1).bit_length(), bisect_left(lengths, max(counts))
+        steps = self._scored if scored else self._batches
+        if (size, lengths[place]) not in steps:
+            for length in reversed(lengths[: place + 1]):
+                self._keep(steps, (size, length), partial(BatchStep, self.network, size, length, scored))
+        return steps[size, lengths[place]]
 
-    def _capture_batch(self, size: int, length: int, scored: bool) -> BatchStep | None:
+    def _keep(self, steps: dict, key: tuple[int, int], make: Callable[[str], BatchStep]) -> None:
+        """Captures a step, or None where there is no memory for it, or it cannot be captured."""
+        if key not in steps:
+            free, total = torch.cuda.mem_get_info()
+            steps[key] = None if self.failed or free < total / 10 else self._capture_batch(make, key)
+
+    def _capture_batch(self, make: Callable[[str], BatchStep], key: tuple[int, int]) -> BatchStep | None:
         start = perf_counter()
-        self.network.remember_positions(length)
-        step = BatchStep(self.network, size, length, scored, self.engine.device)
+        self.network.remember_positions(key[1])
+        step = make(self.engine.device)
         try:
             step.graph = self.engine.capture_plain(step, self.pool, self.stream)
         except Exception as error:  # whatever stops a capture, the batch still runs under eager
             torch.cuda.empty_cache()
-            log.warning("%s: batches of %d at %d tokens run under eager: %s", self.spec.name, size, length, error)
+            log.warning("%s: batches of shape %d x %d run under eager: %s", self.spec.name, *key, error)
             return None
         self.engine.stats["capture_s"] += perf_counter() - start
         return step
+
+    def clear(self) -> None:
+        """Drops all graphs."""
+        for steps in (self._kinds, self._batches, self._scored, self._packed):
+            steps.clear()
 
     def _give_up(self, reason: str) -> None:
         self.failed = True
@@ -189,15 +212,15 @@ class GraphModel(LoadedModel):
         return step.output(encoding)
 
     def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]:
-        """See `Model.forward_batch`: one graph for each power of two and bucket of lengths."""
+        """See `Model.forward_batch`: one graph for each power of two and bucket of lengths, or packed."""
         if len(encodings) < 2 or (want_importance and self.network.probe is None):
             return super().forward_batch(encodings, want_importance)
-        tokens = [encoding.n_tokens for encoding in encodings]
-        step = self.runner.batch_step(len(encodings), max(tokens), want_importance)
+        counts = [encoding.n_tokens for encoding in encodings]
+        step = self.runner.batch_step(counts, want_importance)
         if step is None:
             self._eager.set_temperature(self.temperature)
             return self._eager.forward_batch(encodings, want_importance)
-        self.engine.padding += [sum(tokens), step.size * step.length - sum(tokens)]
+        self.engine.padding += [sum(counts), step.room - sum(counts)]
         return step.run(encodings, self.temperature)
 
     def launch(self, step: Step, encoding: Encoding) -> None:
@@ -246,6 +269,7 @@ class GraphEngine(EagerEngine):
 
     name = "graph"
     pads = True
+    packs = False  # whether batches are packed, where the network can
     config: GraphConfig
     decide = staticmethod(decided)  # what a graph ends in
 
@@ -342,7 +366,6 @@ class GraphEngine(EagerEngine):
             log.error("the device is lost to this process: %s", str(error).splitlines()[0])
             return
         for runner in self._runners.values():
-            runner._kinds.clear()
-            runner._batches.clear()
+            runner.clear()
         self._runners.clear()
         super().close()

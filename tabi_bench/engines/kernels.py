@@ -5,10 +5,12 @@ and more in PyTorch; embeddings with their layer norm and the mask are one, pool
 
 Matrix products are tiled for few rows (the weights are read once): every program reads a strip of weights, with several
 loads in flight, and all rows of x from the cache. From `MANY` rows on they are the library's, GELU in its epilogue.
-Rows of a batch (B, L) lie one after the other.
+Rows of a batch (B, L) lie one after the other; those of a packed one have no padding between them (`Rows`).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -45,14 +47,21 @@ def _linear(x, weight, bias, out, m_rows, n_out, n_in, GELU: tl.constexpr, BM: t
 
 
 @triton.jit
-def _attention(qkv, mask, bias, out, length, width, scale, longest, BIASED: tl.constexpr, D: tl.constexpr,
-               BL: tl.constexpr, BM: tl.constexpr):  # fmt: skip
-    """One program per head, block of rows and query; all keys at once. bias: (heads, longest, longest) where BIASED."""
+def _attention(qkv, mask, starts, bias, out, length, width, scale, longest, PACKED: tl.constexpr, BIASED: tl.constexpr,
+               D: tl.constexpr, BL: tl.constexpr, BM: tl.constexpr):  # fmt: skip
+    """One program per head, block of rows and query; all keys at once. bias: (heads, longest, longest) where BIASED.
+
+    PACKED: query b has the rows from starts[b] to starts[b + 1], and none of them is padding.
+    """
     first = tl.program_id(0) * D
     row = tl.program_id(2) * length
+    if PACKED:
+        row = tl.load(starts + tl.program_id(2))
+        length = tl.load(starts + tl.program_id(2) + 1) - row
+        if tl.program_id(1) * BM >= length:
+            return
     qkv += row * 3 * width
     out += row * width
-    mask += row
     m = tl.program_id(1) * BM + tl.arange(0, BM)
     j, d = tl.arange(0, BL), tl.arange(0, D)
     stride = 3 * width
@@ -63,8 +72,9 @@ def _attention(qkv, mask, bias, out, length, width, scale, longest, BIASED: tl.c
         inside = (m[:, None] < length) & (j[None, :] < length)
         at = (tl.program_id(0) * longest + m[:, None]) * longest + j[None, :]
         scores += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)
-    hidden = tl.load(mask + j, mask=j < length, other=0.0).to(tl.float32)
-    scores = tl.where(j[None, :] < length, scores + hidden[None, :], float("-inf"))
+    if not PACKED:
+        scores += tl.load(mask + row + j, mask=j < length, other=0.0).to(tl.float32)[None, :]
+    scores = tl.where(j[None, :] < length, scores, float("-inf"))
     odds = tl.exp(scores - tl.max(scores, 1)[:, None])
     odds = odds / tl.sum(odds, 1)[:, None]
     values = tl.load(qkv + j[:, None] * stride + 2 * width + first + d[None, :], mask=j[:, None] < length, other=0.0)
@@ -93,35 +103,45 @@ def _add_norm(x, residual, gain, shift, out, width, eps, BH: tl.constexpr):
 
 @triton.jit
 def _embed(ids, types, keep, word, place, kind, gain, shift, out, mask, width, length, eps, lowest, first,
-           TYPED: tl.constexpr, BH: tl.constexpr):  # fmt: skip
+           PACKED: tl.constexpr, TYPED: tl.constexpr, BH: tl.constexpr):  # fmt: skip
+    """PACKED: `keep` holds every token's place in its query, and there is no mask."""
     i = tl.program_id(0)
+    at = i % length
+    if PACKED:
+        at = tl.load(keep + i)
     h = tl.arange(0, BH)
     inside = h < width
     values = tl.load(word + tl.load(ids + i) * width + h, mask=inside, other=0.0).to(tl.float32)
-    values += tl.load(place + (i % length + first) * width + h, mask=inside, other=0.0).to(tl.float32)
+    values += tl.load(place + (at + first) * width + h, mask=inside, other=0.0).to(tl.float32)
     if TYPED:
         values += tl.load(kind + tl.load(types + i) * width + h, mask=inside, other=0.0).to(tl.float32)
     tl.store(
         out + i * width + h, _norm(values, gain, shift, h, inside, width, eps).to(out.dtype.element_ty), mask=inside
     )
-    hidden = tl.where(tl.load(keep + i) > 0, 0.0, lowest)
-    tl.store(mask + i, hidden.to(mask.dtype.element_ty))
+    if not PACKED:
+        hidden = tl.where(tl.load(keep + i) > 0, 0.0, lowest)
+        tl.store(mask + i, hidden.to(mask.dtype.element_ty))
 
 
 @triton.jit
-def _mean_head(hidden, keep, weight, bias, out, length, width, n_out, BL: tl.constexpr, BH: tl.constexpr,
-               BN: tl.constexpr):  # fmt: skip
-    """Every program averages anew: the hidden states are in the cache."""
+def _mean_head(hidden, keep, weight, bias, out, length, width, n_out, PACKED: tl.constexpr, BL: tl.constexpr,
+               BH: tl.constexpr, BN: tl.constexpr):  # fmt: skip
+    """Every program averages anew: the hidden states are in the cache. PACKED: `keep` holds the starts of queries."""
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     query = tl.program_id(1)
-    hidden += query * length * width
-    keep += query * length
+    row = query * length
+    if PACKED:
+        row = tl.load(keep + query)
+        length = tl.load(keep + query + 1) - row
+    hidden += row * width
     out += query * n_out
     h = tl.arange(0, BH)
     pooled, count = tl.zeros((BH,), tl.float32), 0.0
     for start in range(0, length, BL):
         i = start + tl.arange(0, BL)
-        kept = tl.load(keep + i, mask=i < length, other=0) > 0
+        kept = i < length
+        if not PACKED:
+            kept = tl.load(keep + row + i, mask=kept, other=0) > 0
         inside = kept[:, None] & (h[None, :] < width)
         states = tl.load(hidden + i[:, None] * width + h[None, :], mask=inside, other=0.0).to(tl.float32)
         pooled += tl.sum(states, 0)
@@ -148,6 +168,19 @@ def _decide(logits, temperature, out, n_out, BN: tl.constexpr):
     tl.store(out + 1, tl.max(odds, 0) + broken)
     tl.store(out + 2 + n, z, mask=inside)
     tl.store(out + 2 + n_out + n, odds, mask=inside)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which of R rows are whose: B queries of `longest` rows, or from row starts[b] (B + 1,) to starts[b + 1].
+
+    longest: no query has more; mask: (R,) additive, where queries are padded.
+    """
+
+    queries: int
+    longest: int
+    mask: torch.Tensor | None = None
+    starts: torch.Tensor | None = None
 
 
 def _power(n: int, least: int = ROWS) -> int:
@@ -184,22 +217,18 @@ def tiling(rows: int, n_out: int, n_in: int) -> dict[str, int]:
     return tile | {"BN": 16, "BK": min(128, _power(n_in)), "num_stages": 4}
 
 
-def attention(
-    qkv: torch.Tensor, mask: torch.Tensor, length: int, heads: int, bias: torch.Tensor | None = None
-) -> torch.Tensor:
-    """(B * L, H) attention within each of B queries of `length` L: qkv (B * L, 3H), an additive mask (B * L,).
-
-    bias: (1, heads, >= L, >= L) by position.
-    """
-    rows, width = len(qkv), qkv.shape[1] // 3
-    out = qkv.new_empty(rows, width)
-    size, many = width // heads, rows >= MANY and length <= 128
-    tile = min(64, _power(length)) if many else ROWS
-    grid = (heads, triton.cdiv(length, tile), rows // length)
-    biased, longest = bias is not None, 0 if bias is None else bias.shape[-1]
+def attention(qkv: torch.Tensor, rows: Rows, heads: int, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """(R, H) attention within each query of qkv (R, 3H). bias: (1, heads, >= L, >= L) by position."""
+    count, width = len(qkv), qkv.shape[1] // 3
+    out = qkv.new_empty(count, width)
+    size, many = width // heads, count >= MANY and rows.longest <= 128
+    tile = min(64, _power(rows.longest)) if many else ROWS
+    grid = (heads, triton.cdiv(rows.longest, tile), rows.queries)
+    mask, starts, table = (qkv if part is None else part for part in (rows.mask, rows.starts, bias))
     _attention[grid](
-        qkv, mask, bias if biased else mask, out, length, width, size**-0.5, longest, BIASED=biased, D=size,
-        BL=_power(length), BM=tile, num_warps=4 if tile == 64 else 2,
+        qkv, mask, starts, table, out, rows.longest, width, size**-0.5, 0 if bias is None else bias.shape[-1],
+        PACKED=rows.starts is not None, BIASED=bias is not None, D=size, BL=_power(rows.longest), BM=tile,
+        num_warps=4 if tile == 64 else 2,
     )  # fmt: skip
     return out
 
@@ -213,36 +242,36 @@ def add_norm(x: torch.Tensor, residual: torch.Tensor, norm: torch.nn.LayerNorm) 
 
 def embed(
     embeddings: torch.nn.Module, ids: torch.Tensor, types: torch.Tensor, keep: torch.Tensor, first: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised embeddings (B * L, H), and the additive mask (B * L,) of ids, types and keep (B, L) int64.
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Normalised embeddings (R, H) of ids, types and keep: (B, L) int64, with the additive mask (R,); or packed, (R,),
+    where `keep` holds places, and without a mask.
 
-    first: place of a query's first token.
-
-    Without a table of types, `types` is not read.
+    first: place of a query's first token. Without a table of types, `types` is not read.
     """
     word, norm = embeddings.word_embeddings.weight, embeddings.LayerNorm
-    width = word.shape[1]
+    width, packed = word.shape[1], ids.ndim == 1
     rows = ids.numel()
-    out, mask = word.new_empty(rows, width), word.new_empty(rows)
+    out, mask = word.new_empty(rows, width), None if packed else word.new_empty(rows)
     place, typed = embeddings.position_embeddings.weight, "token_type_embeddings" in embeddings._modules
     kind = embeddings.token_type_embeddings.weight if typed else place
     lowest = torch.finfo(word.dtype).min
     _embed[(rows,)](
-        ids, types, keep, word, place, kind, norm.weight, norm.bias, out, mask, width, ids.shape[1], norm.eps, lowest,
-        first, TYPED=typed, BH=_power(width), num_warps=4,
+        ids, types, keep, word, place, kind, norm.weight, norm.bias, out, out if mask is None else mask, width,
+        ids.shape[-1], norm.eps, lowest, first, PACKED=packed, TYPED=typed, BH=_power(width), num_warps=4,
     )  # fmt: skip
     return out, mask
 
 
 def mean_head(hidden: torch.Tensor, keep: torch.Tensor, head: torch.nn.Linear) -> torch.Tensor:
-    """Logits (B, K) float32 of the means of hidden (B * L, H) over `keep` (B, L)."""
+    """Logits (B, K) float32 of the means of hidden (R, H) over `keep` (B, L); or, packed, between starts (B + 1,)."""
     n_out, width = head.weight.shape
-    queries, length = keep.shape
+    packed = keep.ndim == 1
+    queries, length = (len(keep) - 1, 0) if packed else keep.shape
     out = torch.empty(queries, n_out, dtype=torch.float32, device=hidden.device)
     tile = min(ROWS, _power(n_out, 2))
     _mean_head[(triton.cdiv(n_out, tile), queries)](
         hidden, keep, head.weight, head.bias, out, length, width, n_out,
-        BL=ROWS, BH=_power(width), BN=tile, num_warps=8,
+        PACKED=packed, BL=ROWS, BH=_power(width), BN=tile, num_warps=8,
     )  # fmt: skip
     return out
 

@@ -72,6 +72,24 @@ class Network(nn.Module):
         scores = self.probe.result() if content is not None and self.probe is not None else None
         return logits, scores, None if self.pooled is None else self.pooled.float()
 
+    @property
+    def packs(self) -> bool:
+        """Whether `packed` can be called."""
+        return self.stages is not None and self.stages.packs
+
+    def packed(
+        self, ids: torch.Tensor, types: torch.Tensor, places: torch.Tensor, starts: torch.Tensor, longest: int
+    ) -> tuple[torch.Tensor, None, torch.Tensor | None]:
+        """As `batch`, of queries without padding between them: ids, types and places in the query (R,), starts (B + 1,).
+
+        longest: no query has more tokens.
+        """
+        assert self.stages is not None and self.stages.packs, "ask `packs` first"
+        if self.probe is not None:
+            self.probe.begin(None)
+        logits = self.stages.packed(ids, types, places, starts, longest).float()
+        return logits, None, None if self.pooled is None else self.pooled.float()
+
     def _whole(self, ids: torch.Tensor, types: torch.Tensor | None, keep: torch.Tensor | None) -> torch.Tensor:
         kwargs = {"token_type_ids": types} if self.typed else {}
         return self.model(input_ids=ids, attention_mask=keep, **kwargs).logits

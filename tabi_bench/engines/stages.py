@@ -61,6 +61,11 @@ class Stages:
         self.typed = self.family.takes_types(model.config)
         self.stack = [self._callable(block) for block in self.family.blocks(model)]
 
+    @property
+    def packs(self) -> bool:
+        """Whether `packed` answers a batch."""
+        return False
+
     def _callable(self, block: nn.Module) -> Layer | nn.Module:
         parts = self.family.layer_parts(block)
         return block if parts is None else Layer(parts)
@@ -90,3 +95,9 @@ class Stages:
         for index in range(self.layers):
             hidden = self.layer(index, hidden, mask)
         return self.head(hidden, keep)
+
+    def packed(
+        self, ids: torch.Tensor, types: torch.Tensor, places: torch.Tensor, starts: torch.Tensor, longest: int
+    ) -> torch.Tensor:
+        """Logits (B, K) of queries without padding between them: see `Network.packed`."""
+        raise NotImplementedError("only kernels that know where a query ends read packed batches")

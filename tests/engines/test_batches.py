@@ -5,7 +5,7 @@ import pytest
 
 from tabi_bench.config import read_file
 from tabi_bench.engines import make_engine
-from tabi_bench.engines.batches import BatchStep
+from tabi_bench.engines.batches import FEWEST, BatchStep, packed_shape, rooms_up_to
 from tests.engines.micro_models import FAMILIES
 
 TEXTS = [("a good film",), ("not bad , the movie is very very good and don't",), ("bad",), ("the play", "is a movie")]
@@ -43,6 +43,17 @@ def test_a_larger_static_batch_equals_single_queries(specs, eager, family):
     step = BatchStep(model.network, 8, 24, True, "cpu")
     for _ in range(2):  # buffers are used again
         check(step.run(encodings, 1.0), [model.forward(encoding, True) for encoding in encodings])
+
+
+def test_a_packed_shape_holds_its_batch_and_is_one_of_those_captured_beforehand():
+    rooms = rooms_up_to(packed_shape([128] * 128, 128)[0])
+    assert rooms[0] == 128 * 128 and rooms == sorted(set(rooms), reverse=True) and len(rooms) == 33
+    mixed = [[k + 2, 40] * n for k in range(90) for n in (1, 9, 64)]
+    for counts in ([2], [2] * 128, [64], [65], [128] * 128, *mixed):
+        room, longest = packed_shape(counts, 128)
+        assert room in rooms and room >= sum(counts) and room >= FEWEST * len(counts) and longest >= max(counts)
+        assert room <= max(64, 1.25 * sum(counts), 1.25 * FEWEST * len(counts))
+    assert packed_shape([30], 48) == (64, 48) and packed_shape([30], 512) == (64, 64)
 
 
 def test_pooled_vectors_come_with_their_rows(specs, eager):

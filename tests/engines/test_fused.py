@@ -13,7 +13,7 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 pytest.importorskip("triton")
 
 from tabi_bench.engines import kernels
-from tabi_bench.engines.batches import BatchStep
+from tabi_bench.engines.batches import BatchStep, PackedStep
 from tabi_bench.engines.buffers import Inputs
 from tabi_bench.engines.fused import FusedStages, fusible
 from tabi_bench.engines.graph import Step, decided
@@ -94,6 +94,32 @@ def test_a_fused_batch_says_what_pytorch_says_one_by_one(tmp_path, eager, family
             np.testing.assert_allclose(output.importance, expected.importance, rtol=1e-3, atol=1e-5)
         if family == "bert":
             np.testing.assert_allclose(output.pooled, expected.pooled, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "meanpool"])
+@pytest.mark.parametrize("room", [96, 320])  # 320 rows: the library's matrix products, larger tiles
+def test_a_packed_batch_says_what_pytorch_says_one_by_one(tmp_path, eager, family, room):
+    spec = write_model(tmp_path, family, **(NARROW if family == "distilbert" else WIDE))
+    model = eager.load(spec, importance="last", pooled=family == "bert")
+    network = build_network(spec, torch.float32, ON, "last", family == "bert", fuse_qkv=True)
+    assert not network.packs
+    network.stages = FusedStages(network.model, network.probe)
+    assert network.packs
+    step = PackedStep(network, room, 24, ON)
+    for texts in (TEXTS, TEXTS[1:2], TEXTS[::-1]):  # the same buffer: nothing of a batch before is left
+        encodings = [model.encode(part) for part in texts]
+        for encoding, output in zip(encodings, step.run(encodings, 2.0), strict=True):
+            expected = model.forward(encoding, want_importance=False)
+            np.testing.assert_allclose(output.logits, expected.logits, rtol=1e-3, atol=1e-4)
+            if family == "bert":
+                np.testing.assert_allclose(output.pooled, expected.pooled, rtol=1e-3, atol=1e-4)
+
+
+def test_a_mean_that_a_hook_wants_is_not_packed(tmp_path):
+    spec = write_model(tmp_path, "meanpool", **WIDE)
+    network = build_network(spec, torch.float32, ON, None, True, fuse_qkv=True)
+    network.stages = FusedStages(network.model, network.probe)
+    assert not network.packs
 
 
 @pytest.mark.parametrize(

@@ -223,11 +223,13 @@ def test_fewer_weights_stay_behind_after_closing(tmp_path, make):
     assert torch.cuda.memory_allocated() - before < held
 
 
+@pytest.mark.parametrize("name", ["graph", "fused"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_graphs_of_batches_equal_single_queries(specs, make, family):
+def test_graphs_of_batches_equal_single_queries(tmp_path, make, family, name):
     """Sizes that are no power of two, mixed lengths, twice on the same buffers; padding is counted."""
-    engine = make("graph", dtype="float32")
-    model = engine.load(specs[family], importance="last")
+    wide = {"dim": 64, "hidden_dim": 96} if family == "distilbert" else {"hidden_size": 64, "intermediate_size": 96}
+    engine = make(name, dtype="float32")
+    model = engine.load(write_model(tmp_path, family, **wide), importance="last")
     texts = [("a good film",), ("not bad , the movie is very very good",), ("bad",), ("the play", "is a movie"), ("a",)]
     encodings = [model.encode(text) for text in texts]
     for scored in (True, False, True):
@@ -238,4 +240,9 @@ def test_graphs_of_batches_equal_single_queries(specs, make, family):
             if scored:
                 np.testing.assert_allclose(ours.importance, alone.importance, atol=2e-3)
     assert not engine.describe()["fallbacks"] and 0 < engine.describe()["batch_padding_share"] < 1
-    assert len([step for step in model.runner._batches.values() if step is not None]) == 2
+    graphs = engine.describe()["graphs"]
+    for shorter in (encodings[2:3] * 5, encodings[2:] * 2 if name == "graph" else encodings[2:4]):
+        for scored in (True, False):
+            model.forward_batch(shorter[:5], scored)
+    assert engine.describe()["graphs"] == graphs, "a smaller batch was captured after a larger one"
+    assert bool(model.runner._packed) == (name == "fused" and model.network.packs)
