@@ -80,7 +80,7 @@ class Network(nn.Module):
     def packed(
         self, ids: torch.Tensor, types: torch.Tensor, places: torch.Tensor, starts: torch.Tensor, longest: int
     ) -> tuple[torch.Tensor, None, torch.Tensor | None]:
-        """As `batch`, of queries without padding between them: ids, types and places in the query (R,), starts (B + 1,).
+        """As `batch`, of queries without padding between them: ids, types, places in the query (R,), starts (B + 1,).
 
         longest: no query has more tokens.
         """
