@@ -119,8 +119,13 @@ class Cascade(System):
         return results
 
     def read_ahead(self, stage: int, items: list[Item]) -> None:
-        """See System: what the stage reads, pruned where it is to be."""
-        self._encode_batch(self.levels[stage], items, {})
+        """See System: what the stage reads, pruned where it is to be, as the batch will hold it."""
+        level = self.levels[stage]
+        self._encode_batch(level, items, {})
+        for item in items:
+            encoding = item.encodings[level.index]
+            if encoding is not None:
+                encoding.rows  # noqa: B018 - it is kept
 
     def _encode_batch(self, level: Level, items: list[Item], ns: dict[str, int]) -> None:
         """Puts what the level reads into the `encodings` of each item that has none yet; None where that failed."""

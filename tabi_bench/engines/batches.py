@@ -7,7 +7,6 @@ all queries follow each other, and only the last of them are followed by padding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ import torch
 from tabi_bench import device
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoding
-from tabi_bench.engines.loaded import outputs_of_batch, padded
+from tabi_bench.engines.loaded import joined, outputs_of_batch, padded
 from tabi_bench.engines.network import Network
 
 LEAST_ROOM = 64  # tokens of the smallest packed graph
@@ -97,13 +96,10 @@ class PackedStep(BatchStep):
         total, starts = int(ends[-1]), ends - counts
         buffer = self.host.numpy()
         ids, types, places = buffer[: 3 * self.room].reshape(3, self.room)
-        ids[:total] = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64, total)
-        ids[total:] = self.network.pad
-        types[:] = places[total:] = 0
-        if self.network.typed and any(any(encoding.type_ids) for encoding in encodings):
-            kinds = chain.from_iterable(encoding.type_ids for encoding in encodings)
-            types[:total] = np.fromiter(kinds, np.int64, total)
+        ids[:total], ids[total:] = joined(encodings, 0), self.network.pad
+        types[:total], types[total:] = joined(encodings, 1) if self.network.typed else 0, 0
         places[:total] = np.arange(total) - np.repeat(starts, counts)
+        places[total:] = 0
         buffer[3 * self.room :] = total
         buffer[3 * self.room :][: len(starts)] = starts
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain, compress, islice
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ class Encoding:
         return len(self.ids)
 
     @cached_property
+    def rows(self) -> tuple[bytes, bytes]:
+        """Ids and type ids as int64, ready to be joined with those of other queries.
+
+        By `struct`, which is thrice as fast as numpy on lists so short.
+        """
+        as_int64 = _as_int64(len(self.ids))
+        return as_int64(*self.ids), as_int64(*self.type_ids)
+
+    @cached_property
     def tokens(self) -> Tokens:
         """What the Rust tokenizer says: offsets, sequence ids, mask of special tokens."""
         return self._tokenizer.encode(*self.texts)
@@ -85,6 +95,11 @@ class Encoding:
         tokenizers read the text anew, as the tokens of a word may depend on its place, and truncation on what is left.
         """
         return encode(self.kept_texts(keep))
+
+
+@lru_cache(None)
+def _as_int64(count: int) -> Callable[..., bytes]:
+    return Struct(f"{count}q").pack
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encoding:

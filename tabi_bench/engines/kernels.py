@@ -17,7 +17,8 @@ import triton
 import triton.language as tl
 
 ROWS = 16  # the least number of rows that a matrix product of the hardware has
-MANY = 256  # rows from which on the library's matrix products are faster
+MANY = 80  # rows from which on the library's matrix products are faster
+TILED = 256  # rows from which on attention has tiles enough for all of the device's processors, and takes large ones
 
 
 @triton.jit
@@ -221,7 +222,7 @@ def attention(qkv: torch.Tensor, rows: Rows, heads: int, bias: torch.Tensor | No
     """(R, H) attention within each query of qkv (R, 3H). bias: (1, heads, >= L, >= L) by position."""
     count, width = len(qkv), qkv.shape[1] // 3
     out = qkv.new_empty(count, width)
-    size, many = width // heads, count >= MANY and rows.longest <= 128
+    size, many = width // heads, count >= TILED and rows.longest <= 128
     tile = min(64, _power(rows.longest)) if many else ROWS
     grid = (heads, triton.cdiv(rows.longest, tile), rows.queries)
     mask, starts, table = (qkv if part is None else part for part in (rows.mask, rows.starts, bias))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate
 
 import numpy as np
 
@@ -69,6 +69,11 @@ def work_out(outputs: Sequence[Output]) -> list[np.ndarray]:
     return [one for one in known if one is not None]
 
 
+def joined(encodings: Sequence[Encoding], row: int) -> np.ndarray:
+    """(sum of tokens,) int64: a row of `Encoding.rows` of all, one after the other."""
+    return np.frombuffer(b"".join([encoding.rows[row] for encoding in encodings]), np.int64)
+
+
 def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, content: bool) -> np.ndarray:
     """(4, size, length) int64: ids, type ids, keep and content of a batch. Rows beyond it keep one token of padding.
 
@@ -79,9 +84,7 @@ def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, cont
     inside = np.zeros((size, length), bool)
     inside[: len(encodings)] = np.arange(length) < tokens[:, None]
     rows[0] = pad
-    rows[0][inside] = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64)
-    if any(any(encoding.type_ids) for encoding in encodings):
-        rows[1][inside] = np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.int64)
+    rows[0][inside], rows[1][inside] = joined(encodings, 0), joined(encodings, 1)
     rows[2] = inside
     rows[2, len(encodings) :, 0] = 1
     if content:
