@@ -55,7 +55,8 @@ class BatchedConfig(ScenarioConfig):
 class OfflineConfig(BatchedConfig):
     """All queries are there at once."""
 
-    passes: int = field(metadata=number(least=5, most=10_000))  # over all queries; a block is one pass
+    passes: int = field(metadata=number(least=5, most=10_000))  # blocks of one pass over all queries, or more:
+    least_seconds: float = field(metadata=number(least=0, most=3600))  # of passes, one after the other, in a block
 
 
 @dataclass

@@ -80,8 +80,14 @@ def parts(systems: Systems) -> list[np.ndarray]:
 
 
 def warm_up(systems: Systems, queries: list[Query], max_batch: int, windows: int = 12) -> None:
-    """Every stage at every power of two up to `max_batch`, on queries spread over the range of lengths."""
+    """Every stage at every power of two up to `max_batch`, on queries spread over the range of lengths.
+
+    All queries are tokenised before: words that are met for the first time would slow the system that begins.
+    """
     ordered = by_length(queries)
+    for encode in {encode for system in distinct(systems) for encode in system.encoders}:
+        for query in queries:
+            encode(query.texts)
     sizes = sorted({min(1 << k, max_batch) for k in range(max_batch.bit_length() + 1)})
     for system in distinct(systems):
         for size in sizes:

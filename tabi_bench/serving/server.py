@@ -189,23 +189,31 @@ class OpenLoop(Scenario):
                 points.append(Run.joined(list(runs)).facts())
 
     def _goodput(self, serving: Serving) -> None:
-        """The median over arrival seeds of each system's highest rate within the bound, confirmed by a longer run."""
-        seconds, longer = self.config.seconds, self.config.confirm_seconds
-        for name in self.systems:
-            results: list[dict[str, Any]] = []
-            for seed in range(self.seed, self.seed + self.config.arrival_seeds):
+        """The median over arrival seeds of each system's highest rate within the bound, confirmed by a longer run.
+
+        Systems take turns, seed by seed: what changes on the machine meanwhile meets all of them.
+        """
+        names, longer = list(self.systems), self.config.confirm_seconds
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for number in range(self.config.arrival_seeds):
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
                 self.bar.update()
-                rows_of = self.systems[name]
-                start, factor = (results[-1]["passed"] or self.rate, 1.1) if results else (self.rate, 1.5)
-                run = partial(self._each, rows_of, seed, seconds)
-                results.append(goodput(run, self.slo_ms, start, factor))
-            passed = sorted(result["passed"] or 0.0 for result in results)
+                results[name].append(self._highest(name, self.seed + number, results[name]))
+        for name in names:
+            passed = sorted(result["passed"] or 0.0 for result in results[name])
             qps = passed[len(passed) // 2]
             if self.config.confirms:
                 self.bar.update()
-                qps = confirmed(partial(self._each, rows_of, self.seed, longer), self.slo_ms, qps)
-            serving.facts[name]["goodput"] = {"qps": qps, "seeds": results, "seconds": max(seconds, longer)}
+                qps = confirmed(partial(self._each, self.systems[name], self.seed, longer), self.slo_ms, qps)
+            seconds = max(self.config.seconds, longer)
+            serving.facts[name]["goodput"] = {"qps": qps, "seeds": results[name], "seconds": seconds}
             log.info("%s: %.0f queries a second within %.2f ms", name, qps, self.slo_ms)
+
+    def _highest(self, name: str, seed: int, before: list[dict[str, Any]]) -> dict[str, Any]:
+        """Of one system and arrival seed, from where the seed before ended."""
+        start, factor = (before[-1]["passed"] or self.rate, 1.1) if before else (self.rate, 1.5)
+        return goodput(partial(self._each, self.systems[name], seed, self.config.seconds), self.slo_ms, start, factor)
 
 
 def _drawn(part: np.ndarray, count: int, seed: int) -> np.ndarray:

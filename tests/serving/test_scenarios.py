@@ -21,7 +21,7 @@ QUERIES = [Query(row, ("word " * (1 + row % 7),)) for row in range(60)]
 class Spinner:
     """A stage takes `fixed_ms` and `each_ms` per query; every fourth query is re-routed. sizes: (stage, batch size)."""
 
-    stages = 2
+    stages, encoders = 2, ()
 
     def __init__(self, fixed_ms=0.2, each_ms=0.02):
         self.fixed, self.per_item, self.sizes, self.lengths = fixed_ms, each_ms, [], []
@@ -55,7 +55,7 @@ def server(kinds, expected=EXPECTED, **options):
 
 def test_offline_serves_every_query_once_a_pass_sorted_by_length_and_stage_by_stage():
     system = Spinner()
-    config = read_file("scenario", "offline", max_batch=16)
+    config = read_file("scenario", "offline", max_batch=16, least_seconds=0)
     serving = Offline(config, 0, "cpu").serve(systems(a=system, b=Spinner()), QUERIES, Expected(1.0, 1.0))
     trace = serving.traces["a"]
     assert trace.groupby("block").row.nunique().tolist() == [60] * 5 and trace.first_pass.sum() == 60
@@ -65,6 +65,17 @@ def test_offline_serves_every_query_once_a_pass_sorted_by_length_and_stage_by_st
     assert trace.groupby("block").latency_ms.nunique().tolist() == [1] * 5
     assert trace.latency_ms.min() * 60 >= 5 * 0.2 + 75 * 0.02, "a pass's time, spread over its queries"
     assert serving.facts["a"]["mean_batch"] == 15 and serving.facts["a"]["busy_share"] <= 1
+
+
+def test_an_offline_block_lasts_as_long_as_asked_and_words_are_met_before_it():
+    system, texts = Spinner(), []
+    system.encoders = (texts.append,)
+    config = read_file("scenario", "offline", max_batch=16, least_seconds=0.05)
+    serving = Offline(config, 0, "cpu").serve(systems(a=system), QUERIES, Expected(1.0, 1.0))
+    repeats, trace = serving.facts["a"]["passes_a_block"], serving.traces["a"]
+    assert repeats > 1 and len(trace) == 5 * 60 and texts == [query.texts for query in QUERIES]
+    assert sum(stage == 0 and size == 12 for stage, size in system.sizes[-5 * (1 + 5 * repeats) :]) == 1 + 5 * repeats
+    assert trace.latency_ms.min() * 60 >= 5 * 0.2 + 75 * 0.02, "a pass's time, not the block's, spread over its queries"
 
 
 def test_server_serves_all_systems_the_same_arrivals_and_every_query():
