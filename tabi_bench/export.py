@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def _plan(session: Session, profile: Profile, fold: FoldPlan, copies: Path | Non
         note=NOTE,
         metric=profile.metric,
         columns=list(lab.task.config.texts),
-        models={name: _source(lab.zoo[name], copies) for name in point.models},
+        models=_sources([lab.zoo[name] for name in point.models], copies),
         engine=settings,
         confidences=np.quantile(first_confidences(point, profile), np.linspace(0, 1, 101)).tolist(),
         usd_per_hour=config.cost.usd_per_hour,
@@ -92,19 +93,27 @@ def _plan(session: Session, profile: Profile, fold: FoldPlan, copies: Path | Non
     return Plan(config.method.name, lab.task.name, [fold], config.seed, made_for, options, deployment)
 
 
-def _source(spec: ModelSpec, copies: Path | None) -> ModelSource:
-    """Where a model lies; in `copies`, it is put there first."""
-    folder = spec.path.resolve()
-    order, scale = list(spec.label_order or ()) or None, list(spec.scale or ()) or None
-    source = ModelSource(label_order=order, scale=scale, max_length=spec.max_length, int8=spec.int8)
-    if copies is not None:
-        target = copies / "models" / spec.name
+def _sources(specs: Sequence[ModelSpec], copies: Path | None) -> dict[str, ModelSource]:
+    """Where each model lies; in `copies`, each folder is put there first, once for a model in float32 and in int8."""
+    if copies is None:
+        return {spec.name: _source(spec, _place(spec.path.resolve())) for spec in specs}
+    names = {spec.path.resolve(): spec.name for spec in reversed(specs)}
+    for folder, name in names.items():
+        target = copies / "models" / name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(folder, target)
-        return {**source, "beside": f"models/{spec.name}"}
+    return {spec.name: _source(spec, {"beside": f"models/{names[spec.path.resolve()]}"}) for spec in specs}
+
+
+def _place(folder: Path) -> ModelSource:
     if folder.is_relative_to(PACKAGE):
-        return {**source, "package": folder.relative_to(PACKAGE).as_posix()}
-    return {**source, "folder": str(folder)}
+        return {"package": folder.relative_to(PACKAGE).as_posix()}
+    return {"folder": str(folder)}
+
+
+def _source(spec: ModelSpec, place: ModelSource) -> ModelSource:
+    order, scale = list(spec.label_order or ()) or None, list(spec.scale or ()) or None
+    return {"label_order": order, "scale": scale, "max_length": spec.max_length, "int8": spec.int8, **place}
 
 
 def main(argv: list[str] | None = None) -> None:

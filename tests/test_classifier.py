@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 import tabi_bench
 from tabi_bench import PlanError, load, run_session
 from tabi_bench.cascade.replay import replay_point
-from tabi_bench.export import export
+from tabi_bench.export import _sources, export
 from tabi_bench.planning.plan_file import load_plan
+from tests.engines.micro_models import write_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,6 +98,16 @@ def test_int8_beside_float32_can_be_taken_along(exported):
     source = load_plan(folder / "plan.json").deployment["models"][name]
     assert name.endswith("-int8") and source["int8"] and classify.engine.loads[name]
     assert classify([("some text",) * len(classify.columns)])[0].label
+
+
+def test_a_model_in_float32_and_int8_is_copied_once(tmp_path):
+    whole = write_model(tmp_path / "from", "bert")
+    half = dataclasses.replace(whole, name=f"{whole.name}-int8", int8=True)
+    sources = _sources([half, whole], tmp_path / "to")
+    (copied,) = (tmp_path / "to" / "models").iterdir()
+    assert [source["beside"] for source in sources.values()] == [f"models/{copied.name}"] * 2
+    assert [source["int8"] for source in sources.values()] == [True, False] and (copied / "config.json").is_file()
+    assert set(_sources([whole], None)[whole.name]) == {"label_order", "scale", "max_length", "int8", "folder"}
 
 
 def test_scores_stand_in_place_of_labels(exported):

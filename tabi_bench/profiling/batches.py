@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from tabi_bench import device
 from tabi_bench.profiling.profile import LatencyCurve
+from tabi_bench.progress import progress
 
 if TYPE_CHECKING:
     from tabi_bench.engines.base import Model
@@ -70,13 +71,15 @@ def _nearest(tokens: np.ndarray, length: int, size: int) -> np.ndarray:
 def _time(cells: Sequence[tuple], rounds: int) -> dict[tuple, float]:
     """Median milliseconds per query of each cell; the first round warms up (and captures graphs)."""
     taken: dict[tuple, list[float]] = {}
-    with device.quiet_collector():
+    with device.quiet_collector(), progress(total=(rounds + 1) * len(cells), desc="timing", unit="batch") as bar:
         for number in range(rounds + 1):
             for name, size, kind, index, model, texts in cells:
                 start = perf_counter()
                 model.forward_batch([model.encode(text) for text in texts], want_importance=kind)
+                ms = 1e3 * (perf_counter() - start) / size
                 if number:
-                    taken.setdefault((name, size, kind, index), []).append(1e3 * (perf_counter() - start) / size)
+                    taken.setdefault((name, size, kind, index), []).append(ms)
+                bar.update()
     return {key: float(np.median(values)) for key, values in taken.items()}
 
 

@@ -430,7 +430,7 @@ def load_curve(tables: Tables) -> Drawing | None:
 def goodput(tables: Tables) -> Drawing | None:
     """Goodput of every system as bars; whiskers are the range over arrival seeds."""
     table = tables.get("load")
-    if table is None:
+    if table is None or table.data.goodput.isna().all():
         return None
 
     def plot(panel: np.ndarray, rows: pd.DataFrame, task: str) -> None:

@@ -43,15 +43,21 @@ def _ratios(lines: list[Row], key: str) -> list[Row]:
     return lines
 
 
+def _goodput(facts: dict[str, Any]) -> Row:
+    """Of one run, with its range over arrival seeds; nothing where it was not asked for."""
+    if "goodput" not in facts:
+        return {"goodput": np.nan}
+    passed = [seed["passed"] or 0.0 for seed in facts["goodput"]["seeds"]]
+    return {"goodput": facts["goodput"]["qps"], "goodput_low": min(passed), "goodput_high": max(passed)}
+
+
 def load(results: Results, setting: Setting) -> Table | None:
-    """Goodput of every system, and its latency at the session's rate."""
-    runs = [run for run in runs_under(results, setting, "load") if "goodput" in facts_of(run)]
+    """Latency of every system at the session's rate, and its goodput where that was asked for."""
+    runs = [run for run in runs_under(results, setting, "load") if facts_of(run)]
     lines = []
     for run in runs:
-        facts, goodput = facts_of(run), facts_of(run)["goodput"]
-        passed = [seed["passed"] or 0.0 for seed in goodput["seeds"]]
-        cells = _line(run) | {"goodput": goodput["qps"], "goodput_low": min(passed), "goodput_high": max(passed)}
-        cells |= {key: facts.get(key) for key in ("rate", "slo_ms")}
+        facts = facts_of(run)
+        cells = _line(run) | _goodput(facts) | {key: facts.get(key) for key in ("rate", "slo_ms")}
         p99 = facts.get("p99") or {}
         lines.append(cells | {"p99": p99.get("value"), "p99_low": p99.get("low"), "p99_high": p99.get("high")})
     columns: list[Column] = [
@@ -62,14 +68,22 @@ def load(results: Results, setting: Setting) -> Table | None:
     ]
     columns += [number("slo_ms", "bound ms", 2), number("rate", "at rate", 0), number("p99", "p99 ms", 2)]
     columns += [percent("busy_share", "busy %", 0), number("mean_batch", "mean batch", 1), *SPENT]
-    seconds = min((facts_of(run)["goodput"]["seconds"] for run in runs), default=TRUSTED_S)
+    return make_table("load", "Under load", _ratios(lines, "goodput"), columns, runs, _notes(runs))
+
+
+def _notes(runs: list[Run]) -> list[str]:
+    """How far goodput can be trusted."""
+    lengths = [facts_of(run)["goodput"]["seconds"] for run in runs if "goodput" in facts_of(run)]
+    if not lengths:
+        return ["At the rate: means over runs, with 95 % intervals. No goodput was asked for."]
+    seconds = min(lengths)
     note = (
         "Goodput: the highest rate whose p99 keeps the bound, median over arrival seeds, their range in brackets; it "
         f"held for {seconds:g} s."
     )
     if seconds < TRUSTED_S:
         note += f" Slowly growing queues pass short runs: trust {TRUSTED_S} s and more."
-    return make_table("load", "Under load", _ratios(lines, "goodput"), columns, runs, [note])
+    return [note]
 
 
 def offline(results: Results, setting: Setting) -> Table | None:

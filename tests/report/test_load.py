@@ -1,5 +1,7 @@
 """Tables and figures of what was measured under load, from hand-written records."""
 
+import json
+
 import pytest
 from report_samples import write_under_load
 
@@ -38,3 +40,17 @@ def test_figures_hold_what_the_tables_say(tables, tmp_path):
     assert drawings["goodput"].data.goodput.tolist() == tables.get("load").data.goodput.tolist()
     for drawing in drawings.values():
         assert all(path.stat().st_size > 0 for path in drawing.save(tmp_path))
+
+
+def test_without_goodput_the_table_has_the_latency_at_the_rate(tmp_path):
+    write_under_load(tmp_path)
+    for path in tmp_path.rglob("record.json"):
+        record = json.loads(path.read_text())
+        record["details"].get("load", {}).pop("goodput", None)
+        path.write_text(json.dumps(record))
+    results = read(tmp_path)
+    tables = Tables(results, results.settings()[0])
+    text = tables.get("load").markdown()
+    assert tables.get("load").data.goodput.isna().all() and "4.00 [3.00, 5.00]" in text
+    assert "No goodput was asked for." in text and "it held for" not in text
+    assert set(build(tables, ("load_curve", "goodput"))) == {"load_curve"}
