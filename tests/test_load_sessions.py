@@ -24,7 +24,7 @@ def by_method(config):
 
 @pytest.mark.parametrize("scenario", ["offline", "server"])
 def test_a_session_in_batches(micro, scenario):
-    more = ["scenario.seconds=0.2", "scenario.rate=300"] if scenario == "server" else []
+    more = ["scenario.seconds=0.2", "scenario.rate=300"] if scenario == "server" else ["scenario.least_seconds=0"]
     config = micro(
         f"scenario={scenario}", "scenario.max_batch=8", "compare=[infaas,cocktail,tabi]", "target.slack=0.2", *more
     )

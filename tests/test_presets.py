@@ -25,10 +25,12 @@ QUICK = {  # narrowed to one job each, none of which trains
     "main_table": [TWO, "method.fewer_levels=false"],  # two levels, whatever this machine's clock says of the models
     "three_level": ["task=sst2"],
     "load": [TWO, "scenario.seconds=0.1", "scenario.rate=50", "scenario.curve=[0.1]", "scenario.goodput=false"],
-    "offline": [TWO, "systems.deebert.train.epochs=1"],
+    "offline": [TWO, "systems.deebert.train.epochs=1", "scenario.least_seconds=0"],
     "pruning": [TWO, "method.alphas=[1.0]", "method.controls=[importance]"],
-    "batching": [TWO, "scenario.max_batch=8", "method.alphas=[1.0]", "method.controls=[importance]"],
-}
+    "batching": [
+        TWO, "scenario.max_batch=8", "method.alphas=[1.0]", "method.controls=[importance]", "scenario.least_seconds=0",
+    ],
+}  # fmt: skip
 IN_BATCHES = ("load", "offline", "batching")
 WHOLE = {"all_systems": [], "deebert": [], "ablation": [], "engines": ["engine=eager,onnx"]}
 
