@@ -11,7 +11,7 @@ from tabi_bench import device
 from tabi_bench.progress import progress
 from tabi_bench.serving.load import busy_shares
 from tabi_bench.serving.queues import Limits, Stream
-from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, by_length, serve_stream, warm_up
+from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, by_length, serve_stream, turns, warm_up
 from tabi_bench.serving.trace import Served, trace_of
 from tabi_bench.system import System
 from tabi_bench.tasks.base import Query
@@ -34,8 +34,7 @@ class Offline(Scenario):
             self.bar.update()
             repeats = max(1, math.ceil(self.config.least_seconds * 1e9 / taken))
             for number in range(self.config.passes):
-                turn = number % len(names)
-                for name in names[turn:] + names[:turn]:
+                for name in turns(names, number):
                     block, busy = self._block(systems[name], queries, number, repeats)
                     self.bar.update()
                     served[name] += block

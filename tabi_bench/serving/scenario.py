@@ -69,6 +69,12 @@ def distinct(systems: Systems) -> list[System]:
     return list({id(system): system for by_row in systems.values() for system in by_row}.values())
 
 
+def turns(names: Sequence[str], number: int) -> list[str]:
+    """The order of the systems in round `number`: each begins in its turn."""
+    first = number % len(names)
+    return [*names[first:], *names[:first]]
+
+
 def parts(systems: Systems) -> list[np.ndarray]:
     """The rows of each fold, by the systems that answer them; one part where every method has one plan for all.
 

@@ -22,7 +22,7 @@ from tabi_bench.progress import progress
 from tabi_bench.serving.arrivals import poisson, recorded
 from tabi_bench.serving.load import Run, busy_shares, confirmed, goodput
 from tabi_bench.serving.queues import Limits, Stream
-from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, parts, serve_stream, warm_up
+from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, parts, serve_stream, turns, warm_up
 from tabi_bench.serving.single_stream import served_order
 from tabi_bench.serving.trace import Served, trace_of
 from tabi_bench.system import System
@@ -129,8 +129,7 @@ class OpenLoop(Scenario):
         runs: dict[str, list[dict]] = {name: [] for name in names}
         refused: dict[str, str] = {}
         for number, (seed, rows) in enumerate(self._rows_at_the_rate()):
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
+            for name in turns(names, number):
                 self.bar.update()
                 if name in refused:
                     continue
@@ -196,8 +195,7 @@ class OpenLoop(Scenario):
         names, longer = list(self.systems), self.config.confirm_seconds
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(self.config.arrival_seeds):
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
+            for name in turns(names, number):
                 self.bar.update()
                 results[name].append(self._highest(name, self.seed + number, results[name]))
         for name in names:
