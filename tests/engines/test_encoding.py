@@ -127,9 +127,26 @@ def test_any_text_is_tokenised_as_by_the_shipped_tokenizers(texts):
 
 def test_what_memory_cannot_know_goes_through_the_tokenizer(tokenizer):
     encoder = Encoder(tokenizer, LONGEST)
-    for texts in [("good\tfilm",), ("good \x00film",), ("good\u00a0film",), ("film " * LONGEST,), ("a", "bad " * 99)]:
+    for texts in [("good\x0bfilm",), ("good \x1cfilm",), ("good\x85film", "a"), ("film " * 20 * LONGEST,)]:
         same(encoder, texts)
         assert not isinstance(encoder(texts), Remembered)
+
+
+def test_white_space_and_control_characters_are_remembered(tokenizer):
+    encoder = Encoder(tokenizer, LONGEST)
+    for texts in [("good\tfilm\n",), ("good \x00film",), ("good\u00a0fi\u00adlm", "\u2060"), ("\ufeffa\u2028good",)]:
+        same(encoder, texts)
+        assert isinstance(encoder(texts), Remembered)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(PRINTABLE, max_size=40), min_size=1, max_size=2).map(tuple), st.integers(5, 20))
+def test_texts_are_cut_as_the_tokenizer_cuts_them(texts, longest):
+    tokenizer = micro_tokenizer()
+    tokenizer.enable_truncation(longest, strategy="longest_first")
+    encoder = Encoder(tokenizer, longest)
+    same(encoder, texts)
+    assert isinstance(encoder(texts), Remembered)
 
 
 def test_a_tokenizer_that_looks_across_spaces_is_not_second_guessed():
