@@ -6,7 +6,7 @@ After Gunasekaran et al., NSDI 2022. Members run on machines of their own there:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 
 from tabi_bench.cascade.rules import BAND, label_of
 from tabi_bench.config import CocktailConfig
+from tabi_bench.device import Begun
 from tabi_bench.engines.base import Encoding, Model, Output, Together
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.planning.targets import Target
@@ -125,19 +126,41 @@ class Cocktail(System):
 
     def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
         """All members on each item. In series stages level1, level2, ... are each member's time."""
+        if self.together is None or len(items) > 1:
+            return self.begin(stage, items).result()
+        clock = Clock()
+        encodings = [items[0].encoding(encode) for encode in self.encoders]
+        clock.mark("tokenise")
+        outputs = self.together.forward(encodings)
+        clock.mark("members")
+        answer = self._decide(items[0], encodings, outputs)
+        clock.mark("decide")
+        clock.share(items)
+        return [answer]
+
+    def begin(self, stage: int, items: list[Item]) -> Begun[list[Answer | Item]]:
+        """See System: the members in series."""
         clock = Clock()
         encodings = [[item.encoding(encode) for encode in self.encoders] for item in items]
         clock.mark("tokenise")
-        outputs: Iterable[Sequence[Output]]
-        if self.together is not None and len(items) == 1:
-            outputs = [self.together.forward(encodings[0])]
-            clock.mark("members")
-        else:
-            outputs = zip(*self._in_series(encodings, clock), strict=True)
-        answers: list[Answer | Item] = [self._decide(*parts) for parts in zip(items, encodings, outputs, strict=True)]
-        clock.mark("decide")
-        clock.share(items)
-        return answers
+        parts, begun = [f"level{number + 1}" for number in range(len(self.members))], []
+        for part, name, of_member in zip(parts, self.members, zip(*encodings, strict=True), strict=True):
+            begun.append(self.models[name].begin_batch(of_member))
+            clock.mark(part)
+
+        def result(since_ns: int = 0) -> list[Answer | Item]:
+            clock.last = max(clock.last, since_ns)
+            outputs = []
+            for part, member in zip(parts, begun, strict=True):
+                outputs.append(member.result())
+                clock.mark(part)
+            of_items = zip(items, encodings, zip(*outputs, strict=True), strict=True)
+            answers: list[Answer | Item] = [self._decide(*parts) for parts in of_items]
+            clock.mark("decide")
+            clock.share(items)
+            return answers
+
+        return Begun(result, begun[-1].ready)
 
     def _decide(self, item: Item, encodings: list[Encoding], outputs: Sequence[Output]) -> Answer:
         """A member without a finite output has no vote."""
@@ -149,12 +172,6 @@ class Cocktail(System):
         label = combine(answers, self.weights[votes])[0].item()
         item.so_far.failures = len(outputs) - len(votes)
         return item.answer(label, 0)
-
-    def _in_series(self, encodings: list[list[Encoding]], clock: Clock) -> Iterator[list[Output]]:
-        """Outputs of the members, one after the other, each on all items."""
-        for number, name in enumerate(self.members):
-            yield self.models[name].forward_batch([of_item[number] for of_item in encodings])
-            clock.mark(f"level{number + 1}")
 
     @classmethod
     def replay(cls, point: dict[str, Any], profile: Profile, rows: np.ndarray) -> Outcomes:

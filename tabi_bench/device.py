@@ -10,11 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tabi_bench.cache import locked
+
+T = TypeVar("T")
 
 
 def resolve(device: str) -> str:
@@ -118,24 +121,30 @@ def exclusive(device_id: str) -> AbstractContextManager[None]:
     return locked(path, "this device (one timing at a time)", mode=0o666)
 
 
-_meanwhile: list[Callable[[], None]] = []
+@dataclass(slots=True)
+class Begun(Generic[T]):
+    """What was begun on a device, and goes on while the host does something else.
 
+    result: waits for it and gives what came of it, to be called once; ready: whether it would not wait.
+    """
 
-@contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """What the host does in this block while `wait_for` waits for the device: `work`, a little at each call."""
-    _meanwhile.append(work)
-    try:
-        yield
-    finally:
-        _meanwhile.pop()
+    result: Callable[..., T]
+    ready: Callable[[], bool]
 
+    @classmethod
+    def of(cls, result: Callable[[], T], on_cuda: bool) -> Begun[T]:
+        """What was last sent to the current CUDA stream, and is read by `result` once it is done; or done already."""
+        if not on_cuda:
+            return cls(result, lambda: True)
+        import torch
 
-def wait_for(event: Any) -> None:
-    """Until a recorded torch.cuda.Event has passed; until then the host does what `meanwhile` says."""
-    while _meanwhile and not event.query():
-        _meanwhile[-1]()
-    event.synchronize()
+        event = torch.cuda.current_stream().record_event()
+
+        def wait() -> T:
+            event.synchronize()
+            return result()
+
+        return cls(wait, event.query)
 
 
 @contextmanager

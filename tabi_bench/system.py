@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
+from tabi_bench.device import Begun
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -260,6 +262,15 @@ class System(ABC):
     @abstractmethod
     def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
         """Runs one stage on a batch: per item its Answer, or the item itself with its next `stage` set."""
+
+    def begin(self, stage: int, items: list[Item]) -> Begun[list[Answer | Item]]:
+        """`run` without waiting for the device, where a system can: the host is free for other batches meanwhile.
+
+        Its `result` takes the time, in nanoseconds, until which the device was at batches before: the clocks of the
+        answers start there. At most two batches may be on their way, and end in order.
+        """
+        results = self.run(stage, items)
+        return Begun(lambda _=0: results, lambda: True)
 
     def read_ahead(self, stage: int, items: list[Item]) -> None:
         """Tokenises what items that wait for this stage will be asked for: the host does it while the device works."""

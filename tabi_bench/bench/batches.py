@@ -67,16 +67,18 @@ def network_of(name: str, way: str, dtype: torch.dtype, on: str) -> Network:
 def measure(network: Network, way: str, shape: tuple[int, int], on: str) -> tuple[float, np.ndarray]:
     """Milliseconds per text in a batch of full rows, copies in and out included, and the logits (B, K)."""
     step = BatchStep(network, *shape, False, on)
-    step.host[0] = torch.randint(5, 20000, shape, generator=torch.Generator().manual_seed(0))
-    step.host[2] = 1
+    step.hosts[0][0] = torch.randint(5, 20000, shape, generator=torch.Generator().manual_seed(0))
+    step.hosts[0][2] = 1
     if way == "compiled":
         step.forward = torch.compile(network.batch, dynamic=False)
-    run: Callable[[], object] = step
     if on.startswith("cuda"):
-        run = capture(step, torch.cuda.graph_pool_handle(), torch.cuda.Stream()).replay
-    taken = 1e3 * seconds(run, on) / shape[0]
-    assert step.outputs[0] is not None
-    return taken, step.outputs[0].numpy().copy()
+        step.graph = capture(step, torch.cuda.graph_pool_handle(), torch.cuda.Stream())
+    taken = 1e3 * seconds(step.go, on) / shape[0]
+    logits = step.go()[0]
+    assert logits is not None
+    if on.startswith("cuda"):
+        torch.cuda.synchronize()
+    return taken, logits.numpy().copy()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ model alone is the one-level case.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -18,6 +18,7 @@ from tabi_bench.cascade import rules
 from tabi_bench.cascade.calibration import outputs_of
 from tabi_bench.cascade.point import Point
 from tabi_bench.cascade.replay import replay_point
+from tabi_bench.device import Begun
 from tabi_bench.engines.loaded import work_out
 from tabi_bench.system import Answer, Clock, Item, NoAnswer, Outcomes, Plan, System
 
@@ -104,35 +105,50 @@ class Cascade(System):
 
         Raises NoAnswer where every level failed on a query.
         """
-        level = self.levels[stage]
         if len(items) == 1:
-            return [self._run_one(level, items[0])]
-        clock = Clock()
+            return [self._run_one(self.levels[stage], items[0])]
+        return self.begin(stage, items).result()
+
+    def begin(self, stage: int, items: list[Item]) -> Begun[list[Answer | Item]]:
+        """See System."""
+        level, clock = self.levels[stage], Clock()
         self._encode_batch(level, items, clock.ns)
         encodings = [item.encodings[stage] for item in items]
+        there = [encoding for encoding in encodings if encoding is not None]
         clock.mark("tokenise")
-        outputs = self._forward_batch(level, encodings)
+        begun: Begun | None = self._try(level, level.model.begin_batch, there, level.wants_importance)
         clock.mark(level.stage)
-        results = [self._decide(level, *parts) for parts in zip(items, encodings, outputs, strict=True)]
-        clock.mark("decide")
-        clock.share(items)
-        return results
+
+        def result(since_ns: int = 0) -> list[Answer | Item]:
+            clock.last = max(clock.last, since_ns)
+            outputs = None if begun is None else self._try(level, begun.result)
+            if outputs is None:  # one text of the batch, or its size
+                outputs = [self._try(level, level.model.forward, one, level.wants_importance) for one in there]
+            clock.mark(level.stage)
+            remaining = iter(outputs)
+            of_items = [None if encoding is None else next(remaining) for encoding in encodings]
+            results = self._decide_batch(level, items, encodings, of_items)
+            clock.mark("decide")
+            clock.share(items)
+            return results
+
+        return Begun(result, (lambda: True) if begun is None else begun.ready)
 
     def read_ahead(self, stage: int, items: list[Item]) -> None:
         """See System: what the stage reads, pruned where it is to be, as the batch will hold it."""
-        level = self.levels[stage]
-        self._encode_batch(level, items, {})
-        for item in items:
-            encoding = item.encodings[level.index]
-            if encoding is not None:
-                encoding.rows  # noqa: B018 - it is kept
+        self._encode_batch(self.levels[stage], items, {})
 
     def _encode_batch(self, level: Level, items: list[Item], ns: dict[str, int]) -> None:
         """Puts what the level reads into the `encodings` of each item that has none yet; None where that failed."""
         items = [item for item in items if level.index not in item.encodings]
         keeps = self._try(level, self._kept, level, items, ns) or [None] * len(items)  # else each on its own
         for item, keep in zip(items, keeps, strict=True):
-            item.encodings[level.index] = self._try(level, self._encode, level, item, ns, keep)
+            encoding = None
+            try:
+                encoding = self._encode(level, item, ns, keep)
+            except Exception as error:  # as in _run_one
+                self._report(level, error)
+            item.encodings[level.index] = encoding
 
     def _run_one(self, level: Level, item: Item) -> Answer | Item:
         """`run` at batch one. Its own clock, as an early return may take no longer than its model needs."""
@@ -159,17 +175,6 @@ class Cascade(System):
         result = self._decide(level, item, encoding, output)
         ns["decide"] = ns.get("decide", 0) + perf_counter_ns() - ran
         return result
-
-    def _forward_batch(self, level: Level, encodings: list[Encoding | None]) -> list[Output | None]:
-        """The outputs of the encodings that there are; one by one if the batch as a whole fails."""
-        there = [encoding for encoding in encodings if encoding is not None]
-        try:
-            outputs: list[Output | None] = list(level.model.forward_batch(there, level.wants_importance))
-        except Exception as error:  # one text of the batch, or its size
-            self._report(level, error)
-            outputs = [self._try(level, level.model.forward, one, level.wants_importance) for one in there]
-        remaining = iter(outputs)
-        return [None if encoding is None else next(remaining) for encoding in encodings]
 
     def _try(self, level: Level, call: Any, *arguments: Any) -> Any:
         try:
@@ -226,17 +231,41 @@ class Cascade(System):
 
     def _decide(self, level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> Answer | Item:
         """The answer after this level, or the item on its way to the next one."""
-        if output is None or encoding is None:
+        if not self._read(level, item, encoding, output):
             return self._failed(level, item, output)
-        if encoding.truncated:
-            item.so_far.truncated = True
-        if not output.finite:
-            return self._failed(level, item, output)
-        item.read.append(Reading(level.index, encoding, output))
+        assert output is not None
         if self.stages == 1:
             label = rules.label_of(output.logits).item() if output.verdict is None else output.verdict[0]
             return item.answer(label, 0)
-        label, sure = self._verdict(level, item)
+        return self._routed(level, item, *self._verdict(level, item))
+
+    def _decide_batch(
+        self, level: Level, items: list[Item], encodings: list[Encoding | None], outputs: list[Output | None]
+    ) -> list[Answer | Item]:
+        """`_decide` for each item; what several levels say of several queries is combined in one call."""
+        if self.stages == 1 or (level.index == 0 and self._takes_verdict):
+            return [self._decide(level, *parts) for parts in zip(items, encodings, outputs, strict=True)]
+        read = [self._read(level, *parts) for parts in zip(items, encodings, outputs, strict=True)]
+        verdicts = iter(self._verdicts(level, [item for item, good in zip(items, read, strict=True) if good]))
+        return [
+            self._routed(level, item, *next(verdicts)) if good else self._failed(level, item, output)
+            for item, output, good in zip(items, outputs, read, strict=True)
+        ]
+
+    @staticmethod
+    def _read(level: Level, item: Item, encoding: Encoding | None, output: Output | None) -> bool:
+        """Whether the level gave an output that can be used, which is kept."""
+        if output is None or encoding is None:
+            return False
+        if encoding.truncated:
+            item.so_far.truncated = True
+        if not output.finite:
+            return False
+        item.read.append(Reading(level.index, encoding, output))
+        return True
+
+    @staticmethod
+    def _routed(level: Level, item: Item, label: float, sure: float) -> Answer | Item:
         if level.is_last or not rules.reroute(sure, level.tau):
             return item.answer(label, level.index)
         item.stage += 1
@@ -269,6 +298,22 @@ class Cascade(System):
         if not level.is_last:
             sure = float(self.point.confidence_of(level.index, combined, output.pooled, item.query.id))
         return rules.label_of(combined).item(), sure
+
+    def _verdicts(self, level: Level, items: list[Item]) -> Iterable[tuple[float, float]]:
+        """`_verdict` for each item. Where a level before failed on one of them, they are worked out one by one."""
+        if len(items) < 2 or any(len(item.read) <= level.index for item in items):
+            return [self._verdict(level, item) for item in items]
+        outputs = [
+            np.stack([self._output(reading) for reading in of])
+            for of in zip(*(item.read for item in items), strict=True)
+        ]
+        combined, sure = self.point.combine(outputs, list(range(level.index + 1))), np.full(len(items), np.nan)
+        if not level.is_last:
+            pooled = [item.read[-1].output.pooled for item in items]
+            of_level = None if pooled[0] is None else np.stack(pooled)
+            ids = np.array([item.query.id for item in items])
+            sure = self.point.confidence_of(level.index, combined, of_level, ids)
+        return zip(rules.label_of(combined).tolist(), sure.tolist(), strict=True)
 
     def confidence(self, readings: list[Reading]) -> float:
         """After these readings of a query: what the last of them compared with its threshold.

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tabi_bench.device import Begun
 from tabi_bench.engines.encoding import Encoding
 from tabi_bench.zoo.base import ModelSpec
 
@@ -66,6 +67,10 @@ class Model(Protocol):
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output: ...
 
     def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]: ...
+
+    def begin_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> Begun[list[Output]]:
+        """`forward_batch` without waiting for the device. At most two may be on their way, and end in order."""
+        ...
 
     def set_temperature(self, temperature: float) -> None: ...
 

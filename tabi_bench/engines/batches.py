@@ -1,4 +1,4 @@
-"""What a CUDA graph of a batch records: copy in, forward pass, copy out, on static buffers of one shape.
+"""What a CUDA graph of a batch records, a forward pass on static buffers of one shape; and its copies in and out.
 
 A batch is padded to a size and a length; or, by engines whose kernels know where each query ends, packed: the tokens of
 all queries follow each other, and only the last of them are followed by padding.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tabi_bench import device
+from tabi_bench.device import Begun
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoding
 from tabi_bench.engines.loaded import joined, outputs_of_batch, padded
@@ -23,53 +23,70 @@ FEWEST = 8  # tokens a query that a packed graph has room for
 
 
 class BatchStep:
-    """Plain code until it is captured. size, length: of the static batch; smaller ones are padded to it."""
+    """A forward pass on static buffers, plain code until it is captured.
+
+    size, length: smaller batches are padded to it.
+
+    There are two buffers on the host: while the device reads one or writes to it, the host may be at the other.
+    """
 
     def __init__(self, network: Network, size: int, length: int, scored: bool, on: str):
         self.network, self.forward = network, network.batch
         self.size, self.length, self.scored = size, length, scored
         self.room = size * length  # tokens that run, padding with them
-        self._allocate((4, size, length), on)
-        self.host[2, :, : max(1, length // 2)] = 1  # so that warming up runs with padding
-        self.graph: torch.cuda.CUDAGraph | None = None
+        start = np.zeros((4, size, length), np.int64)
+        start[2, :, : max(1, length // 2)] = 1  # so that warming up runs with padding
+        self._allocate(start, on)
 
-    def _allocate(self, shape: tuple[int, ...], on: str) -> None:
-        self.host = torch.zeros(shape, dtype=torch.int64, pin_memory=on.startswith("cuda"))
-        self.device = torch.zeros_like(self.host, device=on)
-        self.outputs: list[torch.Tensor | None] = []
+    def _allocate(self, start: np.ndarray, on: str) -> None:
+        pinned = on.startswith("cuda")
+        self.hosts = [torch.zeros(start.shape, dtype=torch.int64, pin_memory=pinned) for _ in range(2)]
+        self.device = torch.from_numpy(start).to(on)
+        self.results: Sequence[torch.Tensor | None] = ()
+        self.outputs: list[list[torch.Tensor | None]] = []  # of both turns
+        self.turn = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
 
     @torch.no_grad()
     def __call__(self) -> None:
-        self.device.copy_(self.host, non_blocking=True)
-        results = self._results()
-        if not self.outputs:
-            self.outputs = [
-                None if result is None else torch.zeros(result.shape, dtype=torch.float32, pin_memory=result.is_cuda)
-                for result in results
-            ]
-        for buffer, result in zip(self.outputs, results, strict=True):
-            if buffer is not None:
-                buffer.copy_(result, non_blocking=True)
+        self.results = self._results()
 
-    def _results(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    def _results(self) -> Sequence[torch.Tensor | None]:
         ids, types, keep, content = self.device.unbind(0)
         return self.forward(ids, types if self.network.typed else None, keep, content if self.scored else None)
 
     def fill(self, encodings: Sequence[Encoding]) -> None:
-        """Writes a batch into the buffer."""
-        self.host.numpy()[:] = padded(encodings, self.network.pad, self.size, self.length, self.scored)
+        """Writes a batch into the buffer whose turn it is."""
+        self.hosts[self.turn].numpy()[:] = padded(encodings, self.network.pad, self.size, self.length, self.scored)
 
-    def run(self, encodings: Sequence[Encoding], temperature: float) -> list[Output]:
-        """Fills the buffers, replays the graph (without one: calls the code) and waits for it."""
-        self.fill(encodings)
+    def go(self) -> list[torch.Tensor | None]:
+        """Copies in, replays the graph (without one: calls the code) and copies out, without waiting for it."""
+        self.device.copy_(self.hosts[self.turn], non_blocking=True)
         (self if self.graph is None else self.graph.replay)()
-        if self.device.is_cuda:
-            device.wait_for(torch.cuda.current_stream().record_event())
-        logits, *others = (
-            None if buffer is None else buffer.numpy()[: len(encodings)].copy() for buffer in self.outputs
-        )
-        assert logits is not None
-        return outputs_of_batch(encodings, temperature, logits, *others)
+        if not self.outputs:
+            self.outputs = [[_buffer(result) for result in self.results] for _ in range(2)]
+        outputs = self.outputs[self.turn]
+        for buffer, result in zip(outputs, self.results, strict=True):
+            if buffer is not None:
+                buffer.copy_(result, non_blocking=True)
+        return outputs
+
+    def begin(self, encodings: Sequence[Encoding], temperature: float) -> Begun[list[Output]]:
+        """One batch. The batch before the last one must be read by now."""
+        self.turn = 1 - self.turn
+        self.fill(encodings)
+        outputs = self.go()
+
+        def result() -> list[Output]:
+            logits, *others = (None if one is None else one.numpy()[: len(encodings)].copy() for one in outputs)
+            assert logits is not None
+            return outputs_of_batch(encodings, temperature, logits, *others)
+
+        return Begun.of(result, self.device.is_cuda)
+
+
+def _buffer(result: torch.Tensor | None) -> torch.Tensor | None:
+    return None if result is None else torch.zeros(result.shape, dtype=torch.float32, pin_memory=result.is_cuda)
 
 
 class PackedStep(BatchStep):
@@ -80,12 +97,11 @@ class PackedStep(BatchStep):
 
     def __init__(self, network: Network, room: int, longest: int, on: str):
         self.network, self.room, self.longest = network, room, longest
-        self.queries = room // FEWEST
-        self._allocate((3 * room + self.queries + 1,), on)
-        self.host[3 * room + 1 :] = min(room, longest)  # so that warming up runs with one query, and padding
-        self.graph = None
+        start = np.zeros(3 * room + room // FEWEST + 1, np.int64)
+        start[3 * room + 1 :] = min(room, longest)  # so that warming up runs with one query, and padding
+        self._allocate(start, on)
 
-    def _results(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    def _results(self) -> Sequence[torch.Tensor | None]:
         ids, types, places = self.device[: 3 * self.room].view(3, self.room).unbind(0)
         return self.network.packed(ids, types, places, self.device[3 * self.room :], self.longest)
 
@@ -94,7 +110,7 @@ class PackedStep(BatchStep):
         counts = np.array([encoding.n_tokens for encoding in encodings])
         ends = counts.cumsum()
         total, starts = int(ends[-1]), ends - counts
-        buffer = self.host.numpy()
+        buffer = self.hosts[self.turn].numpy()
         ids, types, places = buffer[: 3 * self.room].reshape(3, self.room)
         ids[:total], ids[total:] = joined(encodings, 0), self.network.pad
         types[:total], types[total:] = joined(encodings, 1) if self.network.typed else 0, 0

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tabi_bench.config import EagerConfig, EngineConfig
-from tabi_bench.device import resolve, wait_for
+from tabi_bench.device import Begun, resolve
 from tabi_bench.engines.base import Output, Together
 from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.loaded import LoadedModel, outputs_of_batch, padded, words_from
@@ -57,30 +57,33 @@ class EagerModel(LoadedModel):
             pooled=None if pooled is None else pooled.cpu().numpy(),
         )
 
-    @torch.inference_mode()
     def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]:
         """See `Model.forward_batch`: padded to the longest, and masked where anything is padded."""
         if len(encodings) < 2 or (want_importance and self.network.probe is None):
             return super().forward_batch(encodings, want_importance)
+        return self.begin_batch(encodings, want_importance).result()
+
+    @torch.inference_mode()
+    def begin_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> Begun[list[Output]]:
+        """See `Model.begin_batch`."""
         tokens = [encoding.n_tokens for encoding in encodings]
         rows = padded(encodings, self.network.pad, len(encodings), max(tokens), want_importance)
         self.padding += [sum(tokens), rows[0].size - sum(tokens)]
         ids, types, keep, content = torch.from_numpy(rows).to(self.device)
-        logits, scores, pooled = self.network.batch(
+        results = self.network.batch(
             ids,
             types if self.network.typed else None,
             None if min(tokens) == max(tokens) else keep,
             content if want_importance else None,
         )
-        if logits.is_cuda:
-            wait_for(torch.cuda.current_stream().record_event())
-        return outputs_of_batch(
-            encodings,
-            self.temperature,
-            logits.cpu().numpy(),
-            None if scores is None else scores.cpu().numpy(),
-            None if pooled is None else pooled.cpu().numpy(),
-        )
+        read = [None if one is None else one.to("cpu", non_blocking=True) for one in results]
+
+        def result() -> list[Output]:
+            logits, *others = (None if one is None else one.numpy() for one in read)
+            assert logits is not None
+            return outputs_of_batch(encodings, self.temperature, logits, *others)
+
+        return Begun.of(result, ids.is_cuda)
 
 
 class EagerEngine:

@@ -1,9 +1,9 @@
 """From raw text to tokens, and from tokens back to words.
 
 A BERT-style tokenizer treats words between spaces one by one, so the tokens of a word that was met before need not be
-worked out again: `Encoder` remembers them, as the bytes that a buffer takes (200 us of the Rust tokenizer become 5 us of
-look-ups). Whatever is not that simple goes through the Rust tokenizer: other tokenizers, and characters that Python and
-it do not agree about whether they part words.
+worked out again: `Encoder` remembers them, as the bytes that a buffer takes (200 us of the Rust tokenizer become 8 us
+of look-ups). Whatever is not that simple goes through the Rust tokenizer: other tokenizers, and characters that part
+words for Python and not for it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from tabi_bench.config import GraphConfig
+from tabi_bench.device import Begun
 from tabi_bench.engines.base import Fallback, Output
 from tabi_bench.engines.batches import BatchStep, PackedStep, packed_shape, rooms_up_to
 from tabi_bench.engines.buffers import Inputs, Outputs, out_of_memory
@@ -215,13 +216,17 @@ class GraphModel(LoadedModel):
         """See `Model.forward_batch`: one graph for each power of two and bucket of lengths, or packed."""
         if len(encodings) < 2 or (want_importance and self.network.probe is None):
             return super().forward_batch(encodings, want_importance)
+        return self.begin_batch(encodings, want_importance).result()
+
+    def begin_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> Begun[list[Output]]:
+        """See `Model.begin_batch`."""
         counts = [encoding.n_tokens for encoding in encodings]
         step = self.runner.batch_step(counts, want_importance)
         if step is None:
             self._eager.set_temperature(self.temperature)
-            return self._eager.forward_batch(encodings, want_importance)
+            return self._eager.begin_batch(encodings, want_importance)
         self.engine.padding += [sum(counts), step.room - sum(counts)]
-        return step.run(encodings, self.temperature)
+        return step.begin(encodings, self.temperature)
 
     def launch(self, step: Step, encoding: Encoding) -> None:
         """Fills the step's buffer and replays its graph on the current stream, without waiting."""

@@ -8,6 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from tabi_bench.device import Begun
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoders, Encoding
 from tabi_bench.engines.importance import word_importance
@@ -33,6 +34,11 @@ class LoadedModel:
     def forward_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> list[Output]:
         """See `Model.forward_batch`; one after the other unless an engine knows better."""
         return [self.forward(encoding, want_importance) for encoding in encodings]
+
+    def begin_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> Begun[list[Output]]:
+        """See `Model.begin_batch`; it waits unless an engine knows better."""
+        outputs = self.forward_batch(encodings, want_importance)
+        return Begun.of(lambda: outputs, on_cuda=False)
 
 
 @dataclass(frozen=True, slots=True)

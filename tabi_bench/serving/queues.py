@@ -2,6 +2,9 @@
 
 Queries that wait for the same stage of the same system (one operating point) form a batch. Those that it answers leave
 at once; those that it re-routes wait for the next stage, where they form batches with the re-routed of other batches.
+
+A device works at a batch while the thread prepares the next one: that follows once the device should be half done with
+the one before, so that it need not wait, and holds as many queries as have arrived by then.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tabi_bench import device
+from tabi_bench.device import Begun
 from tabi_bench.serving.clock import Clock
 from tabi_bench.system import Answer, Item, System
 from tabi_bench.tasks.base import Query
 
 READ_AT_ONCE = 4  # queries tokenised between two looks at the device: 30 us, pruned ones 100
+AT_ONCE = 2  # batches on their way: one that the device is at, and one that follows
+DONE = 0.5  # of a batch, when the next one follows
 
 
 @dataclass(slots=True)
@@ -37,6 +42,17 @@ class Queue:
     def first(self) -> int:
         """The place of the query that arrived first among those at the head."""
         return self.waiting[0][0]
+
+
+@dataclass(slots=True)
+class Flight:
+    """A batch on its way through a stage. kind: batches that should take as long; started_ns: of its preparation."""
+
+    queue: Queue
+    batch: list[tuple[int, Item, int]]
+    kind: tuple[int, int, int]
+    begun: Begun[list[Answer | Item]]
+    started_ns: int
 
 
 def large_first(queue: Queue) -> tuple[int, ...]:
@@ -106,22 +122,29 @@ class Server:
         self.calls, self.due, self.clock, self.limits = calls, due_ns.tolist(), clock, limits
         self.rule = POLICIES[limits.policy]
         self.queues: dict[tuple[int, int], Queue] = {}
+        self.flights: deque[Flight] = deque()  # in the order in which they end
+        self.taken_ns: dict[tuple[int, int, int], int] = {}  # by the last batch of each kind
         self.arrived = self.waiting = 0
-        self.start = clock.now()
+        self.start = self.ended = clock.now()  # ended: of the last batch
         self.result = Stream([None] * n, self.start, np.full(n, -1, np.int64), np.zeros(n, np.int64))
 
     def serve(self) -> Stream:
         """Until every query is answered, or the queue has outgrown its limit."""
-        while self.arrived < len(self.calls) or self.waiting:
+        while self.arrived < len(self.calls) or self.waiting or self.flights:
             self._admit()
             if self.waiting > self.limits.most_waiting:
                 self.result.overloaded = True
                 break
-            queue = self._next()
-            if queue is None:
-                self.clock.wait_until(self._wake_ns())
+            if self.flights and self.flights[0].begun.ready():
+                self._end()
+                continue
+            queue = self._next() if self._may_follow() else None
+            if queue is not None:
+                self._begin(queue)
+            elif self.flights:
+                self._read_ahead()
             else:
-                self._run(queue)
+                self.clock.wait_until(self._wake_ns())
         return self.result
 
     def _admit(self) -> None:
@@ -133,11 +156,10 @@ class Server:
             self.arrived += 1
 
     def _read_ahead(self) -> None:
-        """While the device works: admits what is due, and has a few of those that wait read that are to run first.
+        """While the device works: has a few of those that wait read that are to run first.
 
         What a text raises here, it raises again when its turn comes.
         """
-        self._admit()
         queues = [queue for queue in self.queues.values() if queue.unread]
         if queues:
             queue = min(queues, key=self.rule)
@@ -162,7 +184,7 @@ class Server:
 
     def _complete(self, queue: Queue) -> bool:
         """Whether no query is left that could still enter this queue."""
-        return self.arrived == len(self.calls) and len(queue.waiting) == self.waiting
+        return self.arrived == len(self.calls) and len(queue.waiting) == self.waiting and not self.flights
 
     def _next(self) -> Queue | None:
         """The ready queue that comes first by the policy's rule."""
@@ -177,26 +199,39 @@ class Server:
             times.append(self.start + self.due[self.arrived])
         return min(times)
 
-    def _run(self, queue: Queue) -> None:
-        """One batch of a queue, through its stage."""
+    def _may_follow(self) -> bool:
+        """Whether a batch may begin: the device is free, or should be half done with its last one."""
+        if not self.flights:
+            return True
+        last = self.flights[-1]
+        since = self.clock.now() - max(last.started_ns, self.ended)
+        return len(self.flights) < AT_ONCE and since >= DONE * self.taken_ns.get(last.kind, 0)
+
+    def _begin(self, queue: Queue) -> None:
+        """One batch of a queue, on its way through its stage."""
         size = min(len(queue.waiting), self.limits.max_batch)
         for _ in range(size - len(queue.waiting) + len(queue.unread)):
             queue.unread.popleft()
         batch = [queue.waiting.popleft() for _ in range(size)]
         self.waiting -= size
-        before = self.clock.now()
-        with device.meanwhile(self._read_ahead):
-            results = queue.system.run(queue.stage, [item for _, item, _ in batch])
+        started, kind = self.clock.now(), (id(queue.system), queue.stage, size.bit_length())
+        begun = queue.system.begin(queue.stage, [item for _, item, _ in batch])
+        self.flights.append(Flight(queue, batch, kind, begun, started))
+
+    def _end(self) -> None:
+        """Of the batch that was begun first: answers leave, the others wait for their next stage."""
+        flight, result = self.flights.popleft(), self.result
+        results, size = flight.begun.result(self.ended), len(flight.batch)
         now = self.clock.now()
-        share = (now - before) // size
-        result = self.result
+        taken = now - max(flight.started_ns, self.ended)
+        self.ended, self.taken_ns[flight.kind] = now, taken
         result.batches += 1
         result.items += size
-        places, answers = [place for place, _, _ in batch], result.answers
-        result.busy_ns[places] += share
+        places, answers = [place for place, _, _ in flight.batch], result.answers
+        result.busy_ns[places] += taken // size
         result.finished_ns[places] = now  # of those that go on: until their last stage
         for place, answer in zip(places, results, strict=True):
             if isinstance(answer, Item):
-                self._enter(queue.system, place, answer, now)
+                self._enter(flight.queue.system, place, answer, now)
             else:
                 answers[place] = answer

@@ -103,4 +103,4 @@ def warm_up(systems: Systems, queries: list[Query], max_batch: int, windows: int
                     items = [Item(query) for query in ordered[start : start + size]]
                     for item in items:
                         item.stage = stage
-                    system.run(stage, items)
+                    system.begin(stage, items).result()

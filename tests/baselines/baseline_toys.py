@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tabi_bench.engines.base import Output
+from tabi_bench.engines.loaded import LoadedModel
 from tabi_bench.evaluation.metrics import score
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile
 from tabi_bench.system import FoldPlan, Plan
@@ -91,6 +92,8 @@ class TableModel:
 
     def forward(self, encoding, want_importance: bool = False):
         return Output(self.logits[encoding.row])
+
+    begin_batch = LoadedModel.begin_batch
 
     def forward_batch(self, encodings, want_importance: bool = False):
         return [self.forward(encoding, want_importance) for encoding in encodings]

@@ -23,6 +23,7 @@ from tabi_bench.cascade.pruning import prune_query
 from tabi_bench.cascade.system import Cascade
 from tabi_bench.engines.base import Output
 from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.loaded import LoadedModel
 from tabi_bench.profiling.profile import LatencyCurve, ModelProfile, Profile, Pruned, PruneKey, Ragged
 from tabi_bench.system import FoldPlan, Plan
 from tabi_bench.tasks.base import Query
@@ -85,6 +86,8 @@ class VoteModel:
             logits = np.float32(2.5) + logits / 2
         importance = np.abs(votes + blur).sum(1).astype(np.float32) if want_importance else None
         return Output(logits, importance, pooled=np.append(logits, np.abs(blur).sum()).astype(np.float32))
+
+    begin_batch = LoadedModel.begin_batch
 
     def forward_batch(self, encodings: Sequence[Encoded], want_importance: bool = False) -> list[Output]:
         self.batches.append(len(encodings))

@@ -42,7 +42,7 @@ def test_a_larger_static_batch_equals_single_queries(specs, eager, family):
     encodings = [model.encode(texts) for texts in TEXTS]
     step = BatchStep(model.network, 8, 24, True, "cpu")
     for _ in range(2):  # buffers are used again
-        check(step.run(encodings, 1.0), [model.forward(encoding, True) for encoding in encodings])
+        check(step.begin(encodings, 1.0).result(), [model.forward(encoding, True) for encoding in encodings])
 
 
 def test_a_packed_shape_holds_its_batch_and_is_one_of_those_captured_beforehand():

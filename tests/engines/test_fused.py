@@ -86,7 +86,7 @@ def test_a_fused_batch_says_what_pytorch_says_one_by_one(tmp_path, eager, family
     network = build_network(spec, torch.float32, ON, importance, family == "bert", fuse_qkv=True)
     network.stages = FusedStages(network.model, network.probe)
     encodings = [model.encode(texts) for texts in TEXTS]
-    outputs = BatchStep(network, size, 24, scored, ON).run(encodings, 2.0)
+    outputs = BatchStep(network, size, 24, scored, ON).begin(encodings, 2.0).result()
     for encoding, output in zip(encodings, outputs, strict=True):
         expected = model.forward(encoding, want_importance=scored)
         np.testing.assert_allclose(output.logits, expected.logits, rtol=1e-3, atol=1e-4)
@@ -108,7 +108,7 @@ def test_a_packed_batch_says_what_pytorch_says_one_by_one(tmp_path, eager, famil
     step = PackedStep(network, room, 24, ON)
     for texts in (TEXTS, TEXTS[1:2], TEXTS[::-1]):  # the same buffer: nothing of a batch before is left
         encodings = [model.encode(part) for part in texts]
-        for encoding, output in zip(encodings, step.run(encodings, 2.0), strict=True):
+        for encoding, output in zip(encodings, step.begin(encodings, 2.0).result(), strict=True):
             expected = model.forward(encoding, want_importance=False)
             np.testing.assert_allclose(output.logits, expected.logits, rtol=1e-3, atol=1e-4)
             if family == "bert":

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tabi_bench import device
+from tabi_bench.device import Begun
 from tabi_bench.serving.arrivals import poisson, recorded
 from tabi_bench.serving.clock import SimulatedClock, WallClock
 from tabi_bench.serving.queues import POLICIES, Limits, Server
@@ -20,6 +21,8 @@ class Timed:
         self.clock, self.costs, self.hard, self.name = clock, costs_ms, set(hard), name
         self.log = [] if log is None else log
         self.stages = len(costs_ms)
+
+    begin = System.begin
 
     def run(self, stage, items):
         self.log.append((self.name, stage, [item.query.id for item in items]))
@@ -95,50 +98,57 @@ def test_systems_and_operating_points_never_share_a_batch():
     assert log == [("A", 0, [0, 2]), ("B", 0, [1, 3])]
 
 
-class Device:
-    """Where an event lies `ms` ahead, a look at it takes 1 ms."""
-
-    def __init__(self, clock, ms):
-        self.clock, self.end = clock, clock.now() + ms * MS
-
-    def query(self):
-        self.clock.wait_until(self.clock.now() + MS)
-        return self.clock.now() >= self.end
-
-    def synchronize(self):
-        self.clock.wait_until(self.end)
-
-
 class OnDevice(Timed):
-    """Reads what it waits for by `encode`, which fails on query 6."""
+    """A batch takes 10 ms on a device, beside the thread; a look at it 1 ms. `encode` fails on query 8."""
 
     read_ahead = System.read_ahead
 
     def __init__(self, clock):
         super().__init__(clock)
-        self.read, self.encoders = [], (self.encode,)
+        self.read, self.encoders, self.free, self.ends = [], (self.encode,), 0, []
 
     def encode(self, texts):
         self.read.append((texts[0], round(self.clock.now() / MS)))
-        if texts == ("6",):
+        if texts == ("8",):
             raise ValueError
         return texts
 
-    def run(self, stage, items):
+    def ready(self, end):
+        self.clock.wait_until(self.clock.now() + MS)
+        return self.clock.now() >= end
+
+    def begin(self, stage, items):
+        self.log.append((round(self.clock.now() / MS), [item.query.id for item in items]))
         for item in items:
-            if item.query.id != 6:
+            if item.query.id != 8:
                 item.encoding(self.encode)
-        device.wait_for(Device(self.clock, 10))
-        return [Answer(0, stage) for _ in items]
+        end = self.free = max(self.free, self.clock.now()) + 10 * MS
+
+        def result(since):
+            self.clock.wait_until(end)
+            self.ends.append((round(since / MS), round(end / MS)))
+            return [Answer(0, stage) for _ in items]
+
+        return Begun(result, lambda: self.ready(end))
 
 
-def test_while_the_device_works_what_has_arrived_is_tokenised_once():
+def test_while_the_device_works_what_has_arrived_is_tokenised_once_and_the_next_batch_follows():
     clock = SimulatedClock()
     system = OnDevice(clock)
-    calls = [(system, Query(k, (str(k),))) for k in range(8)]
-    Server(calls, np.array([0, 0, 0, 0, 0, 0, 5, 30]) * MS, clock, Limits(4)).serve()
-    ahead = [("0", 0), ("1", 0), ("2", 0), ("3", 0), ("4", 1), ("5", 1), ("6", 5)]
-    assert sorted(system.read) == [*ahead, ("7", 30)], "what waits is read before its turn"
+    calls = [(system, Query(k, (str(k),))) for k in range(11)]
+    due = np.array([0] * 8 + [2, 4, 60]) * MS
+    result = Server(calls, due, clock, Limits(4)).serve()
+    assert system.log[:2] == [(0, [0, 1, 2, 3]), (1, [4, 5, 6, 7])], "nothing is known yet of how long a batch takes"
+    assert system.log[2] == (15, [8, 9]), "half of the time that the batch before it is expected to take"
+    assert system.log[3:] == [(60, [10])]
+    first = [(str(k), int(k > 3)) for k in range(8)]
+    assert sorted(system.read, key=lambda one: int(one[0])) == [*first, ("8", 3), ("9", 5), ("10", 60)], (
+        "what waits is read before its turn"
+    )
+    assert system.ends == [(0, 10), (10, 20), (20, 30), (30, 70)], "a batch counts from the end of the one before"
+    latency = (result.finished_ns - result.started_ns - due) // MS
+    assert latency.tolist() == [10] * 4 + [20] * 4 + [28, 26, 10]
+    assert result.busy_ns.sum() == 40 * MS, "two batches on their way are not counted twice"
 
 
 def test_a_queue_that_outgrows_its_limit_ends_the_run():

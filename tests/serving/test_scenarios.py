@@ -13,6 +13,7 @@ from tabi_bench.serving.load import Run, confirmed, goodput, grew
 from tabi_bench.serving.offline import Offline
 from tabi_bench.serving.scenario import Expected, parts
 from tabi_bench.serving.server import OpenLoop
+from tabi_bench.system import System
 from tabi_bench.tasks.base import Query
 
 QUERIES = [Query(row, ("word " * (1 + row % 7),)) for row in range(60)]
@@ -25,6 +26,8 @@ class Spinner:
 
     def __init__(self, fixed_ms=0.2, each_ms=0.02):
         self.fixed, self.per_item, self.sizes, self.lengths = fixed_ms, each_ms, [], []
+
+    begin = System.begin
 
     def run(self, stage, items):
         end = time.perf_counter() + (self.fixed + self.per_item * len(items)) / 1e3
