@@ -112,8 +112,9 @@ class PackedStep(BatchStep):
         total, starts = int(ends[-1]), ends - counts
         buffer = self.hosts[self.turn].numpy()
         ids, types, places = buffer[: 3 * self.room].reshape(3, self.room)
-        ids[:total], ids[total:] = joined(encodings, 0), self.network.pad
-        types[:total], types[total:] = joined(encodings, 1) if self.network.typed else 0, 0
+        ids[:total], ids[total:] = joined([encoding.row for encoding in encodings]), self.network.pad
+        if self.network.typed:
+            types[:total], types[total:] = joined([encoding.type_row for encoding in encodings]), 0
         places[:total] = np.arange(total) - np.repeat(starts, counts)
         places[total:] = 0
         buffer[3 * self.room :] = total

@@ -28,12 +28,12 @@ class Inputs:
     def fill(self, encoding: Encoding, network: Network, temperature: float, content: bool) -> None:
         """Writes one query into the host buffer, padded to the bucket."""
         n = encoding.n_tokens
-        self._ids[:n] = np.frombuffer(encoding.rows[0], np.int64)
+        self._ids[:n] = np.frombuffer(encoding.row, np.int64)
         self._ids[n:] = network.pad
         self._keep[:n] = 1
         self._keep[n:] = 0
         if network.typed:
-            self._types[:n] = np.frombuffer(encoding.rows[1], np.int64)
+            self._types[:n] = np.frombuffer(encoding.type_row, np.int64)
             self._types[n:] = 0
         if content:
             self._content[:n] = encoding.content

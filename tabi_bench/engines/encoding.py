@@ -35,29 +35,31 @@ ODD = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")  # part words for Python, and ma
 class Encoding:
     """One query, tokenised. What only pruning reads is worked out when someone asks for it.
 
-    rows: ids and type ids as int64, L each, ready to be joined with those of other queries; truncated: whether tokens
-    were cut off at the model's longest input. Words are the maximal runs of non-whitespace (`str.split`) of each text,
-    numbered through all texts of the query.
+    row, type_row: the L ids and type ids as int64, ready to be joined with those of other queries; truncated: whether
+    tokens were cut off at the model's longest input. Words are the maximal runs of non-whitespace (`str.split`) of each
+    text, numbered through all texts of the query.
     """
 
-    def __init__(self, texts: tuple[str, ...], rows: tuple[bytes, bytes], truncated: bool, tokenizer: Tokenizer):
-        self.texts, self.rows, self.truncated = texts, rows, truncated
-        self.n_tokens = len(rows[0]) // INT64
+    type_row: bytes
+
+    def __init__(self, texts: tuple[str, ...], row: bytes, type_row: bytes, truncated: bool, tokenizer: Tokenizer):
+        self.texts, self.row, self.type_row, self.truncated = texts, row, type_row, truncated
+        self.n_tokens = len(row) // INT64
         self._tokenizer = tokenizer
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which has a tokenizer of its own: a vocabulary is not sent with each query."""
         return {**self.__dict__, "_tokenizer": None}
 
-    @cached_property
+    @property
     def ids(self) -> list[int]:
         """(L,)"""
-        return memoryview(self.rows[0]).cast("q").tolist()
+        return memoryview(self.row).cast("q").tolist()
 
-    @cached_property
+    @property
     def type_ids(self) -> list[int]:
         """(L,)"""
-        return memoryview(self.rows[1]).cast("q").tolist()
+        return memoryview(self.type_row).cast("q").tolist()
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -114,7 +116,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encod
     if tokens is None or not tokens.overflowing:
         tokens = tokenizer.encode(*texts)
     rows = as_int64(tokens.ids), as_int64(tokens.type_ids)
-    encoding = Encoding(tuple(texts), rows, bool(tokens.overflowing), tokenizer)
+    encoding = Encoding(tuple(texts), *rows, bool(tokens.overflowing), tokenizer)
     encoding.tokens = tokens
     return encoding
 
@@ -153,20 +155,23 @@ class Frame:
         """Bytes of all its tokens."""
         return len(self.start) + len(self.between) + len(self.end)
 
-    def around(self, words: list[bytes]) -> tuple[bytes, bytes, list[tuple[int, int]]]:
-        """Ids and type ids of the tokens of one or two texts in their frame, and each text's first and last token."""
-        first, ends = len(self.start) // INT64, len(self.end) // INT64
-        cut = first + len(words[0]) // INT64
-        if len(words) == 1:
-            return self.start + words[0] + self.end, _types(cut + ends, 0, self.types), [(first, cut)]
-        ids = self.start + words[0] + self.between + words[1] + self.end
-        second, n = cut + len(self.between) // INT64, len(ids) // INT64
-        return ids, _types(second, n - second, self.types), [(first, cut), (second, n - ends)]
+    def parts(self, sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """First and one-past-last token of each text, for their numbers of tokens."""
+        first = len(self.start) // INT64
+        if len(sizes) == 1:
+            return ((first, first + sizes[0]),)
+        second = first + sizes[0] + len(self.between) // INT64
+        return (first, first + sizes[0]), (second, second + sizes[1])
+
+    def type_row(self, sizes: Sequence[int]) -> bytes:
+        """See Encoding."""
+        n_tokens = self.size // INT64 + sum(sizes)
+        return _types(n_tokens if len(sizes) == 1 else self.parts(sizes)[1][0], n_tokens, self.types)
 
 
 @lru_cache(4096)
-def _types(first: int, second: int, types: tuple[int, int]) -> bytes:
-    return as_int64([types[0]] * first + [types[1]] * second)
+def _types(first: int, n_tokens: int, types: tuple[int, int]) -> bytes:
+    return as_int64([types[0]] * first + [types[1]] * (n_tokens - first))
 
 
 def longest_first(words: list[bytes], room: int) -> list[bytes]:
@@ -199,21 +204,21 @@ class Remembered(Encoding):
     """An Encoding from memory: words and content follow from how many tokens each word has, without offsets."""
 
     def __init__(
-        self,
-        texts: tuple[str, ...],
-        rows: tuple[bytes, bytes],
-        truncated: bool,
-        parts: list[tuple[int, int]],
-        encoder: Encoder,
+        self, texts: tuple[str, ...], row: bytes, sizes: list[int], truncated: bool, frame: Frame, encoder: Encoder
     ):
-        """parts: first and one-past-last token of each text."""
-        super().__init__(texts, rows, truncated, encoder.tokenizer)
-        self._parts, self._encoder = parts, encoder
+        """sizes: tokens of each text. What is read of few queries alone follows from them when it is asked for."""
+        self.texts, self.row, self.truncated = texts, row, truncated
+        self.n_tokens = len(row) // INT64
+        self._sizes, self._frame, self._encoder, self._tokenizer = sizes, frame, encoder, encoder.tokenizer
+
+    @cached_property
+    def type_row(self) -> bytes:  # type: ignore[override]  # what others are given is worked out here
+        return self._frame.type_row(self._sizes)
 
     @cached_property
     def word_of_token(self) -> np.ndarray:
         word, number = np.full(self.n_tokens, -1, np.int64), 0
-        for (first, end), words in zip(self._parts, self.words, strict=True):
+        for (first, end), words in zip(self._frame.parts(self._sizes), self.words, strict=True):
             sizes = np.fromiter(map(len, map(self._encoder.memo.__getitem__, words)), np.int64, len(words))
             word[first:end] = number + np.repeat(np.arange(len(words)), sizes // INT64)[: end - first]
             number += len(words)
@@ -221,7 +226,7 @@ class Remembered(Encoding):
 
     @cached_property
     def content(self) -> np.ndarray:
-        return _inside(self.n_tokens, tuple(self._parts))
+        return _inside(self.n_tokens, self._frame.parts(self._sizes))
 
 
 @lru_cache(4096)
@@ -275,18 +280,20 @@ class Encoder:
 
     def _remembered(self, frame: Frame, texts: Sequence[str]) -> Encoding | None:
         """None for a text that the tokenizer parts otherwise, or that is very long."""
-        tokens, rows, room = self.memo.__getitem__, [], self.room - frame.size
+        tokens, rows = self.memo.__getitem__, []
         for text in texts:
             if len(text) > self.limit or not (text.isprintable() or ODD.isdisjoint(text)):
                 return None
             rows.append(b"".join(map(tokens, text.split())))
-        truncated = sum(map(len, rows)) > room
+        row = frame.start + frame.between.join(rows) + frame.end
+        truncated = len(row) > self.room
         if truncated:
-            if room < 0:
+            if self.room < frame.size:
                 return None
-            rows = longest_first(rows, room)
-        ids, types, parts = frame.around(rows)
-        return Remembered(tuple(texts), (ids, types), truncated, parts, self)
+            rows = longest_first(rows, self.room - frame.size)
+            row = frame.start + frame.between.join(rows) + frame.end
+        sizes = [len(text) // INT64 for text in rows]
+        return Remembered(tuple(texts), row, sizes, truncated, frame, self)
 
 
 class Encoders:

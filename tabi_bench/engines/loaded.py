@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -75,9 +75,9 @@ def work_out(outputs: Sequence[Output]) -> list[np.ndarray]:
     return [one for one in known if one is not None]
 
 
-def joined(encodings: Sequence[Encoding], row: int) -> np.ndarray:
-    """(sum of tokens,) int64: a row of `Encoding.rows` of all, one after the other."""
-    return np.frombuffer(b"".join([encoding.rows[row] for encoding in encodings]), np.int64)
+def joined(rows: Iterable[bytes]) -> np.ndarray:
+    """(sum of tokens,) int64: rows of several encodings, one after the other."""
+    return np.frombuffer(b"".join(rows), np.int64)
 
 
 def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, content: bool) -> np.ndarray:
@@ -90,7 +90,8 @@ def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, cont
     inside = np.zeros((size, length), bool)
     inside[: len(encodings)] = np.arange(length) < tokens[:, None]
     rows[0] = pad
-    rows[0][inside], rows[1][inside] = joined(encodings, 0), joined(encodings, 1)
+    rows[0][inside] = joined(encoding.row for encoding in encodings)
+    rows[1][inside] = joined(encoding.type_row for encoding in encodings)
     rows[2] = inside
     rows[2, len(encodings) :, 0] = 1
     if content:

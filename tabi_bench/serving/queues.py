@@ -21,7 +21,7 @@ from tabi_bench.serving.clock import Clock
 from tabi_bench.system import Answer, Item, System
 from tabi_bench.tasks.base import Query
 
-READ_AT_ONCE = 4  # queries tokenised between two looks at the device: 30 us, pruned ones 100
+READ_AT_ONCE = 8  # queries tokenised between two looks at the device: 80 us, pruned ones 200
 AT_ONCE = 2  # batches on their way: one that the device is at, and one that follows
 DONE = 0.5  # of a batch, when the next one follows
 

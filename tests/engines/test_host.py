@@ -100,7 +100,7 @@ def test_rounding_is_two_thousandths_of_the_spread_of_logits(specs, way, family)
         first = length if family == "cnn" else random.integers(1, length)
         types = [0] * first + [1] * (length - first)
         rows = as_int64(random.integers(4, 22, length).tolist()), as_int64(types)
-        encodings.append(Encoding((), rows, False, None))
+        encodings.append(Encoding((), *rows, False, None))
     known = load_model(model.spec, torch.float32, "cpu")
     rows = [[torch.tensor([row]) for row in (encoding.ids, encoding.type_ids)] for encoding in encodings]
     with torch.no_grad():
@@ -192,7 +192,7 @@ def test_an_encoding_of_other_lengths_is_an_error_and_nothing_is_overwritten(spe
     encoding = model.encode(texts)
     expected = model.forward(encoding).logits
     with pytest.raises(ValueError, match=r"same size|not in list"):
-        model.forward(Encoding(texts, (as_int64([1] * 1000), as_int64([0] * 1000)), False, None))
+        model.forward(Encoding(texts, as_int64([1] * 1000), as_int64([0] * 1000), False, None))
     assert np.array_equal(model.forward(encoding).logits, expected)
 
 
