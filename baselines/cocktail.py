@@ -127,7 +127,7 @@ class Cocktail(System):
     def run(self, stage: int, items: list[Item]) -> list[Answer | Item]:
         """All members on each item. In series stages level1, level2, ... are each member's time."""
         if self.together is None or len(items) > 1:
-            return self.begin(stage, items).result()
+            return Cocktail.begin(self, stage, items).result()
         clock = Clock()
         encodings = [items[0].encoding(encode) for encode in self.encoders]
         clock.mark("tokenise")

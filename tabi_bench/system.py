@@ -251,6 +251,12 @@ class System(ABC):
 
     # --- online ---
 
+    def __init_subclass__(cls) -> None:
+        """A class that changes `run` alone is begun by its own `run`, not as the class that it is made from."""
+        super().__init_subclass__()
+        if "run" in vars(cls) and "begin" not in vars(cls):
+            cls.begin = System.begin  # type: ignore[method-assign]
+
     stages: int = 1
     encoders: Sequence[Callable] = ()  # whose encodings the stages read
 

@@ -107,7 +107,7 @@ class Cascade(System):
         """
         if len(items) == 1:
             return [self._run_one(self.levels[stage], items[0])]
-        return self.begin(stage, items).result()
+        return Cascade.begin(self, stage, items).result()
 
     def begin(self, stage: int, items: list[Item]) -> Begun[list[Answer | Item]]:
         """See System."""

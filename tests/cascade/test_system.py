@@ -177,6 +177,20 @@ def test_one_query_that_fails_in_a_batch_changes_no_other_answer(ladder, name, f
     assert sum(answer.failures for answer in together) >= len(small)
 
 
+def test_a_cascade_that_changes_run_alone_is_begun_by_it(ladder):
+    class Counting(Cascade):
+        name = "counting"
+
+        def run(self, stage, items):
+            self.ran = len(items)
+            return super().run(stage, items)
+
+    system = Counting.of(POINTS["full text"], lambda name, **_: ladder.models[name])
+    items = [Item(query) for query in ladder.queries[:5]]
+    system.begin(0, items).result()
+    assert system.ran == 5
+
+
 def test_a_batch_that_the_engine_refuses_is_asked_one_by_one(ladder, caplog):
     def refuse(encodings, want_importance=False):
         raise MemoryError("no room for so many")
