@@ -50,6 +50,8 @@ class BatchStep:
     @torch.no_grad()
     def __call__(self) -> None:
         self.results = self._results()
+        if not self.outputs:  # before it is captured: to pin memory takes a millisecond, and waits for the device
+            self.outputs = [[_buffer(result) for result in self.results] for _ in range(2)]
 
     def _results(self) -> Sequence[torch.Tensor | None]:
         ids, types, keep, content = self.device.unbind(0)
@@ -63,8 +65,6 @@ class BatchStep:
         """Copies in, replays the graph (without one: calls the code) and copies out, without waiting for it."""
         self.device.copy_(self.hosts[self.turn], non_blocking=True)
         (self if self.graph is None else self.graph.replay)()
-        if not self.outputs:
-            self.outputs = [[_buffer(result) for result in self.results] for _ in range(2)]
         outputs = self.outputs[self.turn]
         for buffer, result in zip(outputs, self.results, strict=True):
             if buffer is not None:
