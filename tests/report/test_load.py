@@ -25,6 +25,7 @@ def test_goodput_beside_the_references_and_its_range_over_seeds(tables):
     assert "1200 [1080, 1320]" in text and "4.00 [3.00, 5.00]" in text
     assert "Its runs took" not in text, "30 s are enough"
     assert "overloaded at 700 queries a second" in text, "a system without latencies says why"
+    assert "300 [270, 330] | 0.38 | 10.00 | 700 | –" in text, "and has its goodput"
 
 
 def test_offline_against_the_reference(tables):
