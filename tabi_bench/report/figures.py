@@ -453,7 +453,9 @@ def throughput(tables: Tables) -> Drawing | None:
         for system, line in rows.groupby("system", sort=False):
             color, marker, _ = look(str(system))
             height, reach = whiskers(line, "score", 100)
-            panel[0].errorbar(line.qps, height, reach, fmt=marker, color=color, label=system)
+            place, width = whiskers(line, "qps")
+            panel[0].errorbar(place, height, reach, width, fmt=marker, color=color, label=system)
+        panel[0].set_xlim(0, 1.05 * rows[["qps", "qps_high"]].max(axis=None))
         panel[0].xaxis.set_major_formatter(THOUSANDS)
 
     labels = ("queries / s", "score, %")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -89,11 +89,16 @@ def _notes(runs: list[Run]) -> list[str]:
 
 
 def offline(results: Results, setting: Setting) -> Table | None:
-    """Throughput with all queries there at once."""
+    """Throughput with all queries there at once, with the interval over its blocks."""
     runs = [run for run in runs_under(results, setting, "offline") if run.record.status == "ok"]
+    ends = {"qps_low": "mean_high", "qps_high": "mean_low"}
+    lines = [
+        _line(run) | {end: 1e3 / cast(float, run.record.latency_ms.get(key) or np.nan) for end, key in ends.items()}
+        for run in runs
+    ]
     columns = [*WHO, percent("score", "score %", 1), number("qps", "queries / s", 0), number("ratio", "x INFaaS", 2)]
     columns += [percent("forward_share", "in forward passes %", 0), number("mean_batch", "mean batch", 1), *SPENT]
-    return make_table("offline", "Offline", _ratios([_line(run) for run in runs], "qps"), columns, runs, [])
+    return make_table("offline", "Offline", _ratios(lines, "qps"), columns, runs, [])
 
 
 TABLES = (load, offline)
