@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.encoding import Encoding, numbers
 from tabi_bench.engines.network import Network
 
 
@@ -28,12 +28,12 @@ class Inputs:
     def fill(self, encoding: Encoding, network: Network, temperature: float, content: bool) -> None:
         """Writes one query into the host buffer, padded to the bucket."""
         n = encoding.n_tokens
-        self._ids[:n] = np.frombuffer(encoding.row, np.int64)
+        self._ids[:n] = numbers(encoding.row)
         self._ids[n:] = network.pad
         self._keep[:n] = 1
         self._keep[n:] = 0
         if network.typed:
-            self._types[:n] = np.frombuffer(encoding.type_row, np.int64)
+            self._types[:n] = numbers(encoding.type_row)
             self._types[n:] = 0
         if content:
             self._content[:n] = encoding.content

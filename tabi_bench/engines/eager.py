@@ -14,7 +14,7 @@ import torch
 from tabi_bench.config import EagerConfig, EngineConfig
 from tabi_bench.device import Begun, resolve
 from tabi_bench.engines.base import Output, Together
-from tabi_bench.engines.encoding import Encoders, Encoding
+from tabi_bench.engines.encoding import Encoders, Encoding, numbers
 from tabi_bench.engines.loaded import LoadedModel, outputs_of_batch, padded, words_from
 from tabi_bench.engines.network import Network, as_network
 from tabi_bench.zoo.base import ModelSpec
@@ -38,8 +38,8 @@ class EagerModel(LoadedModel):
         self.network, self.device = network, device
         self.padding = np.zeros(2, np.int64) if padding is None else padding
 
-    def _row(self, values: Any) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64).unsqueeze(0).to(self.device)  # a copy: arrays may be shared
+    def _row(self, values: np.ndarray) -> torch.Tensor:
+        return torch.tensor(values).unsqueeze(0).to(self.device)  # a copy: arrays may be shared
 
     @torch.inference_mode()
     def forward(self, encoding: Encoding, want_importance: bool = False) -> Output:
@@ -48,9 +48,9 @@ class EagerModel(LoadedModel):
             raise ValueError(
                 f"{self.spec.name} was loaded without importance; load it with importance='last' or 'mean'"
             )
-        types = self._row(encoding.type_ids) if self.network.typed else None
+        types = self._row(numbers(encoding.type_row)) if self.network.typed else None
         content = self._row(encoding.content) if want_importance else None
-        logits, scores, pooled = self.network(self._row(encoding.ids), types, None, content)
+        logits, scores, pooled = self.network(self._row(numbers(encoding.row)), types, None, content)
         return Output(
             logits=logits.cpu().numpy(),
             importance=words_from(None if scores is None else scores.cpu().numpy(), encoding),

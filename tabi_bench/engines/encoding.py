@@ -54,12 +54,12 @@ class Encoding:
     @property
     def ids(self) -> list[int]:
         """(L,)"""
-        return memoryview(self.row).cast("q").tolist()
+        return numbers(self.row).tolist()
 
     @property
     def type_ids(self) -> list[int]:
         """(L,)"""
-        return memoryview(self.type_row).cast("q").tolist()
+        return numbers(self.type_row).tolist()
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -98,9 +98,14 @@ class Encoding:
         return encode(self.kept_texts(keep))
 
 
-def as_int64(numbers: Sequence[int]) -> bytes:
+def as_int64(values: Sequence[int]) -> bytes:
     """Whole numbers as a row of an Encoding."""
-    return array("q", numbers).tobytes()
+    return array("q", values).tobytes()
+
+
+def numbers(row: bytes) -> np.ndarray:
+    """(L,) int64 of a row of an Encoding; it cannot be written to."""
+    return np.frombuffer(row, np.int64)
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Encoding:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from tabi_bench.engines import native
 from tabi_bench.engines.base import Output
-from tabi_bench.engines.encoding import Encoders, Encoding
+from tabi_bench.engines.encoding import Encoders, Encoding, numbers
 from tabi_bench.engines.loaded import LoadedModel
 from tabi_bench.engines.rounding import LARGEST, Layer, Rounded, rounded, rounded_layer, scale_of
 from tabi_bench.zoo.base import ModelSpec
@@ -132,11 +132,11 @@ class Convolution:
     @staticmethod
     def first(encoding: Encoding) -> int:
         """Tokens of the first text."""
-        return len(encoding.ids)
+        return encoding.n_tokens
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(2 FILTERS,) means and maxima."""
-        rows = self.table.values.take(encoding.ids, 0) * self.table.scale
+        rows = self.table.values.take(numbers(encoding.row), 0) * self.table.scale
         before, windows, after = rows[:, :FILTERS], rows[:, FILTERS : 2 * FILTERS], rows[:, 2 * FILTERS :]
         windows[1:] += before[:-1]
         windows[:-1] += after[1:]
@@ -174,7 +174,7 @@ class Comparison:
 
     def __call__(self, encoding: Encoding) -> np.ndarray:
         """(HIDDEN,) of both texts' tokens."""
-        n, rows = self.first(encoding), self.table.values.take(encoding.ids, 0) * self.table.scale
+        n, rows = self.first(encoding), self.table.values.take(numbers(encoding.row), 0) * self.table.scale
         keys, own, other, first, summary, second = (rows[:, part] for part in self._parts)
         alike = np.exp(keys[:n] @ keys[n:].T)
         a = np.maximum(own[:n] + alike @ other[n:] / alike.sum(1)[:, None], 0).mean(0)

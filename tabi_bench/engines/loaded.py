@@ -10,7 +10,7 @@ import numpy as np
 
 from tabi_bench.device import Begun
 from tabi_bench.engines.base import Output
-from tabi_bench.engines.encoding import Encoders, Encoding
+from tabi_bench.engines.encoding import Encoders, Encoding, numbers
 from tabi_bench.engines.importance import word_importance
 from tabi_bench.zoo.base import ModelSpec
 
@@ -77,7 +77,7 @@ def work_out(outputs: Sequence[Output]) -> list[np.ndarray]:
 
 def joined(rows: Iterable[bytes]) -> np.ndarray:
     """(sum of tokens,) int64: rows of several encodings, one after the other."""
-    return np.frombuffer(b"".join(rows), np.int64)
+    return numbers(b"".join(rows))
 
 
 def padded(encodings: Sequence[Encoding], pad: int, size: int, length: int, content: bool) -> np.ndarray:

@@ -15,14 +15,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 
 from tabi_bench.cache import cached, content_key
 from tabi_bench.config import OnnxConfig
 from tabi_bench.engines.base import Fallback, Output
 from tabi_bench.engines.eager import EagerEngine, EagerModel
-from tabi_bench.engines.encoding import Encoding
+from tabi_bench.engines.encoding import Encoding, numbers
 from tabi_bench.engines.loaded import LoadedModel, outputs_of_batch, padded, words_from
 from tabi_bench.engines.network import Network
 from tabi_bench.zoo.base import ModelSpec
@@ -111,9 +110,9 @@ class OnnxModel(LoadedModel):
         session = self.engine.session(self.spec, self.network, want_importance)
         if session is None:
             return self._eager.forward(encoding, want_importance)
-        feeds = {"ids": np.array([encoding.ids], np.int64)}
+        feeds = {"ids": numbers(encoding.row)[None]}
         if self.network.typed:
-            feeds["types"] = np.array([encoding.type_ids], np.int64)
+            feeds["types"] = numbers(encoding.type_row)[None]
         if want_importance:
             feeds["content"] = encoding.content[None]
         logits, *others = session.run(None, feeds)
