@@ -84,20 +84,24 @@ POLICIES: dict[str, Callable[[Queue], tuple[int, ...]]] = {
 class Limits:
     """max_batch: queries; max_wait_ns: how long a batch waits to be filled; policy: of POLICIES.
 
-    most_waiting: with more queries waiting than this, serving is given up as overloaded.
+    most_waiting: with more queries waiting than this, serving is given up as overloaded; so it is once more than
+    `most_late` of those from place `counted` on were answered later than `bound_ns` after they were due.
     """
 
     max_batch: int
     max_wait_ns: int = 0
     policy: str = "large_first"
     most_waiting: float = np.inf
+    bound_ns: float = np.inf
+    most_late: float = np.inf
+    counted: int = 0
 
 
 @dataclass
 class Stream:
     """What became of N queries. finished_ns, busy_ns: (N,) when each was answered, and its share of its batches.
 
-    overloaded: the queue outgrew its limit; answers and times are then incomplete (None, -1).
+    overloaded: a limit was passed; answers and times are then incomplete (None, -1).
     """
 
     answers: list[Answer | None]
@@ -124,7 +128,7 @@ class Server:
         self.queues: dict[tuple[int, int], Queue] = {}
         self.flights: deque[Flight] = deque()  # in the order in which they end
         self.taken_ns: dict[tuple[int, int, int], int] = {}  # by the last batch of each kind
-        self.arrived = self.waiting = 0
+        self.arrived = self.waiting = self.late = 0
         self.start = self.ended = clock.now()  # ended: of the last batch
         self.result = Stream([None] * n, self.start, np.full(n, -1, np.int64), np.zeros(n, np.int64))
 
@@ -132,7 +136,7 @@ class Server:
         """Until every query is answered, or the queue has outgrown its limit."""
         while self.arrived < len(self.calls) or self.waiting or self.flights:
             self._admit()
-            if self.waiting > self.limits.most_waiting:
+            if self.waiting > self.limits.most_waiting or self.late > self.limits.most_late:
                 self.result.overloaded = True
                 break
             if self.flights and self.flights[0].begun.ready():
@@ -235,3 +239,4 @@ class Server:
                 self._enter(flight.queue.system, place, answer, now)
             else:
                 answers[place] = answer
+                self.late += place >= self.limits.counted and now - self.start - self.due[place] > self.limits.bound_ns

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ SLO = 5  # times the reference alone: the default bound
 PATIENCE = 20  # bounds' worth of arrivals may wait before a run is given up as overloaded,
 LEAST_S = 0.25  # and as many seconds' worth at least: a machine may stall
 LEAST_QUERIES = 400  # of a run whose p99 is looked at
+LATE = 0.01  # of a run's queries may be later than the bound
 
 
 class OpenLoop(Scenario):
@@ -106,14 +108,22 @@ class OpenLoop(Scenario):
         times = np.concatenate([[0.0], np.cumsum(np.resize(gaps, count - 1))])
         return (times * len(gaps) / float(self.gaps[-1]) / rate * 1e9).astype(np.int64)
 
-    def _run(self, systems: Sequence[System], rows: np.ndarray, seed: int, rate: float) -> tuple[Run, Stream, int]:
-        """Serves some rows and, before them, a tenth as many that do not count: their number is the third."""
+    def _run(
+        self, systems: Sequence[System], rows: np.ndarray, seed: int, rate: float, bounded: bool = False
+    ) -> tuple[Run, Stream, int]:
+        """Serves some rows and, before them, a tenth as many that do not count: their number is the third.
+
+        bounded: the run is given up once its p99 cannot keep the bound any more.
+        """
         before = rows[-math.ceil(START * len(rows)) :]
         calls = [(systems[row], self.queries[row]) for row in np.concatenate([before, rows]).tolist()]
         due = self._due(len(calls), seed, rate)
         config = self.config
         most = rate * max(PATIENCE * self.slo_ms / 1e3, LEAST_S) + 2 * config.max_batch
         limits = Limits(config.max_batch, round(config.max_wait_ms * 1e6), config.policy, most)
+        if bounded:
+            most_late = LATE * len(rows) + 1
+            limits = replace(limits, bound_ns=self.slo_ms * 1e6, most_late=most_late, counted=len(before))
         stream = serve_stream(calls, due, limits, self.bar)
         if not stream.overloaded:
             for answer, ns, busy in zip(
@@ -169,11 +179,13 @@ class OpenLoop(Scenario):
 
     # --- many rates ---
 
-    def _each(self, systems: Sequence[System], seed: int, seconds: float, rate: float) -> Iterator[Run]:
+    def _each(
+        self, systems: Sequence[System], seed: int, seconds: float, rate: float, bounded: bool = True
+    ) -> Iterator[Run]:
         """One run of each part, served when it is asked for: after a failed one nobody asks."""
         count = max(math.ceil(rate * seconds), LEAST_QUERIES)
         for part in self.parts:
-            yield self._run(systems, _drawn(part, count, seed), seed, rate)[0]
+            yield self._run(systems, _drawn(part, count, seed), seed, rate, bounded)[0]
 
     def _curve(self, serving: Serving) -> None:
         """One run of every system at every rate, with the same arrivals. Above an overload, no rate is tried."""
@@ -184,7 +196,7 @@ class OpenLoop(Scenario):
                 points = serving.facts[name].setdefault("curve", [])
                 if points and points[-1]["overloaded"]:
                     continue
-                runs = self._each(self.systems[name], self.seed, self.config.seconds, rate)
+                runs = self._each(self.systems[name], self.seed, self.config.seconds, rate, bounded=False)
                 points.append(Run.joined(list(runs)).facts())
 
     def _goodput(self, serving: Serving) -> None:

@@ -159,6 +159,16 @@ def test_a_queue_that_outgrows_its_limit_ends_the_run():
     assert not result.overloaded and None not in result.answers
 
 
+def test_a_run_ends_once_too_many_of_those_that_count_are_late():
+    clock = SimulatedClock()
+    late = {"max_batch": 1, "bound_ns": 2 * MS, "counted": 2}
+    system = Timed(clock, [1.0])
+    result, _ = stream(system, [0, 0, 0, 0, 0, 100, 200], clock, **late, most_late=3)
+    assert not result.overloaded and len(result.answered) == 7, "four are late, one of them does not count"
+    result, _ = stream(system, [0, 0, 0, 0, 0, 0, 100, 200], clock, **late, most_late=3)
+    assert result.overloaded and len(result.answered) == 6, "the sixth is one too many"
+
+
 def one_at_a_time(load, count, seed, clock, ms):
     """Mean wait in units of the service time, beside the service itself."""
     due = poisson(count, seed) / (load / ms) * MS

@@ -12,7 +12,7 @@ from tabi_bench.config import ConfigError, read_file
 from tabi_bench.serving.load import Run, confirmed, goodput, grew
 from tabi_bench.serving.offline import Offline
 from tabi_bench.serving.scenario import Expected, parts
-from tabi_bench.serving.server import OpenLoop
+from tabi_bench.serving.server import LATE, OpenLoop
 from tabi_bench.system import System
 from tabi_bench.tasks.base import Query
 
@@ -232,6 +232,24 @@ def test_the_last_quarter_must_keep_the_bound_too():
     latency[-6:] = 1.0
     latency[:6] = 20.0
     assert Run(1.0, latency, False).keeps(10.0) and not Run(1.0, latency, True).keeps(10.0)
+
+
+@pytest.mark.parametrize("count", [1, 40, 99, 400, 401, 12_345])
+def test_a_run_that_is_given_up_for_late_queries_cannot_keep_its_bound(count):
+    late = int(LATE * count + 1) + 1
+    latency = np.full(max(count, late), 1.0)
+    latency[:late] = 10.1
+    assert not Run(1.0, latency, False).keeps(10.0)
+
+
+def test_a_rate_far_too_high_is_given_up_before_its_run_ends():
+    config = read_file("scenario", "server", seconds=5.0, max_batch=1, slo_ms=3.0)
+    loop = OpenLoop(config, 0, "cpu")
+    loop.systems, loop.queries, loop.slo_ms, loop.bar = {}, QUERIES, 3.0, progress.progress(total=1, desc="", unit="")
+    system = Spinner(2.0, 0.0)
+    run, stream, _ = loop._run([system] * 60, np.arange(60).repeat(40), 0, 400.0, bounded=True)
+    assert run.overloaded and not run.keeps(3.0)
+    assert 25 <= len(stream.answered) < 1200, "a hundredth of 2,400 queries were late long before the last one"
 
 
 def test_a_growing_queue_is_not_a_noisy_one():
