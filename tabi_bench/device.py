@@ -132,6 +132,11 @@ class Begun(Generic[T]):
     ready: Callable[[], bool]
 
     @classmethod
+    def done(cls, value: T) -> Begun[T]:
+        """What is there already."""
+        return cls(lambda *_: value, lambda: True)
+
+    @classmethod
     def of(cls, result: Callable[[], T], on_cuda: bool) -> Begun[T]:
         """What was last sent to the current CUDA stream, and is read by `result` once it is done; or done already."""
         if not on_cuda:

@@ -275,8 +275,7 @@ class System(ABC):
         Its `result` takes the time, in nanoseconds, until which the device was at batches before: the clocks of the
         answers start there. At most two batches may be on their way, and end in order.
         """
-        results = self.run(stage, items)
-        return Begun(lambda _=0: results, lambda: True)
+        return Begun.done(self.run(stage, items))
 
     def read_ahead(self, stage: int, items: list[Item]) -> None:
         """Tokenises what items that wait for this stage will be asked for: the host does it while the device works."""

@@ -116,12 +116,14 @@ class Cascade(System):
         encodings = [item.encodings[stage] for item in items]
         there = [encoding for encoding in encodings if encoding is not None]
         clock.mark("tokenise")
-        begun: Begun | None = self._try(level, level.model.begin_batch, there, level.wants_importance)
+        begun = Begun.done(None)  # one by one, where the batch is refused
+        if there:
+            begun = self._try(level, level.model.begin_batch, there, level.wants_importance) or begun
         clock.mark(level.stage)
 
         def result(since_ns: int = 0) -> list[Answer | Item]:
             clock.last = max(clock.last, since_ns)
-            outputs = None if begun is None else self._try(level, begun.result)
+            outputs = self._try(level, begun.result)
             if outputs is None:  # one text of the batch, or its size
                 outputs = [self._try(level, level.model.forward, one, level.wants_importance) for one in there]
             clock.mark(level.stage)
@@ -132,7 +134,7 @@ class Cascade(System):
             clock.share(items)
             return results
 
-        return Begun(result, (lambda: True) if begun is None else begun.ready)
+        return Begun(result, begun.ready)
 
     def read_ahead(self, stage: int, items: list[Item]) -> None:
         """See System: what the stage reads, pruned where it is to be, as the batch will hold it."""
@@ -143,12 +145,7 @@ class Cascade(System):
         items = [item for item in items if level.index not in item.encodings]
         keeps = self._try(level, self._kept, level, items, ns) or [None] * len(items)  # else each on its own
         for item, keep in zip(items, keeps, strict=True):
-            encoding = None
-            try:
-                encoding = self._encode(level, item, ns, keep)
-            except Exception as error:  # as in _run_one
-                self._report(level, error)
-            item.encodings[level.index] = encoding
+            item.encodings[level.index] = self._try(level, self._encode, level, item, ns, keep)
 
     def _run_one(self, level: Level, item: Item) -> Answer | Item:
         """`run` at batch one. Its own clock, as an early return may take no longer than its model needs."""

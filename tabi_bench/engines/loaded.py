@@ -37,8 +37,7 @@ class LoadedModel:
 
     def begin_batch(self, encodings: Sequence[Encoding], want_importance: bool = False) -> Begun[list[Output]]:
         """See `Model.begin_batch`; it waits unless an engine knows better."""
-        outputs = self.forward_batch(encodings, want_importance)
-        return Begun.of(lambda: outputs, on_cuda=False)
+        return Begun.done(self.forward_batch(encodings, want_importance))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from tabi_bench.serving.queues import Stream
 
 STEP = 0.05  # bisection ends when the highest pass and the lowest fail are this near
 TRIES = 24
+TAIL = 0.99  # the quantile that keeps a bound
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Run:
         if self.overloaded:
             return False
         last = self.latency_ms[-max(1, len(self.latency_ms) // 4) :]
-        return max(np.quantile(part, 0.99) for part in (self.latency_ms, last)) <= slo_ms
+        return max(np.quantile(part, TAIL) for part in (self.latency_ms, last)) <= slo_ms
 
     def facts(self) -> dict[str, Any]:
         """Plain data. Of an overloaded run no latency is given: it only says how long the run was."""
@@ -47,6 +48,11 @@ class Run:
             return {"rate": self.rate, "overloaded": True}
         p50, p99 = np.quantile(self.latency_ms, [0.5, 0.99]).tolist()
         return {"rate": self.rate, "p50": p50, "p99": p99, "mean": float(self.latency_ms.mean()), "overloaded": False}
+
+
+def most_late(count: int) -> float:
+    """With more of `count` queries later than a bound than this, their p99 cannot keep it any more."""
+    return (1 - TAIL) * count + 1
 
 
 Serve = Callable[[float], Iterable[Run]]  # runs at a rate, all of which must keep the bound

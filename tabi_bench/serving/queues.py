@@ -232,6 +232,7 @@ class Server:
         result.batches += 1
         result.items += size
         places, answers = [place for place, _, _ in flight.batch], result.answers
+        counted, due_by = self.limits.counted, now - self.start - self.limits.bound_ns  # what was due before is late
         result.busy_ns[places] += taken // size
         result.finished_ns[places] = now  # of those that go on: until their last stage
         for place, answer in zip(places, results, strict=True):
@@ -239,4 +240,4 @@ class Server:
                 self._enter(flight.queue.system, place, answer, now)
             else:
                 answers[place] = answer
-                self.late += place >= self.limits.counted and now - self.start - self.due[place] > self.limits.bound_ns
+                self.late += place >= counted and self.due[place] < due_by

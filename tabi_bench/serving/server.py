@@ -21,7 +21,7 @@ from tabi_bench import device
 from tabi_bench.config import ServerConfig
 from tabi_bench.progress import progress
 from tabi_bench.serving.arrivals import poisson, recorded
-from tabi_bench.serving.load import Run, busy_shares, confirmed, goodput
+from tabi_bench.serving.load import Run, busy_shares, confirmed, goodput, most_late
 from tabi_bench.serving.queues import Limits, Stream
 from tabi_bench.serving.scenario import Expected, Scenario, Serving, Systems, parts, serve_stream, turns, warm_up
 from tabi_bench.serving.single_stream import served_order
@@ -36,7 +36,6 @@ SLO = 5  # times the reference alone: the default bound
 PATIENCE = 20  # bounds' worth of arrivals may wait before a run is given up as overloaded,
 LEAST_S = 0.25  # and as many seconds' worth at least: a machine may stall
 LEAST_QUERIES = 400  # of a run whose p99 is looked at
-LATE = 0.01  # of a run's queries may be later than the bound
 
 
 class OpenLoop(Scenario):
@@ -122,8 +121,8 @@ class OpenLoop(Scenario):
         most = rate * max(PATIENCE * self.slo_ms / 1e3, LEAST_S) + 2 * config.max_batch
         limits = Limits(config.max_batch, round(config.max_wait_ms * 1e6), config.policy, most)
         if bounded:
-            most_late = LATE * len(rows) + 1
-            limits = replace(limits, bound_ns=self.slo_ms * 1e6, most_late=most_late, counted=len(before))
+            bound_ns, late = self.slo_ms * 1e6, most_late(len(rows))
+            limits = replace(limits, bound_ns=bound_ns, most_late=late, counted=len(before))
         stream = serve_stream(calls, due, limits, self.bar)
         if not stream.overloaded:
             for answer, ns, busy in zip(

@@ -219,6 +219,16 @@ def test_an_encoder_that_fails_on_a_text_of_a_batch_reroutes_it(ladder):
     assert without_times([answer]) == without_times([system.answer(ladder.queries[2])])
 
 
+def test_a_batch_without_a_text_that_can_be_read_is_not_run(ladder, caplog):
+    def strict(texts):
+        raise UnicodeError("no such character")
+
+    ladder.models["small"].encode = strict
+    results = ladder.cascade(pair(0.0)).begin(0, [Item(ladder.queries[0])]).result()
+    assert [result.stage for result in results] == [1] and results[0].so_far.failures == 1
+    assert not ladder.models["small"].batches, "an engine cannot pad nothing, and would be blamed for it"
+
+
 def test_a_truncated_text_is_counted_even_where_its_output_is_not_finite(ladder):
     encode, query = ladder.models["small"].encode, ladder.queries[0]
     ladder.models["small"].encode = lambda texts: replace(encode(texts), truncated=True)

@@ -9,10 +9,10 @@ import pytest
 
 from tabi_bench import device, progress
 from tabi_bench.config import ConfigError, read_file
-from tabi_bench.serving.load import Run, confirmed, goodput, grew
+from tabi_bench.serving.load import Run, confirmed, goodput, grew, most_late
 from tabi_bench.serving.offline import Offline
 from tabi_bench.serving.scenario import Expected, parts
-from tabi_bench.serving.server import LATE, OpenLoop
+from tabi_bench.serving.server import OpenLoop
 from tabi_bench.system import System
 from tabi_bench.tasks.base import Query
 
@@ -236,7 +236,7 @@ def test_the_last_quarter_must_keep_the_bound_too():
 
 @pytest.mark.parametrize("count", [1, 40, 99, 400, 401, 12_345])
 def test_a_run_that_is_given_up_for_late_queries_cannot_keep_its_bound(count):
-    late = int(LATE * count + 1) + 1
+    late = int(most_late(count)) + 1
     latency = np.full(max(count, late), 1.0)
     latency[:late] = 10.1
     assert not Run(1.0, latency, False).keeps(10.0)
